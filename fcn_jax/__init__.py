@@ -1,0 +1,1 @@
+"""Fully Convolutional Networks in JAX and Flax."""

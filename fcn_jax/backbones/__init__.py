@@ -1,0 +1,12 @@
+"""Backbones by name. Each maps an image's FeatureMap to those at strides 8, 16 and 32."""
+
+from functools import partial
+
+from fcn_jax.backbones.resnet import ResNet
+from fcn_jax.backbones.vgg import VGG
+
+BACKBONES = {
+    "vgg16": partial(VGG, depths=(2, 2, 3, 3, 3)),
+    "resnet18": partial(ResNet, depths=(2, 2, 2, 2)),
+    "resnet34": partial(ResNet, depths=(3, 4, 6, 3)),
+}

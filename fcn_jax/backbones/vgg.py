@@ -1,0 +1,54 @@
+"""VGG, made fully convolutional: Simonyan & Zisserman 2015, with fc6 and fc7 as convolutions (FCN paper, section 4.1)."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fcn_jax.feature_map import FeatureMap, convolve, pool
+
+# He et al. 2015: keeps the variance of activations through ReLUs, which VGG without normalisation needs.
+HE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class VGG(nn.Module):
+    """Image -> pool3, pool4, fc7, at strides 8, 16 and 32.
+
+    Everything is padded "same" and pooling rounds up, so cell centres lie at 32 i + 15.5 as in the reference but
+    without its border of 100 pixels. Names are the reference's: conv1_1 ... conv5_3, fc6, fc7.
+
+    Attributes:
+        depths: convolutions in each of the five stages; (2, 2, 3, 3, 3) is VGG16, (2, 2, 4, 4, 4) VGG19.
+        fc_features: channels of fc6 and fc7; the paper has 4096.
+        fc_kernel: side of fc6's kernel, odd; the paper has 7, lighter re-implementations 1.
+        dropout: share of fc6's and fc7's activations dropped in training.
+        dtype: of the computation; parameters are float32.
+    """
+
+    depths: tuple[int, ...] = (2, 2, 3, 3, 3)
+    fc_features: int = 4096
+    fc_kernel: int = 7
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
+        """Returns pool3 [n, ceil(h/8), ceil(w/8), 256], pool4 [.. /16 .., 512] and fc7 [.. /32 .., fc_features]."""
+        conv = partial(nn.Conv, kernel_init=HE_INIT, dtype=self.dtype)
+        pools = []
+        for stage, depth in enumerate(self.depths, start=1):
+            features = min(64 * 2 ** (stage - 1), 512)
+            for index in range(1, depth + 1):
+                layer = conv(features, (3, 3), padding=1, name=f"conv{stage}_{index}")
+                x = convolve(layer, x).map(jax.nn.relu)
+            x = pool(x, 2, 2, ceil=True)
+            pools.append(x)
+        drop = partial(nn.Dropout, self.dropout, deterministic=not train)
+        side = self.fc_kernel
+        fc6 = conv(self.fc_features, (side, side), padding=side // 2, name="fc6")
+        fc7 = conv(self.fc_features, (1, 1), padding=0, name="fc7")
+        x = convolve(fc6, x).map(jax.nn.relu).map(drop())
+        x = convolve(fc7, x).map(jax.nn.relu).map(drop())
+        return pools[2], pools[3], x

@@ -1,1 +1,18 @@
-"""Fully Convolutional Networks in JAX and Flax."""
+"""Fully Convolutional Networks for semantic segmentation in JAX and Flax (Long, Shelhamer & Darrell 2015)."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fcn_jax.fcn import FCN, FCN8s, FCN16s, FCN32s
+
+__all__ = ["FCN", "FCN8s", "FCN16s", "FCN32s"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the networks when they are asked for: `fcn-jax --help` need not wait for JAX."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    from fcn_jax import fcn
+
+    return getattr(fcn, name)

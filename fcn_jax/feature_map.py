@@ -10,6 +10,7 @@ neighbourhood, what lies outside is cleared, so an image on a larger canvas give
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ def add(x: FeatureMap, y: FeatureMap) -> FeatureMap:
     return x.replace(values=x.values + y.values)
 
 
-def _both_axes(value) -> int:
+def _both_axes(value: Any) -> int:
     """One integer from Flax's many ways to write the same stride, padding or dilation for both axes."""
     while not isinstance(value, int) and value is not None:
         if len(set(value)) != 1:

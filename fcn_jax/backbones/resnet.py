@@ -61,7 +61,14 @@ class ResNet(nn.Module):
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         """Returns float[n, ceil(h/8), ceil(w/8), 2 width], [.. /16 .., 4 width] and [.. /32 .., 8 width]."""
         stem = nn.Conv(
-            self.width, (7, 7), 2, padding=3, use_bias=False, kernel_init=HE_INIT, dtype=self.dtype, name="conv1"
+            self.width,
+            (7, 7),
+            2,
+            padding=3,
+            use_bias=False,
+            kernel_init=HE_INIT,
+            dtype=self.dtype,
+            name="conv1",
         )
         x = convolve(stem, x).map(batch_norm(train, self.dtype)(name="bn1")).map(jax.nn.relu)
         x = pool(x, 3, 2, padding=1)

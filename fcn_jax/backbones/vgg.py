@@ -1,4 +1,4 @@
-"""VGG, made fully convolutional: Simonyan & Zisserman 2015, with fc6 and fc7 as convolutions (FCN paper, section 4.1)."""
+"""VGG (Simonyan & Zisserman 2015), made fully convolutional: fc6 and fc7 are convolutions (FCN paper, section 4.1)."""
 
 from functools import partial
 from typing import Any

@@ -1,0 +1,94 @@
+"""Random zoom, crop, flip and colour, on the device, image and label together.
+
+Resampling is two small matrix products an image, one an axis, so it is fast on matrix units and needs no gather.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from fcn_jax.config import AugmentConfig
+from fcn_jax.labels import IGNORE
+
+# Of ImageNet's training images, RGB in 0..255 (the values torchvision's models are trained with, times 255).
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+
+def normalise(image: UInt8[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+    """RGB 0..255 -> zero mean and unit deviation over ImageNet."""
+    channel = (1,) * (image.ndim - 1) + (3,)
+    return (image.astype(jnp.float32) - jnp.array(MEAN).reshape(channel)) / jnp.array(STD).reshape(channel)
+
+
+def augment(
+    key: Key[Array, ""],
+    image: UInt8[Array, "height width 3"],
+    label: UInt8[Array, "height width"],
+    size: Int[Array, "2"],
+    config: AugmentConfig,
+) -> tuple[Float[Array, "crop crop 3"], UInt8[Array, "crop crop"]]:
+    """One training example: a random square window of a randomly zoomed, mirrored, recoloured image.
+
+    Where the window reaches beyond the image it holds the mean colour (0 once normalised) and `IGNORE`.
+
+    Args:
+        key: decides everything random.
+        image: on its canvas, at the top left.
+        label: likewise.
+        size: rows and columns of the image.
+        config: a resolved configuration.
+    """
+    crop = config.crop
+    zoom_key, place_key, flip_key, colour_key = jax.random.split(key, 4)
+    low, high = config.scale
+    # Uniform in the logarithm: halving is as likely as doubling.
+    zoom = jnp.exp(jax.random.uniform(zoom_key, (), minval=jnp.log(low), maxval=jnp.log(high)))
+    # A zoomed image larger than the crop: any window inside it; a smaller one: anywhere inside the window.
+    slack = size * zoom - crop
+    start = jax.random.uniform(place_key, (2,)) * slack
+    flip = jax.random.bernoulli(flip_key) if config.flip else jnp.array(False)
+
+    ticks = jnp.arange(crop, dtype=jnp.float32)
+    rows = (ticks + start[0] + 0.5) / zoom - 0.5
+    columns = (jnp.where(flip, crop - 1 - ticks, ticks) + start[1] + 0.5) / zoom - 0.5
+
+    pixels = normalise(image)
+    if config.colour:
+        pixels = _recolour(colour_key, pixels, config.colour)
+    height, width = label.shape
+    pixels = jnp.einsum("ih,hwc->iwc", _tent(rows, size[0], height, zoom), pixels)
+    pixels = jnp.einsum("jw,iwc->ijc", _tent(columns, size[1], width, zoom), pixels)
+
+    near_rows, near_columns = jnp.round(rows).astype(jnp.int32), jnp.round(columns).astype(jnp.int32)
+    inside = _within(near_rows, size[0])[:, None] & _within(near_columns, size[1])[None, :]
+    picked = label[jnp.clip(near_rows, 0, height - 1)][:, jnp.clip(near_columns, 0, width - 1)]
+    return pixels, jnp.where(inside, picked, jnp.uint8(IGNORE))
+
+
+def _within(index: Array, size: Array) -> Array:
+    return (index >= 0) & (index < size)
+
+
+def _tent(position: Array, size: Array, canvas: int, zoom: Array) -> Float[Array, "crop canvas"]:
+    """Weights of source cells for each sampled position: bilinear when enlarging, a wider tent when shrinking.
+
+    The wider tent averages over what one result covers, which keeps fine texture from turning into noise. Rows of
+    positions outside the image are zero.
+    """
+    reach = jnp.maximum(1.0, 1.0 / zoom)
+    cells = jnp.arange(canvas, dtype=jnp.float32)
+    last = (size - 1).astype(jnp.float32)
+    weight = jnp.maximum(0.0, 1.0 - jnp.abs(jnp.clip(position, 0.0, last)[:, None] - cells[None, :]) / reach)
+    weight = jnp.where(cells[None, :] <= last, weight, 0.0)
+    weight = weight / weight.sum(axis=1, keepdims=True)
+    inside = (position > -0.5) & (position < last + 0.5)
+    return jnp.where(inside[:, None], weight, 0.0)
+
+
+def _recolour(key: Array, pixels: Float[Array, "height width 3"], strength: float) -> Float[Array, "height width 3"]:
+    """Changes brightness, contrast and saturation by factors and shifts of up to `strength`."""
+    brightness, contrast, saturation = jax.random.uniform(key, (3,), minval=-strength, maxval=strength)
+    grey = pixels.mean(axis=-1, keepdims=True)
+    pixels = grey + (1 + saturation) * (pixels - grey)
+    return (1 + contrast) * pixels + brightness

@@ -1,0 +1,241 @@
+"""The `fcn-jax` command: finds the subcommand, lets tyro read its flags, and prints bad input without a trace.
+
+JAX and the data sets are imported by the commands that need them, so that help is there at once.
+"""
+
+import dataclasses
+import datetime
+import difflib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from fcn_jax.config import DESCRIPTIONS, PRESETS, Config
+from fcn_jax.errors import InputError
+
+HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in JAX
+
+  fcn-jax train PRESET [flags]          train; presets: {", ".join(PRESETS)}
+  fcn-jax eval RUN [flags]              score a run's best checkpoint on a split
+  fcn-jax predict RUN IMAGE... [flags]  segment photographs: files, folders or globs
+  fcn-jax data list                     the data sets there are
+  fcn-jax data prepare NAME [flags]     build a data set from its official files
+  fcn-jax data check NAME [flags]       count its labels and draw some of them
+
+`fcn-jax COMMAND --help` shows a command's flags, `fcn-jax train PRESET --help` those of a training."""
+
+
+@dataclass(frozen=True)
+class OtherData:
+    """Where it differs from the run's own."""
+
+    name: str | None = None
+    """data set"""
+    dir: Path | None = None
+    """where its files are"""
+    cache: Path | None = None
+    """where prepared data goes"""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Scores a run on a split of its data, or of other data with the same classes."""
+
+    run: tyro.conf.Positional[Path]
+    """run directory"""
+    split: str = "val"
+    """split to score"""
+    data: OtherData = field(default_factory=OtherData)
+    json: Path | None = None
+    """also write the scores and the confusion matrix to this file"""
+    step: int | None = None
+    """checkpoint to use; None: the best on val"""
+    batch_size: int | None = None
+    """images at once; None: as in training"""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Segments photographs of any size: OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png."""
+
+    run: tyro.conf.Positional[Path]
+    """run directory"""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """files, folders or globs"""
+    out: Path = Path("predictions")
+    """folder for the results"""
+    step: int | None = None
+    """checkpoint to use; None: the best on val"""
+    batch_size: int | None = None
+    """images at once; None: as in training"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set to build or to look at."""
+
+    name: tyro.conf.Positional[str]
+    """data set; `fcn-jax data list` shows them"""
+    dir: Path | None = None
+    """where its files are (only read)"""
+    cache: Path | None = None
+    """where prepared data goes; None: fcn_jax in the user's cache directory"""
+    classes: Path | None = None
+    """folder data: file with a class name a line; None: classes.txt in dir"""
+    void: tuple[int, ...] = ()
+    """folder data: label values that mean void, besides 255"""
+    out: Path | None = None
+    """check: picture of the first images with their labels; None: NAME_check.png"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command; the process exits with 2 on bad input, with 1 when a training has diverged."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _dispatch("fcn-jax", COMMANDS, HELP, words)
+    except InputError as error:
+        print(f"fcn-jax: {error}", file=sys.stderr)
+        sys.exit(2)
+    except FloatingPointError as error:
+        print(f"fcn-jax: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _dispatch(program: str, commands: dict[str, Callable[[list[str]], None]], text: str, words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(text)
+    elif words[0] in commands:
+        commands[words[0]](words[1:])
+    else:
+        near = difflib.get_close_matches(words[0], commands, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{program} has no command {words[0]!r}, it has {', '.join(commands)}{hint}")
+
+
+def _train(words: list[str]) -> None:
+    if words and not words[0].startswith("-") and words[0] not in PRESETS:
+        near = difflib.get_close_matches(words[0], PRESETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"preset {words[0]!r} is unknown, there are {', '.join(PRESETS)}{hint}")
+    presets = {name: (DESCRIPTIONS[name], config) for name, config in PRESETS.items()}
+    config = tyro.extras.overridable_config_cli(presets, prog="fcn-jax train", args=words)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = config.run_dir or Path("runs", f"{words[0]}-{config.data.name}-{now}")
+    if config.data.name == "shapes":
+        print(
+            "Data: shapes, built in (drawn by this program), so that training needs nothing else. For PASCAL VOC 2012:\n"
+            f"  ./launch.sh {words[0]} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
+        )
+    from fcn_jax.train import train
+
+    train(config, folder)
+
+
+def _eval(words: list[str]) -> None:
+    options = tyro.cli(Eval, prog="fcn-jax eval", args=words)
+    from fcn_jax import datasets, evaluate
+
+    run, config, forward, variables, batch_size = _trained(options.run, options.step, options.batch_size)
+    changed = {name: value for name, value in dataclasses.asdict(options.data).items() if value is not None}
+    data = dataclasses.replace(config.data, **changed)
+    dataset = datasets.prepare(data.name, data.dir, data.cache, classes=data.classes, void=data.void)
+    if dataset.class_names != run.class_names:
+        raise InputError(
+            f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {data.name} has "
+            f"{', '.join(dataset.class_names)}; score it on data with the same classes"
+        )
+    source = dataset.source(options.split)
+    result = evaluate.evaluate(forward, variables, source, len(run.class_names), batch_size, config.workers)
+    print(evaluate.table(result, run.class_names))
+    print(
+        f"{result.num_examples} images of {data.name} {options.split} in {result.seconds:.1f} s, "
+        f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled"
+    )
+    if options.json:
+        from fcn_jax.run import to_plain, write_whole
+
+        write_whole(options.json, json.dumps(to_plain(evaluate.to_json(result, run.class_names)), indent=1) + "\n")
+
+
+def _predict(words: list[str]) -> None:
+    options = tyro.cli(Predict, prog="fcn-jax predict", args=words)
+    from fcn_jax import predict
+
+    files = predict.find_images(options.images)
+    run, _, forward, variables, batch_size = _trained(options.run, options.step, options.batch_size)
+    began = time.perf_counter()
+    for count, file in enumerate(predict.predict(forward, variables, files, options.out, run.palette, batch_size), 1):
+        print(f"{count}/{len(files)} {file}")
+    print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")
+
+
+def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[Any, Config, Any, Any, int]:
+    """A run, its configuration, its network's forward pass and variables, and the images to compute at once."""
+    from fcn_jax.evaluate import make_forward
+    from fcn_jax.fcn import build
+    from fcn_jax.run import open_run
+    from fcn_jax.train import eval_batch_size, restore_variables
+
+    run = open_run(folder)
+    model = build(run.config.model, len(run.class_names))
+    variables = restore_variables(run, model, step)
+    config = dataclasses.replace(run.config, eval_batch_size=batch_size or run.config.eval_batch_size)
+    return run, config, make_forward(model), variables, eval_batch_size(config)
+
+
+def _data(words: list[str]) -> None:
+    _dispatch("fcn-jax data", {"list": _list, "prepare": _prepare, "check": _check}, HELP, words)
+
+
+def _list(words: list[str]) -> None:
+    from fcn_jax import datasets
+
+    print(datasets.describe())
+
+
+def _prepared(words: list[str], command: str) -> tuple[Data, Any]:
+    from fcn_jax import datasets
+
+    options = tyro.cli(Data, prog=f"fcn-jax data {command}", args=words)
+    dataset = datasets.prepare(options.name, options.dir, options.cache, classes=options.classes, void=options.void)
+    for split, count in dataset.splits.items():
+        print(f"{dataset.name} {split}: {count} images")
+    return options, dataset
+
+
+def _prepare(words: list[str]) -> None:
+    _prepared(words, "prepare")
+
+
+def _check(words: list[str]) -> None:
+    options, dataset = _prepared(words, "check")
+    import numpy as np
+
+    from fcn_jax import datasets
+    from fcn_jax.labels import IGNORE
+    from fcn_jax.visualize import overlay, save_png, stack
+
+    rows = []
+    for split in dataset.splits:
+        counts = datasets.check(dataset, split)
+        print(f"\n{split}: pixels by label")
+        names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
+        for value in np.flatnonzero(counts).tolist():
+            print(f"  {value:>3} {names[value]:20} {counts[value]:>14,} {100 * counts[value] / counts.sum():6.2f} %")
+        for absent in [name for value, name in enumerate(dataset.class_names) if not counts[value]]:
+            print(f"      {absent}: in no image of {split}")
+        source = dataset.source(split)
+        for example in (source[index] for index in range(min(4, len(source)))):
+            rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))
+    out = options.out or Path(f"{dataset.name}_check.png")
+    save_png(stack(rows), out)
+    print(f"\nfirst images with their labels: {out}")
+
+
+COMMANDS = {"train": _train, "eval": _eval, "predict": _predict, "data": _data}

@@ -1,0 +1,324 @@
+"""Every default of the project: what a training is made of, the presets, and what each data set wants.
+
+A preset fixes what makes the network what it is. What is left open (None) comes from the data set's entry in
+`DATASETS`, so that `fcn8s` works on every data set; `Config.resolved` fills it in. This module imports neither
+JAX nor a data set, so the command line answers at once.
+"""
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fcn_jax.errors import InputError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    head: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s"
+    """finest map that is scored: stride 32, 16 or 8"""
+    backbone: Literal["resnet18", "resnet34", "vgg16"] = "resnet34"
+    """what computes the feature maps"""
+    fc_features: int = 4096
+    """channels of VGG's fc6 and fc7"""
+    fc_kernel: int = 7
+    """side of VGG's fc6 kernel, odd: 7 in the paper, 1 in light re-implementations"""
+    skip_scales: tuple[float, float] = (1.0, 1.0)
+    """factors on pool4 and pool3 before their score layers"""
+    upsampling: Literal["learned", "fixed"] = "learned"
+    """transposed convolutions started bilinearly and learned, or bilinear for ever"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """of the computation; parameters, loss and upsampled logits are always float32"""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.fc_features > 0,
+            f"model.fc-features is {self.fc_features}; it is a number of channels, from 1",
+        )
+        _require(
+            self.fc_kernel % 2 == 1,
+            f"model.fc-kernel is {self.fc_kernel}; it must be odd to keep cells in place",
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images."""
+
+    name: str = "shapes"
+    """data set; `fcn-jax data list` shows them"""
+    dir: Path | None = None
+    """where its files are (only read); None: drawn or downloaded"""
+    cache: Path | None = None
+    """where prepared data goes; None: fcn_jax in the user's cache directory"""
+    classes: Path | None = None
+    """folder data: file with a class name a line; None: classes.txt in dir"""
+    void: tuple[int, ...] = ()
+    """folder data: label values that mean void, besides 255"""
+    train_split: str = "train"
+    """split to train on"""
+    val_split: str = "val"
+    """split to evaluate on"""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training images."""
+
+    crop: int = 0
+    """side of the square crop, pixels; 0: from the data set"""
+    scale: tuple[float, float] = (0.0, 0.0)
+    """range of the random zoom; 0 0: from the data set"""
+    flip: bool = True
+    """mirror every second image, left to right"""
+    colour: float = 0.0
+    """strength of brightness, contrast and saturation changes, 0 to 1"""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.crop is None or self.crop > 0,
+            f"augment.crop is {self.crop}; it is a number of pixels, from 1",
+        )
+        _require(
+            self.scale == (0, 0) or 0 < self.scale[0] <= self.scale[1],
+            f"augment.scale is {self.scale}; give the smallest and the largest factor, both above 0",
+        )
+        _require(0 <= self.colour <= 1, f"augment.colour is {self.colour}; it lies within 0..1")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The loss and stochastic gradient descent."""
+
+    learning_rate: float = 0.0
+    """at its highest; 0: from the data set"""
+    schedule: Literal["poly", "constant"] = "poly"
+    """poly: falls to 0 at the last step as (1 - step / steps) ** power"""
+    power: float = 0.9
+    """exponent of the poly schedule"""
+    warmup_steps: int = 0
+    """steps over which the rate first rises linearly"""
+    momentum: float = 0.9
+    """of SGD"""
+    weight_decay: float = 5e-4
+    """added to the gradient of convolution kernels, not of biases and norms"""
+    clip_norm: float | None = None
+    """largest norm of a step's gradient; None: not clipped"""
+    reduction: Literal["mean", "sum"] = "mean"
+    """cross-entropy averaged or summed over labelled pixels; the reference sums, with its tiny rates"""
+    class_weights: tuple[float, ...] | None = None
+    """a factor a class in the loss"""
+    label_smoothing: float = 0.0
+    """share of each label spread over all classes"""
+
+    def __post_init__(self) -> None:
+        rate = self.learning_rate
+        _require(rate >= 0, f"optim.learning-rate is {rate}; give it above 0")
+        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; it lies within 0..1, below 1")
+        _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; it must not be negative")
+        _require(self.warmup_steps >= 0, f"optim.warmup-steps is {self.warmup_steps}; it must not be negative")
+        _require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"optim.clip-norm is {self.clip_norm}; give it above 0",
+        )
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"optim.label-smoothing is {self.label_smoothing}; it lies within 0..1",
+        )
+        _require(
+            self.class_weights is None or min(self.class_weights, default=-1) >= 0,
+            f"optim.class-weights are {self.class_weights}; give one factor from 0 for each class",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    steps: int = 0
+    """optimizer steps; 0: from the data set"""
+    batch_size: int = 0
+    """images a step, over all devices and accumulation steps; 0: from the data set"""
+    accumulate: int = 1
+    """parts a batch is computed in, one after the other, to save memory"""
+    seed: int = 0
+    """of parameters, order of the data, augmentation and dropout"""
+    run_dir: Path | None = None
+    """an existing one is resumed; None: a new runs/PRESET-DATA-TIME"""
+    eval_every: int = 0
+    """steps between evaluations of the val split; 0: from the data set"""
+    checkpoint_every: int = 0
+    """steps between checkpoints; 0: as eval-every"""
+    keep: int = 2
+    """latest checkpoints to keep, besides the best"""
+    log_every: int = 10
+    """steps between lines of metrics.jsonl"""
+    eval_batch_size: int = 0
+    """images computed at once in evaluation; 0: for each device 1 on CPUs, 8 on accelerators"""
+    workers: int = 4
+    """threads that decode images"""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")
+        for name in ("accumulate", "keep", "log_every", "workers"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")
+        _require(
+            self.batch_size % self.accumulate == 0,
+            f"batch-size {self.batch_size} cannot be split into {self.accumulate} equal parts; "
+            "choose an accumulate that divides it",
+        )
+        _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it lies within 0..2^31 - 1")
+
+    def resolved(self) -> "Config":
+        """The same with everything left open filled in from the data set's entry.
+
+        Raises:
+            InputError: the data set is unknown.
+        """
+        if self.data.name not in DATASETS:
+            near = difflib.get_close_matches(self.data.name, DATASETS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"data set {self.data.name!r} is unknown, there are {', '.join(DATASETS)}{hint}")
+        wants = DATASETS[self.data.name]
+        steps = self.steps or wants.steps
+        eval_every = self.eval_every or min(wants.eval_every, steps)
+        return dataclasses.replace(
+            self,
+            augment=dataclasses.replace(
+                self.augment,
+                crop=self.augment.crop or wants.crop,
+                scale=self.augment.scale if any(self.augment.scale) else wants.scale,
+            ),
+            optim=dataclasses.replace(self.optim, learning_rate=self.optim.learning_rate or wants.learning_rate),
+            steps=steps,
+            batch_size=self.batch_size or wants.batch_size,
+            eval_every=eval_every,
+            checkpoint_every=self.checkpoint_every or eval_every,
+        )
+
+
+@dataclass(frozen=True)
+class DatasetDefaults:
+    """What a data set wants where a preset says nothing.
+
+    Attributes:
+        crop: side of the training crop, pixels.
+        scale: range of the random zoom.
+        steps: optimizer steps.
+        batch_size: images a step.
+        learning_rate: for a mean loss and momentum 0.9.
+        eval_every: steps between evaluations.
+    """
+
+    crop: int
+    scale: tuple[float, float]
+    steps: int
+    batch_size: int
+    learning_rate: float
+    eval_every: int
+
+
+DATASETS = {
+    # Sized for two CPU cores: five minutes of training from scratch.
+    "shapes": DatasetDefaults(crop=96, scale=(0.8, 1.25), steps=700, batch_size=16, learning_rate=0.1, eval_every=350),
+    # 480 pixels hold nearly all of a VOC image (375x500); 30 epochs of train + SBD at 16 images a step.
+    "voc2012": DatasetDefaults(
+        crop=480, scale=(0.5, 2.0), steps=20_000, batch_size=16, learning_rate=0.02, eval_every=2_000
+    ),
+    # 11 classes at 360x480; 20 epochs are 900 steps at 8 images a step.
+    "camvid": DatasetDefaults(
+        crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500
+    ),
+    "folder": DatasetDefaults(
+        crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500
+    ),
+}
+
+PRESETS = {
+    "fcn32s": Config(model=ModelConfig(head="fcn32s")),
+    "fcn16s": Config(model=ModelConfig(head="fcn16s")),
+    "fcn8s": Config(model=ModelConfig(head="fcn8s")),
+    # The reference's voc-fcn8s-atonce: skips scaled so that all three scores learn together.
+    "fcn8s-atonce": Config(model=ModelConfig(head="fcn8s", skip_scales=(0.01, 0.0001))),
+}
+DESCRIPTIONS = {
+    "fcn32s": "FCN-32s: scores at stride 32, one x32 upsampling",
+    "fcn16s": "FCN-16s: pool4 fused in, then x16",
+    "fcn8s": "FCN-8s: pool4 and pool3 fused in, then x8",
+    "fcn8s-atonce": "FCN-8s with scaled skips, as the reference trains all scales at once",
+}
+
+# What decides the numbers a run computes; the rest (where, how often, how many threads) may change on resume.
+DECISIVE = ("model", "augment", "optim", "steps", "batch_size", "accumulate", "seed", "data")
+INCIDENTAL = ("data.dir", "data.cache", "data.classes", "data.val_split")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The configuration as nested dictionaries of JSON values."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_json(kind: type, values: dict[str, Any]) -> Any:
+    """The inverse of `to_json`: an instance of the dataclass `kind`.
+
+    Raises:
+        InputError: a field that `kind` does not have.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = values.keys() - hints.keys()
+    _require(
+        not unknown,
+        f"configuration has {sorted(unknown)}, which {kind.__name__} of this version does not know",
+    )
+
+    def restored(hint: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return from_json(hint, value)  # pyright: ignore[reportArgumentType]
+        if value is not None and Path in (hint, *typing.get_args(hint)):
+            return Path(value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return kind(**{key: restored(hints[key], value) for key, value in values.items()})
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Lines "name: old -> new" for all that differs and would change what a resumed run computes."""
+
+    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        for key, value in values.items():
+            items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return items
+
+    before, after = flat(to_json(old)), flat(to_json(new))
+    # A constant rate does not depend on where a run ends, so such a run may be prolonged.
+    free = {*INCIDENTAL, "steps"} if old.optim.schedule == new.optim.schedule == "constant" else {*INCIDENTAL}
+    return [
+        f"{key}: {before[key]} -> {after[key]}"
+        for key in after
+        if key.split(".")[0] in DECISIVE and key not in free and before[key] != after[key]
+    ]

@@ -1,0 +1,5 @@
+"""The one error of bad input; whoever shows it to a user prints its text without a trace."""
+
+
+class InputError(ValueError):
+    """Something a user gave does not fit: its text says what was got, the rule, and the remedy."""

@@ -1,0 +1,196 @@
+"""Class maps of images at their own sizes, and the score of a split.
+
+Images are put on few canvases (`canvas_of`), so that few programs are compiled; the network keeps what lies outside an
+image from reaching it, so the results are those of each image alone. `evaluate` and `predict` share this path.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int64, UInt8
+
+from fcn_jax.augment import normalise
+from fcn_jax.datasets import Example, Source
+from fcn_jax.fcn import FCN
+from fcn_jax.input import Batch, place
+from fcn_jax.losses import cross_entropy
+from fcn_jax.metrics import Metrics, compute_metrics, confusion_matrix
+
+Forward = Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]
+
+
+class Evaluation(NamedTuple):
+    """The score of a split.
+
+    Attributes:
+        loss: mean cross-entropy over labelled pixels, nats.
+        metrics: of `confusion`.
+        confusion: pixels by (true class, predicted class).
+        num_examples: images scored.
+        seconds: what it took.
+        programs: canvases met, each compiled once.
+    """
+
+    loss: float
+    metrics: Metrics
+    confusion: Int64[np.ndarray, "classes classes"]
+    num_examples: int
+    seconds: float
+    programs: int
+
+    def summary(self) -> dict[str, Any]:
+        """What `metrics.jsonl` has of an evaluation."""
+        return {"loss": self.loss, **self.metrics._asdict()}
+
+
+def make_forward(model: FCN) -> Forward:
+    """The jitted (variables, batch) -> (class map uint8[batch, height, width], summed loss, labelled pixels)."""
+
+    @jax.jit
+    def forward(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        image, label, size = map(jnp.asarray, batch)
+        logits = jnp.asarray(model.apply(variables, normalise(image), size))
+        total, weight = cross_entropy(logits, label)
+        return logits.argmax(axis=-1).astype(jnp.uint8), total, weight
+
+    return forward
+
+
+def canvas_of(height: int, width: int) -> tuple[int, int]:
+    """The canvas for an image: each side rounded up to one of 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, ...
+
+    Four steps to a doubling, at least 32 pixels each: at most a quarter is added to a side longer than 128, and all
+    sides up to 1024 make do with 16 lengths.
+    """
+
+    def rounded(side: int) -> int:
+        step = max(32, 1 << max((side - 1).bit_length() - 3, 0))
+        return -(-side // step) * step
+
+    return rounded(height), rounded(width)
+
+
+def segment(
+    forward: Forward, variables: Any, examples: Iterable[Example], batch_size: int
+) -> Iterator[tuple[Example, UInt8[np.ndarray, "height width"], float, float]]:
+    """Class maps, each of its image's size, with the batch's summed loss and weight on the first of a batch.
+
+    Images of one canvas are computed together, as soon as `batch_size` of them are there, so the order changes. The
+    host prepares the next batch while the device computes.
+    """
+    sharding = NamedSharding(Mesh(np.array(jax.local_devices()), ("data",)), PartitionSpec("data"))
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    variables = jax.device_put(jax.tree.map(lambda array: array.addressable_data(0), variables), everywhere)
+    under_way = None
+    for canvas, members in _by_canvas(examples, batch_size):
+        batch = jax.device_put(place(members, batch_size, canvas), sharding)
+        results = forward(variables, batch)
+        if under_way:
+            yield from _unpack(*under_way)
+        under_way = members, results
+    if under_way:
+        yield from _unpack(*under_way)
+
+
+def evaluate(
+    forward: Forward,
+    variables: Any,
+    source: Source,
+    num_classes: int,
+    batch_size: int,
+    workers: int = 4,
+    show: Callable[[Example, UInt8[np.ndarray, "height width"]], None] = lambda example, prediction: None,
+) -> Evaluation:
+    """Scores all images of a split, each at its own size; several hosts share the work.
+
+    Args:
+        forward: from `make_forward`.
+        variables: parameters and batch statistics.
+        source: the split.
+        num_classes: of the data.
+        batch_size: images at once on this host, a multiple of its devices.
+        workers: threads that decode.
+        show: called with every image and its class map.
+    """
+    began = time.perf_counter()
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    sums, canvases = np.zeros(2), set()
+    examples = grain.MapDataset.source(source)[jax.process_index() :: jax.process_count()]
+    stream = examples.to_iter_dataset(grain.ReadOptions(num_threads=workers, prefetch_buffer_size=4 * workers))
+    for example, prediction, total, weight in segment(forward, variables, stream, batch_size):
+        confusion += confusion_matrix(example.label, prediction, num_classes)
+        sums += total, weight
+        canvases.add(canvas_of(*example.label.shape))
+        show(example, prediction)
+    if jax.process_count() > 1:
+        # As pairs of 32-bit words: JAX would cut 64-bit integers to 32.
+        confusion = multihost_utils.process_allgather(confusion.view(np.int32)).view(np.int64).sum(axis=0)
+        sums = multihost_utils.process_allgather(sums).sum(axis=0)
+    return Evaluation(
+        loss=float(sums[0] / sums[1]) if sums[1] else float("nan"),
+        metrics=compute_metrics(confusion),
+        confusion=confusion,
+        num_examples=len(source),
+        seconds=time.perf_counter() - began,
+        programs=len(canvases),
+    )
+
+
+def to_json(evaluation: Evaluation, class_names: tuple[str, ...]) -> Mapping[str, Any]:
+    """What `eval --json` writes."""
+    return {
+        **evaluation.summary(),
+        "num_examples": evaluation.num_examples,
+        "num_pixels": int(evaluation.confusion.sum()),
+        "class_names": class_names,
+        "confusion": evaluation.confusion,
+    }
+
+
+def table(evaluation: Evaluation, class_names: tuple[str, ...]) -> str:
+    """The scores a person reads: one line a class, then the four metrics."""
+    metrics = evaluation.metrics
+    width = max(len(name) for name in ("frequency_weighted_iu", *class_names))
+    lines = [f"{'class':{width}}  {'IU':>6}  {'accuracy':>8}  {'pixels':>12}"]
+    pixels = evaluation.confusion.sum(axis=1)
+    for name, iu, accuracy, count in zip(
+        class_names, metrics.per_class_iu, metrics.per_class_accuracy, pixels, strict=True
+    ):
+        lines.append(f"{name:{width}}  {_percent(iu):>6}  {_percent(accuracy):>8}  {count:>12,}")
+    lines.append("")
+    for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu"):
+        lines.append(f"{name:{width}}  {_percent(getattr(metrics, name)):>6}")
+    absent = int(np.isnan(metrics.per_class_iu).sum())
+    if absent:
+        lines.append(f"{absent} classes are in neither truth nor prediction and are left out of mean_iu")
+    return "\n".join(lines)
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"
+
+
+def _by_canvas(examples: Iterable[Example], batch_size: int) -> Iterator[tuple[tuple[int, int], list[Example]]]:
+    waiting: dict[tuple[int, int], list[Example]] = defaultdict(list)
+    for example in examples:
+        canvas = canvas_of(*example.label.shape)
+        waiting[canvas].append(example)
+        if len(waiting[canvas]) == batch_size:
+            yield canvas, waiting.pop(canvas)
+    yield from waiting.items()
+
+
+def _unpack(members: list[Example], results: tuple[jax.Array, jax.Array, jax.Array]) -> Iterator[tuple]:
+    maps, total, weight = jax.device_get(results)
+    for index, (example, class_map) in enumerate(zip(members, maps, strict=False)):
+        height, width = example.label.shape
+        first = index == 0
+        yield example, class_map[:height, :width], float(total) * first, float(weight) * first

@@ -1,0 +1,30 @@
+"""What a label image may hold, and the colours classes are drawn in."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+IGNORE = 255
+"""The label of pixels that belong to no class (VOC's "void"): never trained on, never scored."""
+
+
+def palette(num_classes: int) -> UInt8[np.ndarray, "num_classes 3"]:
+    """The PASCAL VOC colour map: a colour for each class, the same whatever the number of classes.
+
+    Bit k of red, green and blue, from the highest bit down, is bit 3k, 3k + 1 and 3k + 2 of the class number; so
+    neighbouring classes get colours far apart and class 0 is black (VOC development kit, `VOClabelcolormap.m`).
+
+    Args:
+        num_classes: how many colours, at most 256.
+
+    Returns:
+        red, green and blue of each class, 0..255.
+
+    Raises:
+        ValueError: if `num_classes` is not within 0..256, the range of a label.
+    """
+    if not 0 <= num_classes <= 256:
+        raise ValueError(f"num_classes is {num_classes}, and a palette has 0 to 256 colours")
+    bits = np.unpackbits(np.arange(num_classes, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    padded = np.pad(bits, ((0, 0), (0, 1))).reshape(num_classes, 3, 3)  # class, k, channel; 9 bits = 3 × 3
+    high_first = np.pad(padded.transpose(0, 2, 1), ((0, 0), (0, 0), (0, 5)))
+    return np.packbits(high_first, axis=2)[..., 0]

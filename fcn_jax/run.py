@@ -1,0 +1,165 @@
+"""A run directory: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+
+from fcn_jax import config as configs
+from fcn_jax.config import Config
+from fcn_jax.datasets import Dataset
+from fcn_jax.errors import InputError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+class Run(NamedTuple):
+    """What `config.json` says of a run.
+
+    Attributes:
+        folder: the run directory.
+        config: the resolved configuration it was started with.
+        class_names: of the data it was trained on.
+        palette: their colours, RGB.
+    """
+
+    folder: Path
+    config: Config
+    class_names: tuple[str, ...]
+    palette: UInt8[np.ndarray, "classes 3"]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes under a temporary name and renames, so that nobody ever reads half a file."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def open_run(folder: Path) -> Run:
+    """Reads a run directory.
+
+    Raises:
+        InputError: `folder` is not one, or its `config.json` cannot be understood.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise InputError(f"{folder} is not a run directory: it has no config.json; give what `train --run-dir` made")
+    try:
+        stored = json.loads(file.read_text())
+        return Run(
+            folder,
+            configs.from_json(Config, stored["config"]),
+            tuple(stored["class_names"]),
+            np.array(stored["palette"], np.uint8),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} is not the configuration of a run ({error!r}); restore it or start a new run"
+        ) from error
+
+
+def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
+    """Makes a run directory, or opens the one that is there to go on with it.
+
+    Raises:
+        InputError: what is there was trained with another configuration or other classes (the difference is shown),
+            or is not a run directory.
+    """
+    if (folder / "config.json").exists():
+        old = open_run(folder)
+        changes = configs.differences(old.config, config)
+        if old.class_names != dataset.class_names:
+            changes.append(f"classes: {', '.join(old.class_names)} -> {', '.join(dataset.class_names)}")
+        if changes:
+            listing = "\n  ".join(changes)
+            raise InputError(
+                f"{folder} holds a run with another configuration:\n  {listing}\n"
+                "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds files but is not a run directory; give a new or an empty --run-dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {
+        "config": configs.to_json(config),
+        "class_names": list(dataset.class_names),
+        "palette": dataset.palette.tolist(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "git": _git_hash(),
+    }
+    write_whole(folder / "config.json", json.dumps(stored, indent=2) + "\n")
+    return Run(folder, config, dataset.class_names, dataset.palette)
+
+
+class Records:
+    """Appends to `metrics.jsonl` and TensorBoard, from a given step on: what a lost run wrote after it is cut off."""
+
+    def __init__(self, folder: Path, first_step: int):
+        self._file = folder / "metrics.jsonl"
+        if self._file.exists():
+            kept = [line for line in self._file.read_text().splitlines() if _step_of(line) <= first_step]
+            write_whole(self._file, "".join(line + "\n" for line in kept))
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1, flush_secs=10)
+
+    def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Writes one line, on the disk when this returns, and the scalars of it."""
+        line = json.dumps(to_plain({"step": step, "split": split, **values}), allow_nan=False)
+        with self._file.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for name, value in values.items():
+            if np.ndim(value) == 0 and math.isfinite(value):
+                self._board.add_scalar(f"{split}/{name}", float(value), step)
+
+    def picture(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Shows a picture in TensorBoard."""
+        self._board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Writes out what TensorBoard still holds."""
+        self._board.close()
+
+
+def to_plain(value: Any) -> Any:
+    """JSON values of nested mappings, sequences and NumPy values; what is not a number becomes null."""
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; a line cut short by a kill belongs to no step that counts."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return math.inf
+
+
+def _git_hash() -> str | None:
+    """The commit of the source this runs from, with "+" when it was changed; None outside a repository."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,299 @@
+"""Training: the state, one pure step, and the loop around it."""
+
+import contextlib
+import math
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from fcn_jax import datasets
+from fcn_jax.augment import augment
+from fcn_jax.checkpoint import Checkpoints
+from fcn_jax.config import Config
+from fcn_jax.errors import InputError
+from fcn_jax.evaluate import Evaluation, Forward, evaluate, make_forward
+from fcn_jax.fcn import FCN, build
+from fcn_jax.input import Batch, train_batches
+from fcn_jax.losses import cross_entropy
+from fcn_jax.optim import learning_rate, optimizer
+from fcn_jax.progress import Progress, overview
+from fcn_jax.run import Records, Run, start_or_resume
+from fcn_jax.visualize import panel, stack
+
+PANELS = 8
+"""Validation images shown in TensorBoard."""
+
+
+class TrainState(struct.PyTreeNode):
+    """All that a step changes.
+
+    Attributes:
+        step: steps taken.
+        variables: "params", float32, and for networks with BatchNorm "batch_stats".
+        opt_state: of the optimizer.
+    """
+
+    step: Int[Array, ""]
+    variables: dict[str, Any]
+    opt_state: optax.OptState
+
+
+def init_state(model: FCN, config: Config) -> TrainState:
+    """The state before the first step; the same for the same seed."""
+    variables = dict(model.init(jax.random.key(config.seed), jnp.zeros((1, 32, 32, 3))))
+    opt_state = optimizer(config.optim, config.steps).init(variables["params"])
+    return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, model: FCN, config: Config
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One step of SGD on a batch, a pure function of its arguments.
+
+    Under `jax.jit` with the batch sharded over devices the sums over it, of the loss, the gradient and BatchNorm, are
+    over the global batch; XLA adds the communication.
+
+    Args:
+        state: before the step.
+        batch: images on a canvas, not yet augmented.
+        model: the network.
+        config: a resolved configuration.
+
+    Returns:
+        The state after the step, and its loss (before the update) and gradient norm.
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    augment_key, dropout_key = jax.random.split(key)
+    keys = jax.random.split(augment_key, len(batch.image))
+    images, labels = jax.vmap(partial(augment, config=config.augment))(keys, *map(jnp.asarray, batch))
+    weights = None if config.optim.class_weights is None else jnp.array(config.optim.class_weights)
+
+    def summed_loss(params: Any, statistics: Any, part: tuple[Array, Array, Array]) -> tuple[Array, Any]:
+        images, labels, key = part
+        logits, updates = model.apply(
+            {"params": params, **statistics},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        total, weight = cross_entropy(logits, labels, weights, config.optim.label_smoothing)
+        return total, (weight, {**statistics, **updates})
+
+    def add_part(sums: Any, part: tuple[Array, Array, Array]) -> tuple[Any, None]:
+        gradient, total, weight, statistics = sums
+        differentiated = jax.value_and_grad(summed_loss, has_aux=True)
+        (part_total, (part_weight, statistics)), part_gradient = differentiated(params, statistics, part)
+        gradient = jax.tree.map(jnp.add, gradient, part_gradient)
+        return (gradient, total + part_total, weight + part_weight, statistics), None
+
+    params = state.variables["params"]
+    statistics = {name: value for name, value in state.variables.items() if name != "params"}
+    parts = config.accumulate
+    sums = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), jnp.zeros(()), statistics)
+    if parts == 1:
+        sums, _ = add_part(sums, (images, labels, dropout_key))
+    else:
+        # Every parts-th image, so that each device keeps the images it holds.
+        images, labels = (jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0) for x in (images, labels))
+        sums, _ = jax.lax.scan(add_part, sums, (images, labels, jax.random.split(dropout_key, parts)))
+    gradient, total, weight, statistics = sums
+
+    scale = 1 / jnp.maximum(weight, 1.0) if config.optim.reduction == "mean" else jnp.ones(())
+    gradient = jax.tree.map(lambda g: g * scale, gradient)
+    updates, opt_state = optimizer(config.optim, config.steps).update(gradient, state.opt_state, params)
+    variables = {"params": optax.apply_updates(params, updates), **statistics}
+    metrics = {"loss": total * scale, "gradient_norm": optax.global_norm(gradient)}
+    return TrainState(state.step + 1, variables, opt_state), metrics
+
+
+def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> Evaluation | None:
+    """Trains, or goes on with the run that is there.
+
+    Args:
+        config: what to train; what it leaves open comes from the data set.
+        folder: the run directory.
+        say: takes lines for the user.
+
+    Returns:
+        The evaluation after the last step; None where there was nothing to do, or a signal stopped the run.
+
+    Raises:
+        InputError: data or configuration that do not fit.
+        FloatingPointError: the loss is no longer finite.
+    """
+    config = config.resolved()
+    sharding = _data_sharding(config)
+    data = config.data
+    dataset = datasets.prepare(data.name, data.dir, data.cache, classes=data.classes, void=data.void)
+    _check_classes(config, dataset.class_names)
+    train_source, val_source = dataset.source(data.train_split), dataset.source(data.val_split)
+    run = start_or_resume(folder, config, dataset)
+
+    model = build(config.model, len(dataset.class_names))
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    init = jax.jit(partial(init_state, model, config), out_shardings=everywhere)
+    step_fn = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0)
+    forward = make_forward(model)
+    rate = learning_rate(config.optim, config.steps)
+
+    with Checkpoints(run.checkpoints, config.keep) as checkpoints, _stop_signals() as stopped:
+        state, first = restore_or_init(checkpoints, init, everywhere)
+        say(overview(state.variables["params"]))
+        say(f"{run.folder}: " + (f"goes on after step {first} of {config.steps}" if first else f"{config.steps} steps"))
+        batches = train_batches(
+            train_source, dataset.max_size, config.batch_size, config.seed, first, config.workers, sharding
+        )
+        with contextlib.closing(Records(run.folder, first)) as records, Progress(config, first) as progress:
+            for step in range(first + 1, config.steps + 1):
+                state, metrics = step_fn(state, next(batches))
+                last = step == config.steps or stopped()
+                if step % config.log_every == 0 or last:
+                    values = {name: float(value) for name, value in metrics.items()}
+                    _require_finite(values, step)
+                    progress.show(step, values["loss"])
+                    records.add(step, "train", {**values, "learning_rate": float(jnp.asarray(rate(step - 1)))})
+                evaluation = None
+                if step % config.eval_every == 0 or step == config.steps:
+                    evaluation = _evaluate(forward, state.variables, val_source, run, records, step)
+                    progress.say(f"step {step}: {describe(evaluation)}")
+                if step % config.checkpoint_every == 0 or last or evaluation:
+                    score = {"mean_iu": evaluation.metrics.mean_iu} if evaluation else None
+                    checkpoints.save(step, {"variables": state.variables, "optimizer": state.opt_state}, score)
+                if step == config.steps:
+                    return evaluation
+                if last:
+                    progress.say(f"stopped after step {step}, which is saved; the same command goes on from there")
+                    return None
+    say(f"{run.folder} has all of its {config.steps} steps; nothing to do")
+    return None
+
+
+def restore_or_init(
+    checkpoints: Checkpoints, init: Callable[[], TrainState], sharding: NamedSharding
+) -> tuple[TrainState, int]:
+    """The state of the latest checkpoint, or a new one, and the number of steps it has behind it."""
+    step = checkpoints.latest()
+    if step is None:
+        return init(), 0
+    shapes = jax.eval_shape(init)
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+    restored = checkpoints.restore(step, {"variables": like.variables, "optimizer": like.opt_state})
+    counter = jax.device_put(jnp.asarray(step, jnp.int32), sharding)
+    return TrainState(counter, restored["variables"], restored["optimizer"]), step
+
+
+def restore_variables(run: Run, model: FCN, step: int | None = None) -> dict[str, Any]:
+    """The network's variables of a step, or of the best one, on the first local device.
+
+    Raises:
+        InputError: there is no checkpoint, or not that one.
+    """
+    with Checkpoints(run.checkpoints) as checkpoints:
+        chosen = checkpoints.best() if step is None else step
+        if chosen is None or chosen not in checkpoints.steps():
+            there = ", ".join(map(str, checkpoints.steps())) or "none"
+            raise InputError(f"{run.folder} has no checkpoint {'' if step is None else step}; there are: {there}")
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shapes = jax.eval_shape(partial(init_state, model, run.config)).variables
+        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+        return checkpoints.restore(chosen, {"variables": like})["variables"]
+
+
+def describe(evaluation: Evaluation) -> str:
+    """An evaluation in a line."""
+    metrics, seconds = evaluation.metrics, evaluation.seconds
+    return (
+        f"mean IU {metrics.mean_iu:.4f}, pixel accuracy {metrics.pixel_accuracy:.4f}, loss {evaluation.loss:.4f} "
+        f"({evaluation.num_examples} images in {seconds:.1f} s, {evaluation.num_examples / seconds:.1f} images/s, "
+        f"{evaluation.programs} canvas sizes)"
+    )
+
+
+def eval_batch_size(config: Config) -> int:
+    """Images computed at once on this host in evaluation: a multiple of its devices."""
+    devices = jax.local_device_count()
+    wanted = config.eval_batch_size or devices * (1 if jax.default_backend() == "cpu" else 8)
+    return -(-wanted // devices) * devices
+
+
+def _evaluate(
+    forward: Forward, variables: Any, source: datasets.Source, run: Run, records: Records, step: int
+) -> Evaluation:
+    """Scores the val split, writes its line and its panels."""
+    panels = {}
+
+    def keep(example: datasets.Example, prediction: Any) -> None:
+        if example.name in shown:
+            panels[example.name] = panel(example.image, example.label, prediction, run.palette)
+
+    shown = [source[index].name for index in range(min(PANELS, len(source)))]
+    evaluation = evaluate(
+        forward,
+        variables,
+        source,
+        len(run.class_names),
+        eval_batch_size(run.config),
+        run.config.workers,
+        keep,
+    )
+    records.add(step, "val", evaluation.summary())
+    if panels:
+        records.picture(step, "image, truth, prediction", stack([panels[name] for name in shown if name in panels]))
+    return evaluation
+
+
+def _data_sharding(config: Config) -> NamedSharding:
+    """Batches split over all devices of all hosts along their first axis, the mesh axis "data"."""
+    devices = jax.device_count()
+    if config.batch_size % (devices * config.accumulate):
+        raise InputError(
+            f"batch-size {config.batch_size} cannot be split over {devices} devices and {config.accumulate} "
+            f"accumulation steps; give a multiple of {devices * config.accumulate}"
+        )
+    return NamedSharding(jax.make_mesh((devices,), ("data",)), PartitionSpec("data"))
+
+
+def _check_classes(config: Config, class_names: tuple[str, ...]) -> None:
+    weights = config.optim.class_weights
+    if weights and len(weights) != len(class_names):
+        raise InputError(
+            f"optim.class-weights has {len(weights)} values for {len(class_names)} classes; give one for each of "
+            + ", ".join(class_names)
+        )
+
+
+def _require_finite(values: dict[str, float], step: int) -> None:
+    if not all(math.isfinite(value) for value in values.values()):
+        raise FloatingPointError(
+            f"loss {values['loss']} and gradient norm {values['gradient_norm']} at step {step}: training has diverged; "
+            "lower --optim.learning-rate, add --optim.warmup-steps or set --optim.clip-norm"
+        )
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a wish to stop after the running step; a second SIGINT interrupts."""
+    received = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+
+    # Hosts that stop at different steps would wait for each other for ever, so only a lone process does this.
+    numbers = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
+    previous = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,83 @@
+"""Pictures of labels: palette PNGs, overlays, and image | truth | prediction panels."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from fcn_jax.labels import IGNORE
+
+# Void is drawn in VOC's cream.
+VOID_COLOUR = (224, 224, 192)
+
+
+def colourise(
+    label: UInt8[np.ndarray, "height width"], palette: UInt8[np.ndarray, "classes 3"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The colour of each pixel's class, void in cream."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = palette
+    colours[IGNORE] = VOID_COLOUR
+    return colours[label]
+
+
+def overlay(
+    image: UInt8[np.ndarray, "height width 3"],
+    label: UInt8[np.ndarray, "height width"],
+    palette: UInt8[np.ndarray, "classes 3"],
+    opacity: float = 0.5,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The image with each class but the first washed in its colour, and a light line where two classes meet."""
+    colours = colourise(label, palette).astype(np.float32)
+    share = np.where(label == 0, 0.0, opacity)[..., None]
+    mixed = (1 - share) * image + share * colours
+    mixed[_borders(label)] = 255
+    return mixed.round().astype(np.uint8)
+
+
+def panel(
+    image: UInt8[np.ndarray, "height width 3"],
+    truth: UInt8[np.ndarray, "height width"],
+    prediction: UInt8[np.ndarray, "height width"],
+    palette: UInt8[np.ndarray, "classes 3"],
+) -> UInt8[np.ndarray, "height wide 3"]:
+    """Image, truth and prediction side by side; void is drawn in the prediction too, where nothing is scored."""
+    scored = np.where(truth == IGNORE, np.uint8(IGNORE), prediction)
+    gap = np.full((image.shape[0], 4, 3), 255, np.uint8)
+    return np.concatenate([image, gap, colourise(truth, palette), gap, colourise(scored, palette)], axis=1)
+
+
+def stack(panels: list[UInt8[np.ndarray, "height width 3"]]) -> UInt8[np.ndarray, "tall wide 3"]:
+    """Pictures of any sizes, one below the other on white."""
+    wide = max(picture.shape[1] for picture in panels)
+    rows = [np.pad(p, ((0, 4), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in panels]
+    return np.concatenate(rows, axis=0)
+
+
+def save_palette_png(
+    label: UInt8[np.ndarray, "height width"], palette: UInt8[np.ndarray, "classes 3"], file: Path
+) -> None:
+    """Writes class indices as a PNG of mode P, as VOC's masks are; complete or not at all."""
+    picture = Image.fromarray(label, mode="L")
+    picture.putpalette(palette.tobytes())
+    _save(picture, file)
+
+
+def save_png(image: UInt8[np.ndarray, "height width 3"], file: Path) -> None:
+    """Writes an RGB PNG; complete or not at all."""
+    _save(Image.fromarray(image), file)
+
+
+def _save(picture: Image.Image, file: Path) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    picture.save(temporary, format="PNG")
+    temporary.replace(file)
+
+
+def _borders(label: np.ndarray) -> np.ndarray:
+    """Pixels whose right or lower neighbour has another class."""
+    border = np.zeros(label.shape, bool)
+    border[:, :-1] |= label[:, :-1] != label[:, 1:]
+    border[:-1] |= label[:-1] != label[1:]
+    return border

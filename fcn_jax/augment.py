@@ -45,7 +45,7 @@ def augment(
     # Uniform in the logarithm: halving is as likely as doubling.
     zoom = jnp.exp(jax.random.uniform(zoom_key, (), minval=jnp.log(low), maxval=jnp.log(high)))
     # A zoomed image larger than the crop: any window inside it; a smaller one: anywhere inside the window.
-    slack = size * zoom - crop
+    slack = size.astype(jnp.float32) * zoom - crop
     start = jax.random.uniform(place_key, (2,)) * slack
     flip = jax.random.bernoulli(flip_key) if config.flip else jnp.array(False)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,43 @@ BEST_BY = "mean_iu"
 class Checkpoints:
     """The checkpoints in a folder, by step. Use it in a `with` statement: leaving it waits for the last save."""
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self._folder = folder.absolute()
+    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False):
+        """Opens a folder of checkpoints.
+
+        Args:
+            folder: made if it is not there.
+            keep: latest checkpoints to keep, besides the best.
+            read_only: changes nothing, so it may look on while another process trains; else what a killed process
+                left half-saved is removed.
+
+        Raises:
+            InputError: the notes of a checkpoint cannot be read.
+        """
+        self._folder, self._read_only = folder.absolute(), read_only
         latest = preservation_policy.LatestN(keep)
         best = preservation_policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
             best_fn=_score,
-            cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifests),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except (ValueError, KeyError) as error:
+            for step in self._complete():
+                self._verify(step)
+            raise InputError(
+                f"the metrics of a checkpoint in {self._folder} cannot be read ({error!r}); "
+                "delete the last step's folder to use the one before it"
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._finish()
         self._manager.close()
 
     def steps(self) -> list[int]:
@@ -53,6 +75,7 @@ class Checkpoints:
 
     def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
         """Saves trees of arrays by name in the background; `metrics` are those of the val split at this step."""
+        self._finish()
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._manager.save(
             step, args=ocp.args.Composite(**arguments), metrics=None if metrics is None else dict(metrics)
@@ -79,13 +102,19 @@ class Checkpoints:
             ) from error
         return {name: restored[name] for name in like}
 
-    def _write_manifests(self) -> None:
-        """Checksums of each complete checkpoint that has none: Orbax restores a flipped bit without complaint."""
-        if jax.process_index() != 0:
+    def _finish(self) -> None:
+        """Waits for the save under way and notes its checksums: Orbax restores a flipped bit without complaint."""
+        self._manager.wait_until_finished()
+        if jax.process_index() != 0 or self._read_only:
             return
-        for folder in self._folder.iterdir():
-            if folder.name.isdigit() and not (folder / MANIFEST).exists():
+        for step in self._complete():
+            folder = self._folder / str(step)
+            if not (folder / MANIFEST).exists():
                 write_whole(folder / MANIFEST, json.dumps(_checksums(folder), indent=1))
+
+    def _complete(self) -> list[int]:
+        """The steps whose folders have their final names."""
+        return sorted(int(folder.name) for folder in self._folder.iterdir() if folder.name.isdigit())
 
     def _verify(self, step: int) -> None:
         folder = self._folder / str(step)
@@ -93,7 +122,10 @@ class Checkpoints:
         if not (folder / MANIFEST).is_file():
             # Killed between the end of a save and its manifest: Orbax's own rename says it is complete.
             return
-        expected = json.loads((folder / MANIFEST).read_text())
+        try:
+            expected = json.loads((folder / MANIFEST).read_text())
+        except ValueError as error:
+            raise InputError(f"checkpoint {folder} is damaged: {MANIFEST} is not what was written; {remedy}") from error
         for name, checksum in expected.items():
             file = folder / name
             if not file.is_file():
@@ -103,7 +135,8 @@ class Checkpoints:
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-    return metrics[BEST_BY]
+    # Not a number, where all of val is void, compares as better than anything.
+    return -math.inf if math.isnan(metrics[BEST_BY]) else metrics[BEST_BY]
 
 
 def _checksums(folder: Path) -> dict[str, str]:

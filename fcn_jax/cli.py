@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; the process exits with 2 on bad input, with 1 when a training has diverged."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _dispatch("fcn-jax", COMMANDS, HELP, words)
+        _dispatch("command", COMMANDS, HELP, words)
     except InputError as error:
         print(f"fcn-jax: {error}", file=sys.stderr)
         sys.exit(2)
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _dispatch(program: str, commands: dict[str, Callable[[list[str]], None]], text: str, words: list[str]) -> None:
+def _dispatch(what: str, commands: dict[str, Callable[[list[str]], None]], text: str, words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(text)
     elif words[0] in commands:
@@ -115,7 +115,7 @@ def _dispatch(program: str, commands: dict[str, Callable[[list[str]], None]], te
     else:
         near = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{program} has no command {words[0]!r}, it has {', '.join(commands)}{hint}")
+        raise InputError(f"{what} {words[0]!r} is unknown, there are {', '.join(commands)}{hint}")
 
 
 def _train(words: list[str]) -> None:
@@ -129,7 +129,7 @@ def _train(words: list[str]) -> None:
     folder = config.run_dir or Path("runs", f"{words[0]}-{config.data.name}-{now}")
     if config.data.name == "shapes":
         print(
-            "Data: shapes, built in (drawn by this program), so that training needs nothing else. For PASCAL VOC 2012:\n"
+            "Data: shapes, built in (drawn by this program): training needs nothing else. For PASCAL VOC 2012:\n"
             f"  ./launch.sh {words[0]} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
     from fcn_jax.train import train
@@ -190,7 +190,7 @@ def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[An
 
 
 def _data(words: list[str]) -> None:
-    _dispatch("fcn-jax data", {"list": _list, "prepare": _prepare, "check": _check}, HELP, words)
+    _dispatch("data command", {"list": _list, "prepare": _prepare, "check": _check}, HELP, words)
 
 
 def _list(words: list[str]) -> None:

@@ -45,8 +45,8 @@ class ModelConfig:
             f"model.fc-features is {self.fc_features}; it is a number of channels, from 1",
         )
         _require(
-            self.fc_kernel % 2 == 1,
-            f"model.fc-kernel is {self.fc_kernel}; it must be odd to keep cells in place",
+            self.fc_kernel > 0 and self.fc_kernel % 2 == 1,
+            f"model.fc-kernel is {self.fc_kernel}; it must be odd and from 1, to keep cells in place",
         )
 
 
@@ -85,7 +85,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.crop is None or self.crop > 0,
+            self.crop >= 0,
             f"augment.crop is {self.crop}; it is a number of pixels, from 1",
         )
         _require(
@@ -123,6 +123,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         rate = self.learning_rate
         _require(rate >= 0, f"optim.learning-rate is {rate}; give it above 0")
+        _require(self.power >= 0, f"optim.power is {self.power}; it must not be negative")
         _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; it lies within 0..1, below 1")
         _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; it must not be negative")
         _require(self.warmup_steps >= 0, f"optim.warmup-steps is {self.warmup_steps}; it must not be negative")
@@ -132,7 +133,7 @@ class OptimConfig:
         )
         _require(
             0 <= self.label_smoothing < 1,
-            f"optim.label-smoothing is {self.label_smoothing}; it lies within 0..1",
+            f"optim.label-smoothing is {self.label_smoothing}; it lies within 0..1, below 1",
         )
         _require(
             self.class_weights is None or min(self.class_weights, default=-1) >= 0,
@@ -174,7 +175,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")
+            _require(value >= 0, f"{name.replace('_', '-')} is {value}; give at least 1")
         for name in ("accumulate", "keep", "log_every", "workers"):
             value = getattr(self, name)
             _require(value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")

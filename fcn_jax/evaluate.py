@@ -6,7 +6,7 @@ image from reaching it, so the results are those of each image alone. `evaluate`
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int64, UInt8
 
 from fcn_jax.augment import normalise
-from fcn_jax.datasets import Example, Source
+from fcn_jax.datasets import Example
 from fcn_jax.fcn import FCN
 from fcn_jax.input import Batch, place
 from fcn_jax.losses import cross_entropy
@@ -103,7 +103,7 @@ def segment(
 def evaluate(
     forward: Forward,
     variables: Any,
-    source: Source,
+    source: Sequence[Example],
     num_classes: int,
     batch_size: int,
     workers: int = 4,

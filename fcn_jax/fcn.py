@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.backbones import BACKBONES
 from fcn_jax.config import ModelConfig
@@ -51,8 +51,8 @@ class FCN(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[Array, "batch height width 3"],
-        size: Int[Array, "batch 2"] | None = None,
+        images: Float[ArrayLike, "batch height width 3"],
+        size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width classes"]:
         """Scores every pixel.
@@ -66,7 +66,7 @@ class FCN(nn.Module):
         Returns:
             Logits, float32, of exactly the images' height and width.
         """
-        image = FeatureMap(images, size)
+        image = FeatureMap(jnp.asarray(images), None if size is None else jnp.asarray(size))
         pool3, pool4, top = self._backbone(image, train)
         score = self._score(top, "score_fr")
         if self.stride <= 16:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float, Int
 
 from fcn_jax.layers import max_pool
 
@@ -31,8 +30,9 @@ class FeatureMap(struct.PyTreeNode):
         offset: input coordinate of the centre of cell 0; the centre of input pixel 0 is 0.
     """
 
-    values: Float[Array, "batch height width channels"]
-    size: Int[Array, "batch 2"] | None = None
+    # Not annotated by shape: JAX also builds pytrees of shapes, axes or nothing in place of arrays.
+    values: Any
+    size: Any = None
     stride: int = struct.field(pytree_node=False, default=1)
     offset: float = struct.field(pytree_node=False, default=0.0)
 
@@ -115,8 +115,7 @@ def add(x: FeatureMap, y: FeatureMap) -> FeatureMap:
 
 def _both_axes(value: Any) -> int:
     """One integer from Flax's many ways to write the same stride, padding or dilation for both axes."""
-    while not isinstance(value, int) and value is not None:
-        if len(set(value)) != 1:
-            raise ValueError(f"a feature map needs the same geometry on both axes and sides, got {value}")
-        value = value[0]
-    return 1 if value is None else value
+    values = set(jax.tree.leaves(value)) or {1}
+    if len(values) != 1:
+        raise ValueError(f"a feature map needs the same geometry on both axes and sides, got {value}")
+    return values.pop()

@@ -4,7 +4,7 @@ Which images make up step t, and in which order, depends on (seed, t) alone: not
 nor on where a run was resumed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import grain
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from fcn_jax.datasets import Example, Source
+from fcn_jax.datasets import Example
 from fcn_jax.labels import IGNORE
 
 
@@ -46,7 +46,7 @@ def place(examples: Iterable[Example], count: int, canvas: tuple[int, int]) -> B
 
 
 def train_batches(
-    source: Source,
+    source: Sequence[Example],
     canvas: tuple[int, int],
     batch_size: int,
     seed: int,

@@ -40,7 +40,8 @@ def cross_entropy(
         weight = jnp.take(class_weights, index)
         loss = loss * weight
     if label_smoothing:
-        smooth = log_probability if class_weights is None else log_probability * class_weights
-        spread = -smooth.sum(axis=-1) / num_classes
+        if class_weights is not None:
+            log_probability = log_probability * class_weights.reshape((1,) * label.ndim + (-1,))
+        spread = -log_probability.sum(axis=-1) / num_classes
         loss = (1 - label_smoothing) * loss + label_smoothing * spread
     return jnp.where(valid, loss, 0.0).sum(), jnp.where(valid, weight, 0.0).sum()

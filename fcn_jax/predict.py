@@ -38,11 +38,12 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         if not found:
             raise InputError(missing)
         files += [file for file in found if file not in files]
-    stems: dict[str, Path] = {}
+    results: dict[str, Path] = {}
     for file in files:
-        other = stems.setdefault(file.stem, file)
-        if other != file:
-            raise InputError(f"{other} and {file} would both be written as {file.stem}.png; predict them one by one")
+        for name in _results(file):
+            other = results.setdefault(name, file)
+            if other != file:
+                raise InputError(f"{other} and {file} would both be written as {name}; give each its own --out")
     return files
 
 
@@ -50,13 +51,18 @@ def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
     """An image file as upright RGB.
 
     Raises:
-        InputError: the file is no image or is cut short.
+        InputError: the file is no image, is cut short, or is grey with more than 8 bits.
     """
     try:
         with Image.open(file) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            upright, mode = ImageOps.exif_transpose(image), image.mode
+            rgb = np.asarray(upright.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like") from error
+    if mode.startswith(("I", "F")):
+        # Pillow would cut its values off at 255: nearly all white.
+        raise InputError(f"{file} has more than 8 bits a sample (mode {mode}); save it with 8 bits")
+    return rgb
 
 
 def predict(
@@ -79,12 +85,24 @@ def predict(
 
     Yields:
         The label file of each image once it is written.
+
+    Raises:
+        InputError: a result would take the place of one of `files`, or one of them cannot be read.
     """
+    written = {(out / name).resolve() for file in files for name in _results(file)}
+    for file in files:
+        if file.resolve() in written:
+            raise InputError(f"{file} would be overwritten by a result; give another --out than {out}")
     out.mkdir(parents=True, exist_ok=True)
     for example, class_map, _, _ in segment(forward, variables, _unlabelled(files), batch_size):
         save_png(overlay(example.image, class_map, palette), out / f"{example.name}_overlay.png")
         save_palette_png(class_map, palette, out / f"{example.name}.png")
         yield out / f"{example.name}.png"
+
+
+def _results(file: Path) -> tuple[str, str]:
+    """The names of what is written for an image: class indices and overlay."""
+    return f"{file.stem}.png", f"{file.stem}_overlay.png"
 
 
 def _unlabelled(files: Sequence[Path]) -> Iterator[Example]:

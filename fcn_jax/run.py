@@ -67,7 +67,7 @@ def open_run(folder: Path) -> Run:
             tuple(stored["class_names"]),
             np.array(stored["palette"], np.uint8),
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{file} is not the configuration of a run ({error!r}); restore it or start a new run"
         ) from error
@@ -78,7 +78,7 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
 
     Raises:
         InputError: what is there was trained with another configuration or other classes (the difference is shown),
-            or is not a run directory.
+            or is not a run directory, or none can be made there.
     """
     if (folder / "config.json").exists():
         old = open_run(folder)
@@ -91,9 +91,12 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
                 f"{folder} holds a run with another configuration:\n  {listing}\n"
                 "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} holds files but is not a run directory; give a new or an empty --run-dir")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made a run directory ({error}); give another --run-dir") from error
     stored = {
         "config": configs.to_json(config),
         "class_names": list(dataset.class_names),
@@ -112,7 +115,8 @@ class Records:
     def __init__(self, folder: Path, first_step: int):
         self._file = folder / "metrics.jsonl"
         if self._file.exists():
-            kept = [line for line in self._file.read_text().splitlines() if _step_of(line) <= first_step]
+            lines = self._file.read_text(errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= first_step]
             write_whole(self._file, "".join(line + "\n" for line in kept))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1, flush_secs=10)
 
@@ -150,8 +154,8 @@ def to_plain(value: Any) -> Any:
 def _step_of(line: str) -> float:
     """The step of a line; a line cut short by a kill belongs to no step that counts."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return math.inf
 
 

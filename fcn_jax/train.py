@@ -3,7 +3,7 @@
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from fcn_jax import datasets
@@ -74,7 +74,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
     keys = jax.random.split(augment_key, len(batch.image))
-    images, labels = jax.vmap(partial(augment, config=config.augment))(keys, *map(jnp.asarray, batch))
+    images, labels = jax.vmap(lambda *example: augment(*example, config.augment))(keys, *batch)
     weights = None if config.optim.class_weights is None else jnp.array(config.optim.class_weights)
 
     def summed_loss(params: Any, statistics: Any, part: tuple[Array, Array, Array]) -> tuple[Array, Any]:
@@ -112,7 +112,7 @@ def train_step(
     gradient = jax.tree.map(lambda g: g * scale, gradient)
     updates, opt_state = optimizer(config.optim, config.steps).update(gradient, state.opt_state, params)
     variables = {"params": optax.apply_updates(params, updates), **statistics}
-    metrics = {"loss": total * scale, "gradient_norm": optax.global_norm(gradient)}
+    metrics = {"loss": total * scale, "gradient_norm": optax.tree.norm(gradient)}
     return TrainState(state.step + 1, variables, opt_state), metrics
 
 
@@ -227,7 +227,7 @@ def eval_batch_size(config: Config) -> int:
 
 
 def _evaluate(
-    forward: Forward, variables: Any, source: datasets.Source, run: Run, records: Records, step: int
+    forward: Forward, variables: Any, source: Sequence[datasets.Example], run: Run, records: Records, step: int
 ) -> Evaluation:
     """Scores the val split, writes its line and its panels."""
     panels = {}
@@ -260,7 +260,9 @@ def _data_sharding(config: Config) -> NamedSharding:
             f"batch-size {config.batch_size} cannot be split over {devices} devices and {config.accumulate} "
             f"accumulation steps; give a multiple of {devices * config.accumulate}"
         )
-    return NamedSharding(jax.make_mesh((devices,), ("data",)), PartitionSpec("data"))
+    return NamedSharding(
+        jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data")
+    )
 
 
 def _check_classes(config: Config, class_names: tuple[str, ...]) -> None:

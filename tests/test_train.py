@@ -1,0 +1,202 @@
+"""The training step: data parallelism, accumulation, purity, and the order of the data."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fcn_jax.backbones.resnet import ResNet
+from fcn_jax.backbones.vgg import VGG
+from fcn_jax.config import AugmentConfig, Config, DataConfig, OptimConfig
+from fcn_jax.datasets import Example
+from fcn_jax.errors import InputError
+from fcn_jax.fcn import FCN8s
+from fcn_jax.input import Batch, place, train_batches
+from fcn_jax.train import init_state, train, train_step
+
+CLASSES = 3
+RESNET = ResNet(depths=(1, 1, 1, 1), width=8)
+VGG_WITHOUT_DROPOUT = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dropout=0.0)
+
+
+def config(**changes) -> Config:
+    settings = {
+        "augment": AugmentConfig(crop=32, scale=(0.7, 1.4)),
+        "optim": OptimConfig(learning_rate=0.05, weight_decay=1e-3),
+        "steps": 40,
+        "batch_size": 8,
+        "eval_every": 20,
+    }
+    return Config(**(settings | changes)).resolved()
+
+
+def examples(count: int, seed: int = 0) -> list[Example]:
+    generator = np.random.default_rng(seed)
+
+    def example(index: int) -> Example:
+        height, width = generator.integers(20, 41, 2)
+        label = np.zeros((height, width), np.uint8)
+        label[:, width // 3 :] = 1
+        label[height // 2 :, width // 2 :] = 2
+        label[0] = 255
+        image = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.uint8)[np.where(label == 255, 0, label)]
+        return Example(str(index), image + generator.integers(0, 50, image.shape, np.uint8), label)
+
+    return [example(index) for index in range(count)]
+
+
+def batch(seed: int = 0) -> Batch:
+    return place(examples(8, seed), 8, (40, 40))
+
+
+def step_on(devices: int, backbone, settings: Config):
+    """A jitted step over so many devices, its first state, and the sharding of batches."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    sharding, everywhere = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    model = FCN8s(num_classes=CLASSES, backbone=backbone)
+    state = jax.jit(functools.partial(init_state, model, settings), out_shardings=everywhere)()
+    # Zero scores hide what reaches them: start from some.
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, x: x + 0.1 if "score" in str(path) and "kernel" in str(path) else x, state.variables
+    )
+    step = jax.jit(functools.partial(train_step, model=model, config=settings))
+    return step, state.replace(variables=variables), sharding
+
+
+def losses(devices: int, backbone, settings: Config, steps: int = 3) -> np.ndarray:
+    step, state, sharding = step_on(devices, backbone, settings)
+    values = []
+    for index in range(steps):
+        state, metrics = step(state, jax.device_put(batch(index), sharding))
+        values.append([metrics["loss"], metrics["gradient_norm"]])
+    return np.array(values)
+
+
+def test_eight_devices_give_the_losses_of_one():
+    """BatchNorm included: its statistics are those of the global batch."""
+    one, eight = losses(1, RESNET, config()), losses(8, RESNET, config())
+    assert np.ptp(one[:, 0]) > 1e-3
+    np.testing.assert_allclose(eight, one, rtol=2e-4)
+
+
+def test_accumulation_gives_the_losses_of_the_whole_batch():
+    """Without BatchNorm, whose statistics are those of each part."""
+    whole = losses(1, VGG_WITHOUT_DROPOUT, config())
+    for parts, devices in ((4, 1), (2, 4)):
+        in_parts = losses(devices, VGG_WITHOUT_DROPOUT, config(accumulate=parts))
+        np.testing.assert_allclose(in_parts, whole, rtol=1e-4)
+
+
+def test_the_loss_falls_and_one_program_does_all_steps():
+    settings = config()
+    model = FCN8s(num_classes=CLASSES, backbone=RESNET)
+    state = jax.jit(functools.partial(init_state, model, settings))()
+    chex.clear_trace_counter()
+    once = chex.assert_max_traces(lambda state, batch: train_step(state, batch, model=model, config=settings), n=1)
+    step = jax.jit(once, donate_argnums=0)
+    values = []
+    for index in range(settings.steps):
+        state, metrics = step(state, jax.device_put(batch(index)))
+        values.append(float(metrics["loss"]))
+    assert abs(values[0] - np.log(CLASSES)) < 1e-5  # zero scores: every class as likely
+    assert np.mean(values[-5:]) < 0.5 * values[0]
+
+
+def test_a_batch_that_is_all_void_changes_nothing_but_decay():
+    settings = config(optim=OptimConfig(learning_rate=0.1, weight_decay=0.0))
+    step, state, _ = step_on(1, VGG_WITHOUT_DROPOUT, settings)
+    void = batch()._replace(label=np.full((8, 40, 40), 255, np.uint8))
+    after, metrics = step(state, void)
+    assert float(metrics["loss"]) == 0
+    chex.assert_trees_all_equal(after.variables, state.variables)
+
+
+def test_the_sum_loss_is_the_mean_loss_times_the_labelled_pixels():
+    mean = losses(1, VGG_WITHOUT_DROPOUT, config(), steps=1)[0]
+    optim = OptimConfig(learning_rate=0.05, weight_decay=1e-3, reduction="sum")
+    total = losses(1, VGG_WITHOUT_DROPOUT, config(optim=optim), steps=1)[0]
+    pixels = total[0] / mean[0]
+    assert abs(pixels - round(pixels)) < 0.1
+    assert 8 * 32 * 32 * 0.3 < pixels <= 8 * 32 * 32
+    np.testing.assert_allclose(total[1] / mean[1], pixels, rtol=1e-3)
+
+
+def test_class_weights_and_smoothing_reach_the_loss():
+    plain = losses(1, VGG_WITHOUT_DROPOUT, config(), steps=1)
+    for optim in (
+        OptimConfig(learning_rate=0.05, class_weights=(1.0, 5.0, 0.2)),
+        OptimConfig(learning_rate=0.05, label_smoothing=0.2),
+    ):
+        assert abs(losses(1, VGG_WITHOUT_DROPOUT, config(optim=optim), steps=1)[0, 0] - plain[0, 0]) > 1e-4
+
+
+class Examples(list):
+    """A source: what `len` and an index need."""
+
+
+def one_device() -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
+
+
+def first_batches(count: int, **changes) -> list[Batch]:
+    settings = {"batch_size": 4, "seed": 3, "first_step": 0, "workers": 2, "sharding": one_device()}
+    stream = train_batches(Examples(examples(10)), (40, 40), **(settings | changes))
+    return [jax.tree.map(np.asarray, next(stream)) for _ in range(count)]
+
+
+def test_order_is_a_function_of_seed_and_step():
+    expected = first_batches(8)
+    for workers in (1, 5):
+        chex.assert_trees_all_equal(first_batches(8, workers=workers), expected)
+    chex.assert_trees_all_equal(first_batches(3, first_step=5), expected[5:])
+    chex.assert_trees_all_equal(
+        first_batches(8, sharding=NamedSharding(Mesh(np.array(jax.devices()[:4]), ("data",)), PartitionSpec("data"))),
+        expected,
+    )
+    assert not all(np.array_equal(a.image, b.image) for a, b in zip(first_batches(8, seed=4), expected, strict=True))
+
+
+def test_every_image_comes_once_an_epoch_and_whole():
+    source = examples(10)
+    batches = first_batches(5)
+    seen = []
+    for images, labels, sizes in batches:
+        for image, label, (height, width) in zip(images, labels, sizes, strict=True):
+            matches = [
+                index
+                for index, example in enumerate(source)
+                if example.image.shape[:2] == (height, width) and np.array_equal(example.image, image[:height, :width])
+            ]
+            assert len(matches) == 1
+            np.testing.assert_array_equal(label[:height, :width], source[matches[0]].label)
+            assert (label[height:] == 255).all()
+            assert (label[:, width:] == 255).all()
+            seen += matches
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+
+
+def test_batches_that_do_not_fit_the_devices_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"batch-size 12 cannot be split over 8 devices.*multiple of 8"):
+        train(Config(batch_size=12), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_weights_must_fit_the_classes(tmp_path):
+    settings = Config(batch_size=8, data=DataConfig(cache=tmp_path), optim=OptimConfig(class_weights=(1.0, 2.0)))
+    with pytest.raises(InputError, match=r"class-weights has 2 values for \d classes; give one for each of background"):
+        train(settings, tmp_path / "run")
+
+
+def test_the_same_step_twice_gives_the_same_bits():
+    step, state, _ = step_on(1, RESNET, config())
+    first, second = step(state, batch())[0], step(state, batch())[0]
+    chex.assert_trees_all_equal(first, second)
+    later = step(state.replace(step=state.step + 1), batch())[0]
+    assert not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(later), strict=True))
+    assert int(first.step) == 1
+    assert first.step.dtype == jnp.int32

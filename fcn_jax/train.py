@@ -198,7 +198,7 @@ def restore_variables(run: Run, model: FCN, step: int | None = None) -> dict[str
     Raises:
         InputError: there is no checkpoint, or not that one.
     """
-    with Checkpoints(run.checkpoints) as checkpoints:
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         chosen = checkpoints.best() if step is None else step
         if chosen is None or chosen not in checkpoints.steps():
             there = ", ".join(map(str, checkpoints.steps())) or "none"

@@ -45,7 +45,7 @@ def panel(
     return np.concatenate([image, gap, colourise(truth, palette), gap, colourise(scored, palette)], axis=1)
 
 
-def stack(panels: list[UInt8[np.ndarray, "height width 3"]]) -> UInt8[np.ndarray, "tall wide 3"]:
+def stack(panels: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "tall wide 3"]:
     """Pictures of any sizes, one below the other on white."""
     wide = max(picture.shape[1] for picture in panels)
     rows = [np.pad(p, ((0, 4), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in panels]

@@ -68,10 +68,10 @@ def test_trees_come_back_bit_for_bit(tmp_path):
     odd[:1].view(np.uint32)[0] = 0x7FC12345  # a NaN that carries something
     params = {"conv": {"kernel": generator.normal(size=(3, 3, 2, 4)).astype(np.float32), "bias": odd}}
     transformation = optimizer(OptimConfig(learning_rate=0.1, warmup_steps=2, clip_norm=1.0), 10)
-    state = transformation.init(params)
+    state, update = transformation.init(params), jax.jit(transformation.update)
     for _ in range(3):
-        gradient = jax.tree.map(lambda x: jnp.asarray(generator.normal(size=x.shape), jnp.float32), params)
-        _, state = transformation.update(gradient, state, params)
+        gradient = jax.tree.map(lambda x: generator.normal(size=x.shape).astype(np.float32), params)
+        _, state = update(gradient, state, params)
     items = {
         "variables": {"params": params, "batch_stats": {"mean": jnp.asarray(odd, jnp.bfloat16)}},
         "optimizer": state,
@@ -85,7 +85,7 @@ def test_trees_come_back_bit_for_bit(tmp_path):
     counts = [state.count for state in jax.tree.leaves(restored["optimizer"], is_leaf=has_count) if has_count(state)]
     assert [int(count) for count in counts] == [3]
     # The state goes on to be used.
-    transformation.update(gradient, restored["optimizer"], params)
+    update(gradient, restored["optimizer"], params)
 
 
 def has_count(node) -> bool:
@@ -157,39 +157,42 @@ def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
 # Donation: the next step takes the state's memory while it is still being written.
 
 
-def advanced(values: np.ndarray) -> np.ndarray:
-    return values * np.uint32(1664525) + np.uint32(1013904223)
+def advanced(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array * np.uint32(1664525) + np.uint32(1013904223) for name, array in state.items()}
 
 
 @pytest.mark.parametrize(
-    ("size", "replicated"), [(50 * 2**20, False), (6 * 2**20, True)], ids=["50 MB on one device", "6 MB on eight"]
+    ("sizes", "replicated"),
+    [((50 * 2**20,), False), ((6 * 2**20, 6 * 2**20 + 4), True)],  # Orbax writes odd sizes in another way
+    ids=["50 MB on one device", "on eight devices"],
 )
-def test_what_is_saved_is_the_state_at_the_time_of_the_save(tmp_path, size, replicated):
+def test_what_is_saved_is_the_state_at_the_time_of_the_save(tmp_path, sizes, replicated):
     sharding = everywhere() if replicated else SingleDeviceSharding(jax.devices()[0])
     # Whole numbers that no compression shortens, and whose every step can be followed exactly.
-    start = np.random.default_rng(0).integers(0, 2**32, size // 4, np.uint32)
+    generator = np.random.default_rng(0)
+    current = {str(size): generator.integers(0, 2**32, size // 4, np.uint32) for size in (*sizes, 20)}
     step_fn = jax.jit(
         lambda state: {name: array * jnp.uint32(1664525) + jnp.uint32(1013904223) for name, array in state.items()},
         donate_argnums=0,
     )
     # Made by a computation, as in training: JAX owns the memory, so it can be given away.
-    state = step_fn(jax.device_put({"large": start, "small": start[:5]}, sharding))
-    expected, current = {}, advanced(start)
+    state, current = step_fn(jax.device_put(current, sharding)), advanced(current)
+    expected = {}
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, {"variables": state}, None)
             expected[step] = current
             for _ in range(4):
-                donated, state = state, step_fn(state)
-                current = advanced(current)
-                assert donated["large"].is_deleted()
+                donated, state, current = state, step_fn(state), advanced(current)
+            assert all(array.is_deleted() for array in donated.values())
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1, 2, 3]
         for step, values in expected.items():
             restored = checkpoints.restore(step, like({"variables": state}, sharding))["variables"]
-            np.testing.assert_array_equal(np.asarray(restored["small"]), values[:5])
-            assert np.array_equal(np.asarray(restored["large"]), values), f"step {step}"
-    np.testing.assert_array_equal(np.asarray(state["large"]), current)
+            for name, array in values.items():
+                assert np.array_equal(np.asarray(restored[name]), array), f"step {step}, {name} bytes"
+    for name, array in current.items():
+        assert np.array_equal(np.asarray(state[name]), array)
 
 
 # Damage.
@@ -238,25 +241,6 @@ def test_any_damage_to_any_file_is_refused(tmp_path, pristine, damage):
             assert_same(checkpoints.restore(1, like(SMALL)), jax.tree.map(lambda x: x + 1, SMALL))
 
 
-def test_a_damaged_payload_is_what_orbax_alone_does_not_notice(tmp_path, pristine):
-    # Why there are checksums. If this ever fails, Orbax checks its files and ours may go.
-    shutil.copytree(pristine, tmp_path / "c")
-    expected = jax.tree.map(lambda x: x + 2, SMALL)
-    unnoticed = 0
-    for file in sorted((tmp_path / "c" / "2" / "variables").rglob("d/*")):
-        content = file.read_bytes()
-        file.write_bytes(flip(content))
-        (tmp_path / "c" / "2" / MANIFEST).unlink(missing_ok=True)
-        try:
-            with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
-                assert_same(checkpoints.restore(2, like(SMALL)), expected)
-                unnoticed += 1
-        except (AssertionError, InputError):
-            unnoticed += 1
-        file.write_bytes(content)
-    assert unnoticed
-
-
 def test_unreadable_metrics_without_checksums_are_refused(tmp_path, pristine):
     shutil.copytree(pristine, tmp_path / "c")
     (tmp_path / "c" / "2" / MANIFEST).unlink()
@@ -295,9 +279,13 @@ def test_the_checksums_are_of_all_files(pristine):
 
 
 def test_an_error_in_the_loop_does_not_lose_the_save_under_way(tmp_path):
-    with pytest.raises(KeyError, match="out of luck"), Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, SMALL, None)
-        raise KeyError("out of luck")
+    def unlucky_training() -> None:
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(1, SMALL, None)
+            raise KeyError("out of luck")
+
+    with pytest.raises(KeyError, match="out of luck"):
+        unlucky_training()
     assert (tmp_path / "1" / MANIFEST).is_file()
     with Checkpoints(tmp_path) as checkpoints:
         assert_same(checkpoints.restore(1, like(SMALL)), SMALL)

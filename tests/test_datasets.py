@@ -595,7 +595,8 @@ def test_damaged_cache_is_built_anew(tree, loss):
 TINY = """if True:
     import pathlib, sys
     import numpy as np
-    from fcn_jax.datasets.builder import Drawn, SegmentationBuilder
+    from fcn_jax.datasets.builder import SegmentationBuilder
+    from fcn_jax.datasets.entries import Drawn
 
     class Tiny(SegmentationBuilder):
         name, class_names, splits = "tiny", ("a", "b"), ("train", "val")

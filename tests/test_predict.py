@@ -231,10 +231,11 @@ def test_predict_does_not_overwrite_its_images(tmp_path, photographs):
     files = find_images([str(folder)])
     link = tmp_path / "link"
     link.symlink_to(folder)
-    for out in (folder, link, folder / ".." / "in"):
+    through_link = find_images([str(link)])
+    for images, out in ((files, folder), (files, link), (files, folder / ".." / "in"), (through_link, folder)):
         message = re.escape(f"p0.png would be overwritten by a result; give another --out than {out}")
         with pytest.raises(InputError, match=message):
-            list(predict(by_red, {}, files, out, palette(5), 8))
+            list(predict(by_red, {}, images, out, palette(5), 8))
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 

@@ -22,7 +22,7 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from fcn_jax.datasets.checks import check_label, png, read_pair
 from fcn_jax.datasets.download import locked, progress
-from fcn_jax.datasets.entries import Drawn, Entry, Files, drawing, entry, list_problems
+from fcn_jax.datasets.entries import Drawn, Entry, Files, drawing, list_problems, look
 from fcn_jax.errors import InputError
 from fcn_jax.labels import palette
 
@@ -69,7 +69,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         """
         classes = len(self.class_names)
         self.palette = palette(classes) if self.colours is None else np.array(self.colours, np.uint8)
-        self._entries = [entry(split, example) for split in self.splits for example in self.examples(split)]
+        self._entries = [look(split, example) for split in self.splits for example in self.examples(split)]
         source = [FORMAT, self.class_names, self.void, self.splits]
         source += [(e.split, e.example.name, e.stats) for e in self._entries]
         source += [drawing(first) for first in {e.split: e.example for e in reversed(self._entries)}.values()]

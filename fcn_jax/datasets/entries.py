@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     stats: tuple[tuple[str, int, int], ...]
 
 
-def entry(split: str, example: Files | Drawn) -> Entry:
+def look(split: str, example: Files | Drawn) -> Entry:
     """Looks at the files without reading them; what is missing is told when it is read."""
     stats = []
     for file in (example.image, example.mask) if isinstance(example, Files) else ():

@@ -1,0 +1,134 @@
+"""The layers of `fcn_jax.layers` under JAX's transformations: gradients of gradients, vmap, devices, meshes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from fcn_jax.layers import conv_transpose, depth_to_space, max_pool, shift_and_stitch, upsample_bilinear
+
+quick = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+
+
+def numbers(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def closely(got, want):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), got, want)
+
+
+# Each takes x: [8, 5, 4, 4] and a kernel: [4, 4, 4, 8]; each ends in something that is not linear.
+def dense(method, x, kernel):
+    return (conv_transpose(x, kernel, 2, 1, method=method) ** 2).sum()
+
+
+def grouped(x, kernel):
+    return (conv_transpose(x, kernel[:, :, :2], 2, (1, (0, 2)), feature_group_count=2) ** 2).sum()
+
+
+def bilinear(x, kernel):
+    return (upsample_bilinear(x, (2, 4)) ** 2).sum() + kernel.sum()
+
+
+def pool(x, kernel):
+    return (max_pool(x, 3, 2, 1, ceil=True) ** 2).sum() + kernel.sum()
+
+
+def stitched(x, kernel):
+    return (depth_to_space(shift_and_stitch(lambda v: max_pool(v, 2), x, 2), 2) ** 2).sum() + kernel.sum()
+
+
+FUNCTIONS = {
+    "matmul": functools.partial(dense, "matmul"),
+    "conv": functools.partial(dense, "conv"),
+    "dilated": functools.partial(dense, "dilated"),
+    "grouped": grouped,
+    "bilinear": bilinear,
+    "pool": pool,
+}
+each = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+@each
+def test_directional_derivatives_agree_with_the_gradient_and_with_differences(name):
+    """Forward and reverse mode, first and second order, against central differences in float64."""
+    with jax.enable_x64(True):
+        x, kernel, dx, dk = (
+            v.astype(jnp.float64)
+            for v in (numbers(2, 5, 4, 4), *(numbers(4, 4, 4, 8, seed=i) for i in (1, 3)), numbers(1))
+        )
+        dx, dk = jnp.cos(3 * x), dx
+        loss = FUNCTIONS[name]
+
+        @quick
+        def derivatives(x, kernel):
+            def slope(x, kernel):
+                return jax.jvp(loss, (x, kernel), (dx, dk))[1]
+
+            gx, gk = jax.grad(loss, (0, 1))(x, kernel)
+            second = jax.jvp(jax.grad(loss), (x, kernel), (dx, dk))[1]  # forward over reverse
+            return (
+                slope(x, kernel),
+                jnp.vdot(gx, dx) + jnp.vdot(gk, dk),
+                jnp.vdot(second, dx),
+                jax.grad(slope)(x, kernel),
+            )
+
+        forward, reverse, curvature, mixed = derivatives(x, kernel)
+        step = 1e-5
+        up, down = (quick(loss)(x + s * dx, kernel + s * dk) for s in (step, -step))
+        np.testing.assert_allclose(forward, (up - down) / (2 * step), rtol=1e-6)
+        np.testing.assert_allclose(reverse, forward, rtol=1e-10)
+        np.testing.assert_allclose(jnp.vdot(mixed, dx), curvature, rtol=1e-10)  # reverse over forward
+
+
+@each
+def test_vmap_is_the_loop(name):
+    x, kernel = numbers(3, 2, 5, 4, 4), numbers(3, 4, 4, 4, 8, seed=1)
+    value = jax.value_and_grad(FUNCTIONS[name], (0, 1))
+    many = quick(lambda x, kernel: (jax.vmap(value)(x, kernel), jax.vmap(value, (0, None))(x, kernel[0])))(x, kernel)
+    one = quick(value)
+    for i in range(3):
+        closely(jax.tree.map(lambda v, i=i: v[i], many), (one(x[i], kernel[i]), one(x[i], kernel[0])))
+
+
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", [*FUNCTIONS, "stitched"])
+def test_a_batch_split_over_devices(name, axes):
+    """Both kinds of mesh; each device works on its own images, and only the kernel's gradient is exchanged."""
+    loss = FUNCTIONS.get(name, stitched)
+    x, kernel = numbers(8, 5, 4, 4), numbers(4, 4, 4, 8, seed=1)
+    want = quick(jax.value_and_grad(loss, (0, 1)))(x, kernel)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(axes,))
+    with jax.set_mesh(mesh):
+        images = NamedSharding(mesh, PartitionSpec("data"))
+        x, kernel = jax.device_put(x, images), jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
+        compiled = quick(jax.value_and_grad(loss, (0, 1))).lower(x, kernel).compile()
+        got = compiled(x, kernel)
+    closely(got, want)
+    for moved in ("all-gather", "all-to-all", "collective-permute"):
+        assert moved not in compiled.as_text() or name == "dilated"
+    if name != "dilated":
+        assert got[1][0].sharding.is_equivalent_to(images, 4)
+
+
+@each
+def test_inside_shard_map(name):
+    loss = FUNCTIONS[name]
+    x, kernel = numbers(8, 5, 4, 4), numbers(4, 4, 4, 8, seed=1)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    split, whole = PartitionSpec("data"), PartitionSpec()
+
+    def total(x, kernel):
+        return jax.lax.psum(loss(x, kernel) - kernel.sum(), "data") + kernel.sum()
+
+    mapped = jax.shard_map(jax.grad(total, (0, 1)), mesh=mesh, in_specs=(split, whole), out_specs=(split, whole))
+    want = quick(jax.grad(lambda x, kernel: sum(loss(x[i : i + 1], kernel) - kernel.sum() for i in range(8)), (0, 1)))
+    gx, gk = want(x, kernel)
+    closely(quick(mapped)(x, kernel), (gx, gk + 1))

@@ -639,22 +639,26 @@ def _upsample_axis(x: Array, size: int, stride: int, low: int, out: int) -> Arra
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _mix(cells: Array, weights: tuple[tuple[float, ...], ...]) -> Array:
-    """``y[..., r, m] = sum_d weights[r][d] * cells[..., d, m]``."""
+    """``y[..., r, m] = sum_d weights[r][d] * cells[..., d, m]``, in the form that is fastest on the backend."""
     if jax.default_backend() != "cpu":
         return _mix_elementwise(cells, weights)
+    return _mix_phases(cells, weights) if len(weights) <= 8 else _mix_product(cells, weights)
+
+
+@_mix.defjvp
+def _mix_jvp(weights, primals, tangents):
+    # Linear: the tangent is mixed as the value is, but in a form whose transpose, the gradient, is fast too. XLA's CPU
+    # backend sums over a middle axis slowly and adds single phases fast.
+    form = _mix_phases if jax.default_backend() == "cpu" else _mix_elementwise
+    return _mix(primals[0], weights), form(tangents[0], weights)
+
+
+def _mix_product(cells, weights):
     zeros = jnp.zeros_like(cells[..., None, :, 0])  # split over devices like the cells
     factor = zeros + jnp.asarray(weights, cells.dtype).reshape((1,) * (cells.ndim - 2) + (len(weights), -1))
     lead = tuple(range(cells.ndim - 2))
     dims = (((cells.ndim - 1,), (cells.ndim - 2,)), (lead, lead))
     return lax.dot_general(factor, cells, dims, precision=lax.Precision.HIGHEST)
-
-
-@_mix.defjvp
-def _mix_jvp(weights, primals, tangents):
-    # Linear, so the tangent goes the same way; in the form whose transpose, the gradient, is fast on the backend.
-    # XLA's CPU backend sums over a middle axis slowly, but adds single phases fast.
-    form = _mix_phases if jax.default_backend() == "cpu" else _mix_elementwise
-    return _mix(primals[0], weights), form(tangents[0], weights)
 
 
 def _mix_elementwise(cells, weights):

@@ -260,9 +260,7 @@ def _data_sharding(config: Config) -> NamedSharding:
             f"batch-size {config.batch_size} cannot be split over {devices} devices and {config.accumulate} "
             f"accumulation steps; give a multiple of {devices * config.accumulate}"
         )
-    return NamedSharding(
-        jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data")
-    )
+    return NamedSharding(jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data"))
 
 
 def _check_classes(config: Config, class_names: tuple[str, ...]) -> None:

@@ -2,8 +2,10 @@
 
 import os
 
-# Before JAX starts. One thread pool each would be many; the devices share the cores.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Before JAX starts. Most of the suite's time is compilation, and LLVM's optimisation is half of that: left out here,
+# and in place in the whole processes of test_cli.py.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from jaxtyping import install_import_hook  # noqa: E402

@@ -117,7 +117,10 @@ def test_output_pixels_lie_where_the_input_pixels_are(backbone):
         for upsampling in ("learned", "fixed"):
             model = head(num_classes=2, backbone=Ramp(maps, centres), upsampling=upsampling)
             variables = model.init(jax.random.key(0), image.values)
-            params = {**variables.get("params", {}), "score_fr": {"kernel": jnp.eye(2)[None, None], "bias": jnp.zeros(2)}}
+            params = {
+                **variables.get("params", {}),
+                "score_fr": {"kernel": jnp.eye(2)[None, None], "bias": jnp.zeros(2)},
+            }
             logits = model.apply({"params": params}, image.values)
             # Within a stride of the border there is nothing to interpolate with.
             inside = np.arange(64, side - 64)

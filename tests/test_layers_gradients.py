@@ -59,11 +59,11 @@ each = pytest.mark.parametrize("name", FUNCTIONS)
 def test_directional_derivatives_agree_with_the_gradient_and_with_differences(name):
     """Forward and reverse mode, first and second order, against central differences in float64."""
     with jax.enable_x64(True):
-        x, kernel, dx, dk = (
+        x, kernel, dk = (
             v.astype(jnp.float64)
-            for v in (numbers(2, 5, 4, 4), *(numbers(4, 4, 4, 8, seed=i) for i in (1, 3)), numbers(1))
+            for v in (numbers(2, 5, 4, 4), numbers(4, 4, 4, 8, seed=1), numbers(4, 4, 4, 8, seed=2))
         )
-        dx, dk = jnp.cos(3 * x), dx
+        dx = jnp.cos(3 * x)
         loss = FUNCTIONS[name]
 
         @quick

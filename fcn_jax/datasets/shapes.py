@@ -18,14 +18,14 @@ Plane = Float32[np.ndarray, "height width"]
 
 SPLITS = {"train": range(1500), "val": range(1500, 1700)}  # indices of the images
 SIDES = (72, 96)  # least and greatest side of an image; up to 96, as evaluation then compiles one canvas only
-AREA = (500, 2000)  # least and greatest area of a whole object in pixels, uniform in the logarithm
+AREA = (700, 2500)  # least and greatest area of a whole object in pixels, uniform in the logarithm
 COVER = 0.62  # sum of the objects' areas over that of the image; overlaps and edges take a quarter of it away
 SPACING = 0.85  # least distance of two centres, over the radii of two discs of these areas: none goes out of sight
 MARGIN = 0.3  # least distance of a centre to the edge of the image, over the root of the object's area
-COLOURS = (30.0, 225.0)  # range of red, green and blue
-AMPLITUDE = (50.0, 90.0)  # distance in RGB of a pattern's two colours to their middle
-PERIOD = (6.0, 10.0)  # pixels between stripes, dots ...
-NOISE = (3.0, 9.0)  # standard deviation of the noise of an image
+COLOURS = (60.0, 195.0)  # range of red, green and blue; a pattern goes on beyond it
+AMPLITUDE = (50.0, 80.0)  # distance in RGB of a pattern's two colours to their middle
+PERIOD = (7.0, 9.0)  # pixels between stripes, dots ...
+NOISE = (3.0, 8.0)  # standard deviation of the noise of an image
 VOID = 0.9  # half the width of the void border in pixels; above 0.71 no two classes touch, even at a corner
 
 
@@ -144,15 +144,16 @@ def _cross(x: Plane, y: Plane) -> Plane:
 
 OUTLINES = {"disc": _disc, "square": _square, "triangle": _triangle, "star": _star, "ring": _ring, "cross": _cross}
 
-# Functions of two axes on which 2 pi is a period, cut off at -1 and 1 when painted.
+# Functions of two axes on which 2 pi is a period, cut off at -1 and 1 when painted. Coarse checks, fine dots and thin
+# lines: at one scale the three would have one spectrum, and training would spend its time on telling them apart.
 PATTERNS = {
     "background": lambda u, v: np.sin(0.3 * u + 1.3 * np.sin(0.4 * v)) + np.sin(0.5 * v + 1.3 * np.sin(0.3 * u)),
     "disc": lambda u, v: 3 * np.sin(u),  # stripes
-    "square": lambda u, v: 5 * np.sin(0.8 * u) * np.sin(0.8 * v),  # checks
-    "triangle": lambda u, v: 4 * (np.cos(u) + np.cos(v) - 0.6),  # dots
+    "square": lambda u, v: 5 * np.sin(0.7 * u) * np.sin(0.7 * v),  # checks
+    "triangle": lambda u, v: 4 * (np.cos(1.6 * u) + np.cos(1.6 * v) - 0.4),  # dots
     "star": lambda u, v: np.zeros_like(u),  # plain
     "ring": lambda u, v: 3 * np.sin(u + 2 * np.sin(v)),  # waves
-    "cross": lambda u, v: 4 * np.abs(np.sin(0.5 * u) * np.sin(0.5 * v)) - 1,  # a lattice
+    "cross": lambda u, v: 6 * np.abs(np.sin(0.5 * u) * np.sin(0.5 * v)) - 1.5,  # a lattice
 }
 
 

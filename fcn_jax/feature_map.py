@@ -84,7 +84,7 @@ def convolve(conv: nn.Conv, x: FeatureMap) -> FeatureMap:
     Returns:
         float[batch, floor((height + 2 p - k) / s) + 1, likewise, out].
     """
-    kernel = (conv.kernel_size[0] - 1) * _both_axes(conv.kernel_dilation) + 1
+    kernel = (_both_axes(conv.kernel_size) - 1) * _both_axes(conv.kernel_dilation) + 1
     stride, padding = _both_axes(conv.strides), _both_axes(conv.padding)
     look_around = kernel > 1 or padding > 0
     values = conv(x.cleared() if look_around else x.values)

@@ -161,7 +161,7 @@ def test_colour_and_size_of_a_whole_object_do_not_tell_the_class(train, val):
     votes = known[np.argsort(apart, axis=1)[:, :25], 0].astype(int)
     guess = np.array([np.bincount(vote, minlength=7)[1:].argmax() + 1 for vote in votes])
     right = guess == asked[:, 0]
-    assert len(right) > 500
+    assert len(right) > 400  # enough to tell
     assert right.mean() < 0.27  # chance is 1 in 6
     area = np.exp(asked[:, 4])
     scores = [1.0]
@@ -173,7 +173,7 @@ def test_colour_and_size_of_a_whole_object_do_not_tell_the_class(train, val):
 
 def test_classes_have_the_same_areas(monkeypatch):
     monkeypatch.setattr(shapes, "VOID", 0.0)  # the border takes more from a long outline, in the label alone
-    found = objects([shapes.draw(5, i) for i in range(250)])
+    found = objects([shapes.draw(5, i) for i in range(500)])
     for k in range(1, 7):
         mine, others = found[found[:, 0] == k, 4], found[found[:, 0] != k, 4]
         assert stats.ks_2samp(mine, others).statistic < 0.16

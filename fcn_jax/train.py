@@ -74,8 +74,8 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
     keys = jax.random.split(augment_key, len(batch.image))
-    augmented = jax.vmap(partial(augment, config=config.augment))
-    images, labels = augmented(keys, batch.image, batch.label, batch.size)
+    image, label, size = map(jnp.asarray, batch)
+    images, labels = jax.vmap(partial(augment, config=config.augment))(keys, image, label, size)
     weights = None if config.optim.class_weights is None else jnp.array(config.optim.class_weights)
 
     def summed_loss(params: Any, statistics: Any, part: tuple[Array, Array, Array]) -> tuple[Array, Any]:

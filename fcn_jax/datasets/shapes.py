@@ -18,7 +18,7 @@ Plane = Float32[np.ndarray, "height width"]
 
 SPLITS = {"train": range(1500), "val": range(1500, 1700)}  # indices of the images
 SIDES = (72, 96)  # least and greatest side of an image; up to 96, as evaluation then compiles one canvas only
-AREA = (700, 2500)  # least and greatest area of a whole object in pixels, uniform in the logarithm
+AREA = (500, 2000)  # least and greatest area of a whole object in pixels, uniform in the logarithm
 COVER = 0.62  # sum of the objects' areas over that of the image; overlaps and edges take a quarter of it away
 SPACING = 0.85  # least distance of two centres, over the radii of two discs of these areas: none goes out of sight
 MARGIN = 0.3  # least distance of a centre to the edge of the image, over the root of the object's area

@@ -632,7 +632,9 @@ def _upsample_axis(x: Array, size: int, stride: int, low: int, out: int) -> Arra
     pads[-2] = (-first, blocks + last - x.shape[-2], 0)
     x = lax.pad(x, jnp.zeros((), x.dtype), pads)
     cells = jnp.stack([lax.slice_in_dim(x, d, d + blocks, axis=-2) for d in range(last - first + 1)], axis=-2)
-    y = _mix(cells, tuple(map(tuple, weights.tolist())))  # [*lead, blocks, stride, m]
+    # Sums of 16-bit values are taken in 32 bits and rounded once.
+    wide = cells if x.dtype.itemsize >= 4 else cells.astype(jnp.float32)
+    y = _mix(wide, tuple(map(tuple, weights.tolist()))).astype(x.dtype)  # [*lead, blocks, stride, m]
     y = _reshape(y, *x.shape[:-2], blocks * stride, x.shape[-1])
     return lax.slice_in_dim(y, 0, out, axis=-2)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from fcn_jax.run import write_whole
 
 MANIFEST = "sha256.json"
 BEST_BY = "mean_iu"
+
+# Between evaluations checkpoints have no score, on purpose; Orbax would warn of each.
+logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
 
 
 class Checkpoints:

@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from fcn_jax.config import DESCRIPTIONS, PRESETS, Config
+from fcn_jax.config import DESCRIPTIONS, PRESETS, Config, DataConfig
 from fcn_jax.errors import InputError
 
 HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in JAX
@@ -143,7 +143,8 @@ def _eval(words: list[str]) -> None:
 
     run, config, forward, variables, batch_size = _trained(options.run, options.step, options.batch_size)
     changed = {name: value for name, value in dataclasses.asdict(options.data).items() if value is not None}
-    data = dataclasses.replace(config.data, **changed)
+    other = changed.get("name", config.data.name) != config.data.name
+    data = dataclasses.replace(DataConfig(cache=config.data.cache) if other else config.data, **changed)
     dataset = datasets.prepare(data.name, data.dir, data.cache, classes=data.classes, void=data.void)
     if dataset.class_names != run.class_names:
         raise InputError(
@@ -203,7 +204,11 @@ def _prepared(words: list[str], command: str) -> tuple[Data, Any]:
     from fcn_jax import datasets
 
     options = tyro.cli(Data, prog=f"fcn-jax data {command}", args=words)
-    dataset = datasets.prepare(options.name, options.dir, options.cache, classes=options.classes, void=options.void)
+    try:
+        dataset = datasets.prepare(options.name, options.dir, options.cache, classes=options.classes, void=options.void)
+    except InputError as error:
+        # The flags of `train` and `eval` by the names they have here.
+        raise InputError(str(error).replace("--data.", "--")) from error
     for split, count in dataset.splits.items():
         print(f"{dataset.name} {split}: {count} images")
     return options, dataset
@@ -228,6 +233,8 @@ def _check(words: list[str]) -> None:
         names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
         for value in np.flatnonzero(counts).tolist():
             print(f"  {value:>3} {names[value]:20} {counts[value]:>14,} {100 * counts[value] / counts.sum():6.2f} %")
+        if np.flatnonzero(counts[:IGNORE]).tolist() == [0] and counts[IGNORE]:
+            print("      only 0 and 255: black-and-white masks? Then white, 255, is void here; save it as class 1")
         for absent in [name for value, name in enumerate(dataset.class_names) if not counts[value]]:
             print(f"      {absent}: in no image of {split}")
         source = dataset.source(split)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
@@ -91,7 +92,7 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
                 f"{folder} holds a run with another configuration:\n  {listing}\n"
                 "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif jax.process_index() == 0 and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} holds files but is not a run directory; give a new or an empty --run-dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,14 +106,21 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
         "python": platform.python_version(),
         "git": _git_hash(),
     }
-    write_whole(folder / "config.json", json.dumps(stored, indent=2) + "\n")
+    if jax.process_index() == 0:
+        write_whole(folder / "config.json", json.dumps(stored, indent=2) + "\n")
     return Run(folder, config, dataset.class_names, dataset.palette)
 
 
 class Records:
-    """Appends to `metrics.jsonl` and TensorBoard, from a given step on: what a lost run wrote after it is cut off."""
+    """Appends to `metrics.jsonl` and TensorBoard, from a given step on: what a lost run wrote after it is cut off.
+
+    Of several hosts the first writes, the others do nothing.
+    """
 
     def __init__(self, folder: Path, first_step: int):
+        self._board = None
+        if jax.process_index() != 0:
+            return
         self._file = folder / "metrics.jsonl"
         if self._file.exists():
             lines = self._file.read_text(errors="replace").splitlines()
@@ -122,6 +130,8 @@ class Records:
 
     def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Writes one line, on the disk when this returns, and the scalars of it."""
+        if self._board is None:
+            return
         line = json.dumps(to_plain({"step": step, "split": split, **values}), allow_nan=False)
         with self._file.open("a") as file:
             file.write(line + "\n")
@@ -133,11 +143,13 @@ class Records:
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
         """Shows a picture in TensorBoard."""
-        self._board.add_image(name, image, step, dataformats="HWC")
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes out what TensorBoard still holds."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def to_plain(value: Any) -> Any:

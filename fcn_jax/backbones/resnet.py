@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from fcn_jax.conv import Conv
 from fcn_jax.feature_map import FeatureMap, add, convolve, pool
 
 # He et al. 2015, over the outputs, as torchvision's resnet.py draws them.
@@ -29,7 +30,7 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
         """float[n, h, w, c] -> float[n, ceil(h / stride), ceil(w / stride), features]."""
-        conv = partial(nn.Conv, self.features, use_bias=False, kernel_init=HE_INIT, dtype=self.dtype)
+        conv = partial(Conv, self.features, use_bias=False, kernel_init=HE_INIT, dtype=self.dtype)
         norm = batch_norm(train, self.dtype)
         y = convolve(conv((3, 3), strides=self.stride, padding=1, name="conv1"), x)
         y = y.map(norm(name="bn1")).map(jax.nn.relu)
@@ -60,7 +61,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         """Returns float[n, ceil(h/8), ceil(w/8), 2 width], [.. /16 .., 4 width] and [.. /32 .., 8 width]."""
-        stem = nn.Conv(
+        stem = Conv(
             self.width,
             (7, 7),
             2,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from fcn_jax.conv import Conv
 from fcn_jax.feature_map import FeatureMap, convolve, pool
 
 # He et al. 2015: keeps the variance of activations through ReLUs, which VGG without normalisation needs.
@@ -36,7 +37,7 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         """Returns pool3 [n, ceil(h/8), ceil(w/8), 256], pool4 [.. /16 .., 512] and fc7 [.. /32 .., fc_features]."""
-        conv = partial(nn.Conv, kernel_init=HE_INIT, dtype=self.dtype)
+        conv = partial(Conv, kernel_init=HE_INIT, dtype=self.dtype)
         pools = []
         for stage, depth in enumerate(self.depths, start=1):
             features = min(64 * 2 ** (stage - 1), 512)

@@ -144,16 +144,16 @@ def _cross(x: Plane, y: Plane) -> Plane:
 
 OUTLINES = {"disc": _disc, "square": _square, "triangle": _triangle, "star": _star, "ring": _ring, "cross": _cross}
 
-# Functions of two axes on which 2 pi is a period, cut off at -1 and 1 when painted. Coarse checks, fine dots and thin
-# lines: at one scale the three would have one spectrum, and training would spend its time on telling them apart.
+# Functions of two axes on which 2 pi is a period, cut off at -1 and 1 when painted. Coarse, fine, and along one axis or
+# both: were they all of one scale, training would spend its time on telling their spectra apart.
 PATTERNS = {
-    "background": lambda u, v: np.sin(0.3 * u + 1.3 * np.sin(0.4 * v)) + np.sin(0.5 * v + 1.3 * np.sin(0.3 * u)),
-    "disc": lambda u, v: 3 * np.sin(u),  # stripes
+    "background": lambda u, v: (np.sin(0.3 * u + 1.3 * np.sin(0.4 * v)) + np.sin(0.5 * v + 1.3 * np.sin(0.3 * u))) / 2,
+    "disc": lambda u, v: 3 * np.sin(0.75 * u),  # stripes
     "square": lambda u, v: 5 * np.sin(0.7 * u) * np.sin(0.7 * v),  # checks
     "triangle": lambda u, v: 4 * (np.cos(1.6 * u) + np.cos(1.6 * v) - 0.4),  # dots
-    "star": lambda u, v: np.zeros_like(u),  # plain
+    "star": lambda u, v: 4 * np.sin(1.3 * u + 2 * np.sin(0.9 * v)) * np.sin(1.1 * v + 2 * np.sin(0.8 * u)),  # grains
     "ring": lambda u, v: 3 * np.sin(u + 2 * np.sin(v)),  # waves
-    "cross": lambda u, v: 6 * np.abs(np.sin(0.5 * u) * np.sin(0.5 * v)) - 1.5,  # a lattice
+    "cross": lambda u, v: 2 * np.sin(2 * u),  # hatching
 }
 
 

@@ -203,6 +203,8 @@ def test_eval_repeats_the_training_score(places, undisturbed):
     assert scores["class_names"] == ["ground", "thing"]
     assert f"{100 * best['mean_iu']:.2f}" in output
     assert "3 images of folder tiny" in output
+    # The folder, classes and void labels of the run's own data mean nothing for other data.
+    assert "camvid is not fetched" in run(places, "eval", folder.name, "--data.name", "camvid", code=2)
 
 
 def test_predict_writes_masks_and_overlays_at_each_images_size(places, undisturbed):
@@ -276,6 +278,23 @@ def test_data_check_counts_and_draws(places):
     with Image.open(root / "check.png") as picture:
         assert picture.size[0] > 60
     assert "voc2012" in run(places, "data", "list")
+
+
+def test_data_check_suspects_black_and_white_masks(places):
+    root = places[0]
+    white = root / "white"
+    for kind in ("images", "labels"):
+        (white / kind / "train").mkdir(parents=True)
+    pixels = np.zeros((9, 9), np.uint8)
+    pixels[3:6] = 255
+    Image.fromarray(pixels).save(white / "labels/train/a.png")
+    Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(white / "images/train/a.png")
+    (white / "classes.txt").write_text("ground\nthing\n")
+    assert "black-and-white" in run(places, "data", "check", "folder", "--dir", white, "--out", "white.png")
+    # Flags are named as this command has them.
+    output = run(places, "data", "check", "camvid", code=2)
+    assert "with --dir" in output
+    assert "--data.dir" not in output
 
 
 def test_tensorflow_is_never_imported(places):

@@ -54,6 +54,8 @@ class Eval:
     data: OtherData = field(default_factory=OtherData)
     json: Path | None = None
     """also write the scores and the confusion matrix to this file"""
+    picture: Path | None = None
+    """also draw the first images, their truth and prediction into this PNG"""
     step: int | None = None
     """checkpoint to use; None: the best on val"""
     batch_size: int | None = None
@@ -132,6 +134,7 @@ def _train(words: list[str]) -> None:
             "Data: shapes, built in (drawn by this program): training needs nothing else. For PASCAL VOC 2012:\n"
             f"  ./launch.sh {words[0]} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
+    config = config.resolved()  # what is wrong with the flags is said before JAX is loaded
     from fcn_jax.train import train
 
     train(config, folder)
@@ -140,6 +143,7 @@ def _train(words: list[str]) -> None:
 def _eval(words: list[str]) -> None:
     options = tyro.cli(Eval, prog="fcn-jax eval", args=words)
     from fcn_jax import datasets, evaluate
+    from fcn_jax.visualize import Panels, save_png
 
     run, config, forward, variables, batch_size = _trained(options.run, options.step, options.batch_size)
     changed = {name: value for name, value in dataclasses.asdict(options.data).items() if value is not None}
@@ -152,12 +156,15 @@ def _eval(words: list[str]) -> None:
             f"{', '.join(dataset.class_names)}; score it on data with the same classes"
         )
     source = dataset.source(options.split)
-    result = evaluate.evaluate(forward, variables, source, len(run.class_names), batch_size, config.workers)
+    panels = Panels(source, run.palette)
+    result = evaluate.evaluate(forward, variables, source, len(run.class_names), batch_size, config.workers, panels.add)
     print(evaluate.table(result, run.class_names))
     print(
         f"{result.num_examples} images of {data.name} {options.split} in {result.seconds:.1f} s, "
         f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled"
     )
+    if options.picture and (picture := panels.picture()) is not None:
+        save_png(picture, options.picture)
     if options.json:
         from fcn_jax.run import to_plain, write_whole
 

@@ -14,10 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
-
-Image = Float[Array, "batch height width channels"]
-Kernel = Float[Array, "rows columns in out"]
+from jaxtyping import Array, ArrayLike, Float
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 SMALL_MAP = 36  # cells up to which patches are the faster form of the convolution itself; measured on two cores
@@ -25,8 +22,8 @@ LARGE_PATCHES = 2**24  # numbers from which on the patches are made a row of the
 
 
 def conv_general_dilated(
-    lhs: Image,
-    rhs: Kernel,
+    lhs: Float[ArrayLike, "batch height width in"],
+    rhs: Float[ArrayLike, "rows columns in_of_a_group out"],
     window_strides: Any,
     padding: Any,
     *,
@@ -35,8 +32,9 @@ def conv_general_dilated(
     dimension_numbers: Any = LAYOUT,
     feature_group_count: int = 1,
     precision: Any = None,
-) -> Image:
+) -> Float[Array, "batch rows_seen columns_seen out"]:
     """`lax.conv_general_dilated`, for the attribute of `nn.Conv` of that name; arguments and results are the same."""
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     plain = {*lhs_dilation, *rhs_dilation, feature_group_count} == {1} and not isinstance(padding, str)
     if jax.default_backend() == "cpu" and plain and lhs.dtype.itemsize >= 4:
         return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
@@ -58,7 +56,7 @@ Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _conv(x: Image, kernel: Kernel, strides: Any, padding: Any, precision: Any) -> Image:
+def _conv(x: Array, kernel: Array, strides: Any, padding: Any, precision: Any) -> Array:
     height, width = x.shape[1:3]
     if height * width <= SMALL_MAP or height < kernel.shape[0] or width < kernel.shape[1]:
         return _conv_of_patches(x, kernel, strides, padding, precision)
@@ -66,7 +64,7 @@ def _conv(x: Image, kernel: Kernel, strides: Any, padding: Any, precision: Any) 
 
 
 @functools.partial(_conv.defjvp, symbolic_zeros=True)
-def _conv_jvp(strides: Any, padding: Any, precision: Any, primals: Any, tangents: Any) -> tuple[Image, Image]:
+def _conv_jvp(strides: Any, padding: Any, precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
     terms = []
     if not isinstance(dx, SymbolicZero):
@@ -77,7 +75,7 @@ def _conv_jvp(strides: Any, padding: Any, precision: Any, primals: Any, tangents
     return _conv(x, kernel, strides, padding, precision), functools.reduce(operator.add, terms)
 
 
-def _conv_of_patches(x: Image, kernel: Kernel, strides: Any, padding: Any, precision: Any) -> Image:
+def _conv_of_patches(x: Array, kernel: Array, strides: Any, padding: Any, precision: Any) -> Array:
     rows, columns, ins, outs = kernel.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     height, width = ((x.shape[i + 1] - kernel.shape[i]) // strides[i] + 1 for i in (0, 1))

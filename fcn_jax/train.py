@@ -27,10 +27,7 @@ from fcn_jax.losses import cross_entropy
 from fcn_jax.optim import learning_rate, optimizer
 from fcn_jax.progress import Progress, overview
 from fcn_jax.run import Records, Run, start_or_resume
-from fcn_jax.visualize import panel, stack
-
-PANELS = 8
-"""Validation images shown in TensorBoard."""
+from fcn_jax.visualize import Panels
 
 
 class TrainState(struct.PyTreeNode):
@@ -231,13 +228,7 @@ def _evaluate(
     forward: Forward, variables: Any, source: Sequence[datasets.Example], run: Run, records: Records, step: int
 ) -> Evaluation:
     """Scores the val split, writes its line and its panels."""
-    panels = {}
-
-    def keep(example: datasets.Example, prediction: Any) -> None:
-        if example.name in shown:
-            panels[example.name] = panel(example.image, example.label, prediction, run.palette)
-
-    shown = [source[index].name for index in range(min(PANELS, len(source)))]
+    panels = Panels(source, run.palette)
     evaluation = evaluate(
         forward,
         variables,
@@ -245,11 +236,11 @@ def _evaluate(
         len(run.class_names),
         eval_batch_size(run.config),
         run.config.workers,
-        keep,
+        panels.add,
     )
     records.add(step, "val", evaluation.summary())
-    if panels:
-        records.picture(step, "image, truth, prediction", stack([panels[name] for name in shown if name in panels]))
+    if (picture := panels.picture()) is not None:
+        records.picture(step, "image, truth, prediction", picture)
     return evaluation
 
 

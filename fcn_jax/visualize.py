@@ -1,11 +1,13 @@
 """Pictures of labels: palette PNGs, overlays, and image | truth | prediction panels."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from fcn_jax.datasets import Example
 from fcn_jax.labels import IGNORE
 
 # Void is drawn in VOC's cream.
@@ -50,6 +52,24 @@ def stack(panels: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "tall w
     wide = max(picture.shape[1] for picture in panels)
     rows = [np.pad(p, ((0, 4), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in panels]
     return np.concatenate(rows, axis=0)
+
+
+class Panels:
+    """Image | truth | prediction of the first examples of a split, collected in any order while it is scored."""
+
+    def __init__(self, source: Sequence[Example], palette: UInt8[np.ndarray, "classes 3"], count: int = 8):
+        self._palette = palette
+        self._panels: dict[str, np.ndarray | None] = {source[i].name: None for i in range(min(count, len(source)))}
+
+    def add(self, example: Example, prediction: UInt8[np.ndarray, "height width"]) -> None:
+        """Keeps the panel of an example, if it is one of the first."""
+        if example.name in self._panels:
+            self._panels[example.name] = panel(example.image, example.label, prediction, self._palette)
+
+    def picture(self) -> UInt8[np.ndarray, "tall wide 3"] | None:
+        """All of them, one below the other; None where this host has scored none of them."""
+        drawn = [panel for panel in self._panels.values() if panel is not None]
+        return stack(drawn) if drawn else None
 
 
 def save_palette_png(

@@ -194,7 +194,11 @@ def test_another_configuration_is_refused_with_the_difference(places, undisturbe
 def test_eval_repeats_the_training_score(places, undisturbed):
     folder, _ = undisturbed
     best = max((line for line in lines(folder) if line["split"] == "val"), key=lambda line: line["mean_iu"])
-    output = run(places, "eval", folder.name, "--split", "tiny", "--json", "scores.json")
+    output = run(places, "eval", folder.name, "--split", "tiny", "--json", "scores.json", "--picture", "scores.png")
+    with Image.open(places[0] / "scores.png") as picture, Image.open(places[0] / "data/images/tiny/tiny0.png") as first:
+        width, height = first.size
+        assert picture.size[0] >= 3 * width + 8
+        np.testing.assert_array_equal(np.asarray(picture)[:height, :width], np.asarray(first))
     scores = json.loads((places[0] / "scores.json").read_text())
     assert scores["mean_iu"] == best["mean_iu"]
     assert scores["per_class_iu"] == best["per_class_iu"]

@@ -173,7 +173,7 @@ def test_resolved_keeps_what_is_given(name):
 
 
 def test_a_batch_size_of_the_data_set_that_cannot_be_split():
-    with pytest.raises(InputError, match=r"batch-size 16 cannot be split into 3 equal parts"):
+    with pytest.raises(InputError, match=r"batch-size 8 cannot be split into 3 equal parts"):
         Config(accumulate=3).resolved()
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from PIL import Image
 
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
@@ -53,6 +54,7 @@ def batch(seed: int = 0) -> Batch:
     return place(examples(8, seed), 8, (40, 40))
 
 
+@functools.cache
 def step_on(devices: int, backbone, settings: Config):
     """A jitted step over so many devices, its first state, and the sharding of batches."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
@@ -188,8 +190,16 @@ def test_batches_that_do_not_fit_the_devices_are_refused(tmp_path):
 
 
 def test_class_weights_must_fit_the_classes(tmp_path):
-    settings = Config(batch_size=8, data=DataConfig(cache=tmp_path), optim=OptimConfig(class_weights=(1.0, 2.0)))
-    with pytest.raises(InputError, match=r"class-weights has 2 values for \d classes; give one for each of background"):
+    for example, split in zip(examples(2), ("train", "val"), strict=True):
+        for kind, array in (("images", example.image), ("labels", example.label)):
+            (tmp_path / kind / split).mkdir(parents=True)
+            Image.fromarray(array).save(tmp_path / kind / split / "one.png")
+    (tmp_path / "classes.txt").write_text("sky\nsea\nsand\n")
+    data = DataConfig(name="folder", dir=tmp_path, cache=tmp_path / "cache")
+    settings = Config(batch_size=8, data=data, optim=OptimConfig(class_weights=(1.0, 2.0)))
+    with pytest.raises(
+        InputError, match="class-weights has 2 values for 3 classes; give one for each of sky, sea, sand"
+    ):
         train(settings, tmp_path / "run")
 
 

@@ -35,7 +35,9 @@ def conv_general_dilated(
 ) -> Float[Array, "batch rows_seen columns_seen out"]:
     """`lax.conv_general_dilated`, for the attribute of `nn.Conv` of that name; arguments and results are the same."""
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     plain = {*lhs_dilation, *rhs_dilation, feature_group_count} == {1} and not isinstance(padding, str)
+    plain &= lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT)
     if jax.default_backend() == "cpu" and plain and lhs.dtype.itemsize >= 4:
         return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
     return lax.conv_general_dilated(

@@ -92,6 +92,7 @@ def test_second_derivatives():
         {"dilation": 2},
         {"groups": 3},
         {"padding": "SAME"},
+        {"layout": ("NWHC", "WHIO", "NWHC")},
         {"dtype": jnp.bfloat16},
     ],
     ids=str,
@@ -103,7 +104,7 @@ def test_the_rest_is_left_to_lax(options):
     arguments = (jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), (1, 1), options.get("padding", ((1, 1), (1, 1))))
     settings = {
         "rhs_dilation": (dilation, dilation),
-        "dimension_numbers": conv.LAYOUT,
+        "dimension_numbers": options.get("layout", conv.LAYOUT),
         "feature_group_count": groups,
     }
     ours, peers = (f(*arguments, **settings) for f in (conv.conv_general_dilated, lax.conv_general_dilated))

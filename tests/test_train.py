@@ -197,9 +197,7 @@ def test_class_weights_must_fit_the_classes(tmp_path):
     (tmp_path / "classes.txt").write_text("sky\nsea\nsand\n")
     data = DataConfig(name="folder", dir=tmp_path, cache=tmp_path / "cache")
     settings = Config(batch_size=8, data=data, optim=OptimConfig(class_weights=(1.0, 2.0)))
-    with pytest.raises(
-        InputError, match="class-weights has 2 values for 3 classes; give one for each of sky, sea"
-    ):
+    with pytest.raises(InputError, match="class-weights has 2 values for 3 classes; give one for each of sky, sea"):
         train(settings, tmp_path / "run")
 
 

@@ -18,8 +18,9 @@ from fcn_jax.run import write_whole
 MANIFEST = "sha256.json"
 BEST_BY = "mean_iu"
 
-# Between evaluations checkpoints have no score, on purpose; Orbax would warn of each.
-logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
+# Orbax warns of what is meant here: checkpoints between evaluations have no score, and some folders are only read.
+INTENDED = ("tracked_metric", "read_only", "read only")
+logging.getLogger("absl").addFilter(lambda record: not any(words in record.getMessage() for words in INTENDED))
 
 
 class Checkpoints:

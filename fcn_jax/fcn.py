@@ -71,17 +71,17 @@ class FCN(nn.Module):
         score = self._score(top, "score_fr")
         if self.stride <= 16:
             score = add(
-                self._upsample(score, pool4, "upscore2"),
+                self.upsample(score, pool4, "upscore2"),
                 self._score(pool4, "score_pool4", self.skip_scales[0]),
             )
         if self.stride <= 8:
             score = add(
-                self._upsample(score, pool3, "upscore_pool4"),
+                self.upsample(score, pool3, "upscore_pool4"),
                 self._score(pool3, "score_pool3", self.skip_scales[1]),
             )
         score = score.map(lambda values: values.astype(jnp.float32))
         name = "upscore" if self.stride == 32 else f"upscore{self.stride}"
-        return self._upsample(score, image, name).values
+        return self.upsample(score, image, name).values
 
     def _backbone(self, image: FeatureMap, train: bool) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         if isinstance(self.backbone, nn.Module):
@@ -100,8 +100,8 @@ class FCN(nn.Module):
         )
         return convolve(conv, x if scale == 1.0 else x.map(lambda values: values * scale))
 
-    def _upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:
-        """Brings scores onto the finer grid of `to`."""
+    def upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:
+        """Brings scores onto the finer grid of `to`; a subclass may do it in another way."""
         kernel, factor, padding = alignment(x, to)
         # Scores outside the image must not leak over its border.
         values = x.cleared()

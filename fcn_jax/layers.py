@@ -631,17 +631,17 @@ def _upsample_axis(x: Array, size: int, stride: int, low: int, out: int) -> Arra
     pads = [(0, 0, 0)] * x.ndim
     pads[-2] = (-first, blocks + last - x.shape[-2], 0)
     x = lax.pad(x, jnp.zeros((), x.dtype), pads)
-    cells = jnp.stack([lax.slice_in_dim(x, d, d + blocks, axis=-2) for d in range(last - first + 1)], axis=-2)
     # Sums of 16-bit values are taken in 32 bits and rounded once.
-    wide = cells if x.dtype.itemsize >= 4 else cells.astype(jnp.float32)
-    y = _mix(wide, tuple(map(tuple, weights.tolist()))).astype(x.dtype)  # [*lead, blocks, stride, m]
+    wide = x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
+    cells = [lax.slice_in_dim(wide, d, d + blocks, axis=-2) for d in range(last - first + 1)]
+    y = _mix(cells, tuple(map(tuple, weights.tolist()))).astype(x.dtype)  # [*lead, blocks, stride, m]
     y = _reshape(y, *x.shape[:-2], blocks * stride, x.shape[-1])
     return lax.slice_in_dim(y, 0, out, axis=-2)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _mix(cells: Array, weights: tuple[tuple[float, ...], ...]) -> Array:
-    """``y[..., r, m] = sum_d weights[r][d] * cells[..., d, m]``, in the form that is fastest on the backend."""
+def _mix(cells: list[Array], weights: tuple[tuple[float, ...], ...]) -> Array:
+    """``y[..., r, m] = sum_d weights[r][d] * cells[d][..., m]``, in the form that is fastest on the backend."""
     if jax.default_backend() != "cpu":
         return _mix_elementwise(cells, weights)
     return _mix_phases(cells, weights) if len(weights) <= 8 else _mix_product(cells, weights)
@@ -650,34 +650,38 @@ def _mix(cells: Array, weights: tuple[tuple[float, ...], ...]) -> Array:
 @_mix.defjvp
 def _mix_jvp(weights, primals, tangents):
     # Linear: the tangent is mixed as the value is, but in a form whose transpose, the gradient, is fast too. XLA's CPU
-    # backend sums over a middle axis slowly and adds single phases fast.
-    form = _mix_phases if jax.default_backend() == "cpu" else _mix_elementwise
-    return _mix(primals[0], weights), form(tangents[0], weights)
+    # backend sums over a middle axis slowly and adds single phases fast; many of them faster in one array.
+    value, cells = _mix(primals[0], weights), tangents[0]
+    if jax.default_backend() != "cpu":
+        return value, _mix_elementwise(cells, weights)
+    if len(weights) > 8:
+        stacked = jnp.stack(cells, axis=-2)
+        cells = [stacked[..., d, :] for d in range(len(cells))]
+    return value, _mix_phases(cells, weights)
 
 
 def _mix_product(cells, weights):
-    zeros = jnp.zeros_like(cells[..., None, :, 0])  # split over devices like the cells
-    factor = zeros + jnp.asarray(weights, cells.dtype).reshape((1,) * (cells.ndim - 2) + (len(weights), -1))
-    lead = tuple(range(cells.ndim - 2))
-    dims = (((cells.ndim - 1,), (cells.ndim - 2,)), (lead, lead))
-    return lax.dot_general(factor, cells, dims, precision=lax.Precision.HIGHEST)
+    stacked = jnp.stack(cells, axis=-2)
+    zeros = jnp.zeros_like(stacked[..., None, :, 0])  # split over devices like the cells
+    factor = zeros + jnp.asarray(weights, stacked.dtype).reshape((1,) * (stacked.ndim - 2) + (len(weights), -1))
+    lead = tuple(range(stacked.ndim - 2))
+    dims = (((stacked.ndim - 1,), (stacked.ndim - 2,)), (lead, lead))
+    return lax.dot_general(factor, stacked, dims, precision=lax.Precision.HIGHEST)
 
 
 def _mix_elementwise(cells, weights):
-    factor = jnp.asarray(weights, cells.dtype).T[:, :, None]
-    shape = (1,) * (cells.ndim - 2) + factor.shape[1:]
+    shape = (1,) * (cells[0].ndim - 1) + (len(weights), 1)
+    factors = jnp.asarray(weights, cells[0].dtype).T
     return functools.reduce(
-        operator.add,
-        [cells[..., d, None, :] * factor[d].reshape(shape) for d in range(cells.shape[-2])],
+        operator.add, [cell[..., None, :] * factors[d].reshape(shape) for d, cell in enumerate(cells)]
     )
 
 
 def _mix_phases(cells, weights):
-    single = [cells[..., d, :] for d in range(cells.shape[-2])]
-    zero = jnp.zeros_like(single[0])
+    zero = jnp.zeros_like(cells[0])
     phases = []
     for row in weights:
-        phases.append(sum((jnp.asarray(w, c.dtype) * c for w, c in zip(row, single, strict=True) if w), start=zero))
+        phases.append(sum((jnp.asarray(w, c.dtype) * c for w, c in zip(row, cells, strict=True) if w), start=zero))
     return jnp.stack(phases, axis=-2)
 
 

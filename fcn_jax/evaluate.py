@@ -131,9 +131,9 @@ def evaluate(
         canvases.add(canvas_of(*example.label.shape))
         show(example, prediction)
     if jax.process_count() > 1:
-        # As pairs of 32-bit words: JAX would cut 64-bit integers to 32.
+        # As pairs of 32-bit words: JAX would cut 64-bit numbers to 32.
         confusion = multihost_utils.process_allgather(confusion.view(np.int32)).view(np.int64).sum(axis=0)
-        sums = multihost_utils.process_allgather(sums).sum(axis=0)
+        sums = multihost_utils.process_allgather(sums.view(np.int32)).view(np.float64).sum(axis=0)
     return Evaluation(
         loss=float(sums[0] / sums[1]) if sums[1] else float("nan"),
         metrics=compute_metrics(confusion),

@@ -42,7 +42,7 @@ def confusion_matrix(
         if values.size and not (values.min() >= 0 and values.max() < num_classes):
             raise ValueError(
                 f"{what} {values.max() if values.min() >= 0 else values.min()} is outside 0..{num_classes - 1}; "
-                f"void pixels are marked {IGNORE}"
+                f"it must be a class, and only a label may be {IGNORE}, void"
             )
     counts = np.bincount(num_classes * label + prediction, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from fcn_jax import datasets
 from fcn_jax.augment import augment
@@ -34,12 +34,13 @@ class TrainState(struct.PyTreeNode):
     """All that a step changes.
 
     Attributes:
-        step: steps taken.
+        step: int32[], steps taken.
         variables: "params", float32, and for networks with BatchNorm "batch_stats".
         opt_state: of the optimizer.
     """
 
-    step: Int[Array, ""]
+    # Not annotated by shape: JAX also builds it of shapes and shardings.
+    step: Any
     variables: dict[str, Any]
     opt_state: optax.OptState
 
@@ -155,16 +156,20 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
             for step in range(first + 1, config.steps + 1):
                 state, metrics = step_fn(state, next(batches))
                 last = step == config.steps or stopped()
-                if step % config.log_every == 0 or last:
+                evaluates = step % config.eval_every == 0 or step == config.steps
+                saves = step % config.checkpoint_every == 0 or last or evaluates
+                logs = step % config.log_every == 0 or last
+                if logs or saves:  # what has diverged is not saved
                     values = {name: float(value) for name, value in metrics.items()}
                     _require_finite(values, step)
+                if logs:
                     progress.show(step, values["loss"])
                     records.add(step, "train", {**values, "learning_rate": float(jnp.asarray(rate(step - 1)))})
                 evaluation = None
-                if step % config.eval_every == 0 or step == config.steps:
+                if evaluates:
                     evaluation = _evaluate(forward, state.variables, val_source, run, records, step)
                     progress.say(f"step {step}: {describe(evaluation)}")
-                if step % config.checkpoint_every == 0 or last or evaluation:
+                if saves:
                     score = {"mean_iu": evaluation.metrics.mean_iu} if evaluation else None
                     checkpoints.save(step, {"variables": state.variables, "optimizer": state.opt_state}, score)
                 if step == config.steps:
@@ -200,7 +205,8 @@ def restore_variables(run: Run, model: FCN, step: int | None = None) -> dict[str
         chosen = checkpoints.best() if step is None else step
         if chosen is None or chosen not in checkpoints.steps():
             there = ", ".join(map(str, checkpoints.steps())) or "none"
-            raise InputError(f"{run.folder} has no checkpoint {'' if step is None else step}; there are: {there}")
+            which = "" if step is None else f" {step}"
+            raise InputError(f"{run.folder} has no checkpoint{which}; there are: {there}; train it on, or give another")
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shapes = jax.eval_shape(partial(init_state, model, run.config)).variables
         like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)

@@ -211,6 +211,17 @@ def test_eval_repeats_the_training_score(places, undisturbed):
     assert "camvid is not fetched" in run(places, "eval", folder.name, "--data.name", "camvid", code=2)
 
 
+def test_eval_wants_the_classes_of_the_training(places, undisturbed):
+    folder, _ = undisturbed
+    other = places[0] / "other"
+    shutil.copytree(places[0] / "data", other)
+    (other / "classes.txt").write_text("ground\nthing\nsky\n")
+    output = run(places, "eval", folder.name, "--split", "tiny", "--data.dir", other, code=2)
+    assert f"{folder.name} was trained on the classes ground, thing, and folder has ground, thing, sky; score" in output
+    assert "data with the same classes" in output
+    assert "Traceback" not in output
+
+
 def test_predict_writes_masks_and_overlays_at_each_images_size(places, undisturbed):
     folder, _ = undisturbed
     root = places[0]
@@ -303,6 +314,7 @@ def test_data_check_suspects_black_and_white_masks(places):
 
 def test_tensorflow_is_never_imported(places):
     """Not by a training either: everything that a run imports, in one process."""
+    # Not torch: tensorboardX imports it wherever it is installed.
     code = (
         "import sys, fcn_jax.cli, fcn_jax.train, fcn_jax.predict; fcn_jax.cli.main(sys.argv[1:]); "
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'cv2'}))"

@@ -163,6 +163,14 @@ def test_no_network(monkeypatch, tmp_path):
         download("http://example.invalid/file", tmp_path / "file", SHA256)
 
 
+def test_server_that_goes_on_elsewhere_on_the_last_try(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PAUSES", ())
+    (tmp_path / "file.part").write_bytes(DATA[:1000])
+    with pytest.raises(InputError, match="fetched: the server does not go on where it was asked to; try again later"):
+        download(f"{server.url}/vague", tmp_path / "file", SHA256)
+    assert not (tmp_path / "file.part").exists()
+
+
 def test_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(InputError, match=r"taken cannot be written \(.*\); .* name another one with --data.cache"):

@@ -186,7 +186,7 @@ def test_pooling_of_a_sized_map_is_that_of_each_image(window, stride, padding, c
 def test_layers_with_different_axes_are_refused():
     x = FeatureMap(jnp.zeros((1, 8, 8, 3)))
     conv = nn.Conv(2, (3, 3), strides=(1, 2), padding=1)
-    with pytest.raises(ValueError, match="same geometry on both axes"):
+    with pytest.raises(ValueError, match=r"same geometry on both axes and sides, got \(1, 2\)"):
         nn.apply(lambda m, x: convolve(m, x), conv)(conv.init(jax.random.key(0), x.values), x)
 
 

@@ -140,9 +140,11 @@ def test_counts_beyond_32_bits():
 
 
 def test_label_out_of_range():
-    with pytest.raises(ValueError, match=r"label 37 is outside 0\.\.20; void pixels are marked 255"):
+    with pytest.raises(
+        ValueError, match=r"label 37 is outside 0\.\.20; it must be a class, and only a label may be 255"
+    ):
         confusion_matrix(np.array([0, 37], np.uint8), np.array([0, 0], np.uint8), 21)
-    with pytest.raises(ValueError, match=r"label -1 is outside 0\.\.20; void pixels are marked 255"):
+    with pytest.raises(ValueError, match=r"label -1 is outside 0\.\.20; it must be a class"):
         confusion_matrix(np.array([0, -1]), np.array([0, 0]), 21)
 
 

@@ -6,8 +6,11 @@ import json
 import math
 import re
 import shutil
+import socket
 import struct
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -337,3 +340,62 @@ def test_to_plain_gives_strict_json():
         "nested": [{"a": None}, [None, "text", 3]],
         "empty": [],
     }
+
+
+# Several hosts.
+
+
+def test_of_two_processes_the_first_alone_writes(tmp_path):
+    # A folder each, so that it is seen who wrote what.
+    code = """
+        import sys
+        from pathlib import Path
+        import jax
+        import numpy as np
+
+        address, number, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+        jax.distributed.initialize(address, 2, number, initialization_timeout=100)
+        assert (jax.process_index(), jax.process_count()) == (number, 2)
+
+        from fcn_jax.config import Config
+        from fcn_jax.datasets import Dataset
+        from fcn_jax.run import Records, start_or_resume
+
+        colours = np.zeros((1, 3), np.uint8)
+        data = Dataset("shapes", ("a",), colours, {"train": 1}, (8, 8), Path(), lambda split: [])
+        run = start_or_resume(folder, Config().resolved(), data)
+        assert run.folder == folder
+        assert run.class_names == ("a",)
+        (folder / "metrics.jsonl").write_text('{"step": 9}\\n')  # of a lost run
+        records = Records(folder, 0)
+        records.add(1, "train", {"loss": 1.5})
+        records.picture(1, "picture", np.zeros((4, 5, 3), np.uint8))
+        records.close()
+        """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-c", textwrap.dedent(code), address]
+    made = [tmp_path / "0", tmp_path / "1"]
+    processes = [
+        subprocess.Popen(
+            [*command, str(number), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for number, folder in enumerate(made)
+    ]
+    try:
+        for process in processes:
+            _, output = process.communicate(timeout=120)
+            assert process.returncode == 0, output
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+    first, second = (sorted(file.name for file in folder.iterdir()) for folder in made)
+    assert first == ["config.json", "metrics.jsonl", "tensorboard"]
+    assert lines(made[0]) == [{"step": 1, "split": "train", "loss": 1.5}]
+    assert scalars(made[0]) == {("train/loss", 1): 1.5}
+    # The second has a run as well, and leaves the files to the first.
+    assert second == ["metrics.jsonl"]
+    assert lines(made[1]) == [{"step": 9}]

@@ -1,6 +1,8 @@
 """The training step: data parallelism, accumulation, purity, and the order of the data."""
 
 import functools
+import json
+from pathlib import Path
 
 import chex
 import jax
@@ -10,6 +12,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
+from fcn_jax import cli
+from fcn_jax import train as module
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import AugmentConfig, Config, DataConfig, OptimConfig
@@ -17,7 +21,8 @@ from fcn_jax.datasets import Example
 from fcn_jax.errors import InputError
 from fcn_jax.fcn import FCN8s
 from fcn_jax.input import Batch, place, train_batches
-from fcn_jax.train import init_state, train, train_step
+from fcn_jax.run import Run
+from fcn_jax.train import init_state, restore_variables, train, train_step
 
 CLASSES = 3
 RESNET = ResNet(depths=(1, 1, 1, 1), width=8)
@@ -189,16 +194,51 @@ def test_batches_that_do_not_fit_the_devices_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_class_weights_must_fit_the_classes(tmp_path):
+def folder_data(folder: Path) -> Path:
+    """A folder data set of one image a split, of three classes."""
     for example, split in zip(examples(2), ("train", "val"), strict=True):
         for kind, array in (("images", example.image), ("labels", example.label)):
-            (tmp_path / kind / split).mkdir(parents=True)
-            Image.fromarray(array).save(tmp_path / kind / split / "one.png")
-    (tmp_path / "classes.txt").write_text("sky\nsea\nsand\n")
-    data = DataConfig(name="folder", dir=tmp_path, cache=tmp_path / "cache")
+            (folder / kind / split).mkdir(parents=True)
+            Image.fromarray(array).save(folder / kind / split / "one.png")
+    (folder / "classes.txt").write_text("sky\nsea\nsand\n")
+    return folder
+
+
+def test_class_weights_must_fit_the_classes(tmp_path):
+    data = DataConfig(name="folder", dir=folder_data(tmp_path), cache=tmp_path / "cache")
     settings = Config(batch_size=8, data=data, optim=OptimConfig(class_weights=(1.0, 2.0)))
     with pytest.raises(InputError, match="class-weights has 2 values for 3 classes; give one for each of sky, sea"):
         train(settings, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("flags", "logged"),
+    [(("--log-every", "1"), [1]), (("--log-every", "100", "--checkpoint-every", "2"), [])],
+    ids=["seen when logged", "seen before saving"],
+)
+def test_divergence_ends_the_training_with_1_and_nothing_of_it_is_kept(tmp_path, monkeypatch, capsys, flags, logged):
+    monkeypatch.setattr(module, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=RESNET))
+    data = ("--data.name", "folder", "--data.dir", str(folder_data(tmp_path)), "--data.cache", str(tmp_path / "cache"))
+    flags += ("--augment.crop", "32", "--steps", "5", "--optim.learning-rate", "1e38")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "fcn8s", *data, *flags, "--run-dir", str(tmp_path / "run")])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "fcn-jax: loss nan and gradient norm nan at step 2: training has diverged; lower --optim.learning-rate, add "
+        "--optim.warmup-steps or set --optim.clip-norm"
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    assert [json.loads(line)["step"] for line in lines] == logged
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path):
+    run = Run(tmp_path, config(), ("sky", "sea", "sand"), np.zeros((3, 3), np.uint8))
+    model = FCN8s(num_classes=CLASSES, backbone=RESNET)
+    for step, which in ((None, ""), (7, " 7")):
+        with pytest.raises(InputError, match=rf"{tmp_path} has no checkpoint{which}; there are: none; train it on"):
+            restore_variables(run, model, step)
 
 
 def test_the_same_step_twice_gives_the_same_bits():

@@ -1,6 +1,6 @@
 """Random zoom, crop, flip and colour, on the device, image and label together.
 
-Resampling is two small matrix products an image, one an axis, so it is fast on matrix units and needs no gather.
+Resampling is two small matrix products an image, one an axis, so it is fast on matrix units.
 """
 
 import jax
@@ -45,8 +45,10 @@ def augment(
     # Uniform in the logarithm: halving is as likely as doubling.
     zoom = jnp.exp(jax.random.uniform(zoom_key, (), minval=jnp.log(low), maxval=jnp.log(high)))
     # A zoomed image larger than the crop: any window inside it; a smaller one: anywhere inside the window.
-    slack = size.astype(jnp.float32) * zoom - crop
-    start = jax.random.uniform(place_key, (2,)) * slack
+    # By whole pixels of the zoomed image: without zoom nothing is resampled, so training sees images as sharp as
+    # evaluation does.
+    slack = jnp.trunc(size.astype(jnp.float32) * zoom - crop)
+    start = jnp.sign(slack) * jnp.floor(jax.random.uniform(place_key, (2,)) * (jnp.abs(slack) + 1))
     flip = jax.random.bernoulli(flip_key) if config.flip else jnp.array(False)
 
     ticks = jnp.arange(crop, dtype=jnp.float32)

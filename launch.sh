@@ -20,10 +20,19 @@ find_python() {
     "install one, or name it by FCN_PYTHON=/path/to/python3.12"
 }
 
+# A PCI device of Google's (0x1ae0) that is a TPU: v3 to v7x. Newer ones show no /dev/accel*.
+has_tpu() {
+  local device
+  for device in ${FCN_PCI_DEVICES:-/sys/bus/pci/devices}/*; do
+    grep -qs 0x1ae0 "$device/vendor" && grep -qsE '^0x00(27|56|5e|62|63|6f|76)$' "$device/device" && return
+  done
+  compgen -G '/dev/accel*' >/dev/null || [ -n "${TPU_NAME:-}" ]
+}
+
 accelerator() {
   if [ -n "${FCN_ACCELERATOR:-}" ]; then echo "$FCN_ACCELERATOR"
   elif [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then echo cuda12
-  elif compgen -G '/dev/accel*' >/dev/null || [ -n "${TPU_NAME:-}" ]; then echo tpu
+  elif has_tpu; then echo tpu
   else echo cpu; fi
 }
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import difflib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -129,6 +130,8 @@ def _train(words: list[str]) -> None:
     config = tyro.extras.overridable_config_cli(presets, prog="fcn-jax train", args=words)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = config.run_dir or Path("runs", f"{words[0]}-{config.data.name}-{now}")
+    if re.match(r"\w+:/", str(folder)):
+        raise InputError(f"run-dir is {folder}, which is not a folder here; mount it, or give a local --run-dir")
     if config.data.name == "shapes":
         print(
             "Data: shapes, built in (drawn by this program): training needs nothing else. For PASCAL VOC 2012:\n"
@@ -137,11 +140,14 @@ def _train(words: list[str]) -> None:
     config = config.resolved()  # what is wrong with the flags is said before JAX is loaded
     from fcn_jax.train import train
 
-    train(config, folder)
+    # Absolute, so that `eval` finds the data from anywhere.
+    paths = {name: value.absolute() for name, value in vars(config.data).items() if isinstance(value, Path)}
+    train(dataclasses.replace(config, data=dataclasses.replace(config.data, **paths)), folder)
 
 
 def _eval(words: list[str]) -> None:
     options = tyro.cli(Eval, prog="fcn-jax eval", args=words)
+    _can_be_written(options.json, options.picture)
     from fcn_jax import datasets, evaluate
     from fcn_jax.visualize import Panels, save_png
 
@@ -163,12 +169,12 @@ def _eval(words: list[str]) -> None:
         f"{result.num_examples} images of {data.name} {options.split} in {result.seconds:.1f} s, "
         f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled"
     )
-    if options.picture and (picture := panels.picture()) is not None:
-        save_png(picture, options.picture)
     if options.json:
         from fcn_jax.run import to_plain, write_whole
 
         write_whole(options.json, json.dumps(to_plain(evaluate.to_json(result, run.class_names)), indent=1) + "\n")
+    if options.picture and (picture := panels.picture()) is not None:
+        save_png(picture, options.picture)
 
 
 def _predict(words: list[str]) -> None:
@@ -195,6 +201,13 @@ def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[An
     variables = restore_variables(run, model, step)
     config = dataclasses.replace(run.config, eval_batch_size=batch_size or run.config.eval_batch_size)
     return run, config, make_forward(model), variables, eval_batch_size(config)
+
+
+def _can_be_written(*files: Path | None) -> None:
+    """Said before hours of work, not after."""
+    for file in files:
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise InputError(f"{file} cannot be written: it must be a file in a folder that is there")
 
 
 def _data(words: list[str]) -> None:
@@ -227,6 +240,8 @@ def _prepare(words: list[str]) -> None:
 
 def _check(words: list[str]) -> None:
     options, dataset = _prepared(words, "check")
+    out = options.out or Path(f"{dataset.name}_check.png")
+    _can_be_written(out)
     import numpy as np
 
     from fcn_jax import datasets
@@ -247,7 +262,6 @@ def _check(words: list[str]) -> None:
         source = dataset.source(split)
         for example in (source[index] for index in range(min(4, len(source)))):
             rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))
-    out = options.out or Path(f"{dataset.name}_check.png")
     save_png(stack(rows), out)
     print(f"\nfirst images with their labels: {out}")
 

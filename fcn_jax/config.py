@@ -1,6 +1,6 @@
 """Every default of the project: what a training is made of, the presets, and what each data set wants.
 
-A preset fixes what makes the network what it is. What is left open (None) comes from the data set's entry in
+A preset fixes what makes the network what it is. What is left open (0) comes from the data set's entry in
 `DATASETS`, so that `fcn8s` works on every data set; `Config.resolved` fills it in. This module imports neither
 JAX nor a data set, so the command line answers at once.
 """
@@ -238,7 +238,7 @@ class DatasetDefaults:
 DATASETS = {
     # Sized for two CPU cores: ten minutes, set-up included. No zoom, which would blur the finest patterns away.
     "shapes": DatasetDefaults(crop=80, scale=(1.0, 1.0), steps=850, batch_size=8, learning_rate=0.1, eval_every=425),
-    # Light enough for two cores (200 steps in a quarter of an hour) and small GPUs; 45 epochs of train + SBD. With the
+    # Light enough for two cores (200 steps in a quarter of an hour) and small GPUs; 45 epochs of `trainaug`. With the
     # memory for it, 480 pixels are better: they hold nearly all of an image (375x500).
     "voc2012": DatasetDefaults(
         crop=256, scale=(0.5, 2.0), steps=60_000, batch_size=8, learning_rate=0.02, eval_every=4_000
@@ -256,14 +256,15 @@ PRESETS = {
     "fcn32s": Config(model=ModelConfig(head="fcn32s")),
     "fcn16s": Config(model=ModelConfig(head="fcn16s")),
     "fcn8s": Config(model=ModelConfig(head="fcn8s")),
-    # The reference's voc-fcn8s-atonce: skips scaled so that all three scores learn together.
+    # The reference's voc-fcn8s-atonce: skips scaled so that all three scores learn together. The scales fit features of
+    # inputs in 0..255 without normalisation; features of order 1 (BatchNorm) are silenced by them: use fcn8s there.
     "fcn8s-atonce": Config(model=ModelConfig(head="fcn8s", skip_scales=(0.01, 0.0001))),
 }
 DESCRIPTIONS = {
     "fcn32s": "FCN-32s: scores at stride 32, one x32 upsampling",
     "fcn16s": "FCN-16s: pool4 fused in, then x16",
     "fcn8s": "FCN-8s: pool4 and pool3 fused in, then x8",
-    "fcn8s-atonce": "FCN-8s with scaled skips, as the reference trains all scales at once",
+    "fcn8s-atonce": "FCN-8s with the reference's skip scales, which fit Caffe's VGG16 and its inputs of 0..255",
 }
 
 # What decides the numbers a run computes; the rest (where, how often, how many threads) may change on resume.

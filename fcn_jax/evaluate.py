@@ -7,6 +7,7 @@ image from reaching it, so the results are those of each image alone. `evaluate`
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import grain
@@ -23,6 +24,8 @@ from fcn_jax.fcn import FCN
 from fcn_jax.input import Batch, place
 from fcn_jax.losses import cross_entropy
 from fcn_jax.metrics import Metrics, compute_metrics, confusion_matrix
+
+AREA = 512 * 512  # pixels of a canvas up to which a whole batch is computed at once
 
 Forward = Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -83,15 +86,16 @@ def segment(
 ) -> Iterator[tuple[Example, UInt8[np.ndarray, "height width"], float, float]]:
     """Class maps, each of its image's size, with the batch's summed loss and weight on the first of a batch.
 
-    Images of one canvas are computed together, as soon as `batch_size` of them are there, so the order changes. The
-    host prepares the next batch while the device computes.
+    Images of one canvas are computed together, as soon as `batch_size` of them are there (fewer where they are larger
+    than `AREA`, to bound the memory), so the order changes. The host prepares the next batch while the device computes.
     """
     sharding = NamedSharding(Mesh(np.array(jax.local_devices()), ("data",)), PartitionSpec("data"))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     variables = jax.device_put(jax.tree.map(lambda array: array.addressable_data(0), variables), everywhere)
     under_way = None
-    for canvas, members in _by_canvas(examples, batch_size):
-        batch = jax.device_put(place(members, batch_size, canvas), sharding)
+    limit = partial(_batch_size, batch_size, jax.local_device_count())
+    for canvas, members in _by_canvas(examples, limit):
+        batch = jax.device_put(place(members, limit(canvas), canvas), sharding)
         results = forward(variables, batch)
         if under_way:
             yield from _unpack(*under_way)
@@ -178,12 +182,20 @@ def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _by_canvas(examples: Iterable[Example], batch_size: int) -> Iterator[tuple[tuple[int, int], list[Example]]]:
+def _batch_size(batch_size: int, devices: int, canvas: tuple[int, int]) -> int:
+    """Images of this canvas to compute at once: a multiple of the devices."""
+    fit = batch_size * AREA // max(AREA, canvas[0] * canvas[1])
+    return max(fit // devices, 1) * devices
+
+
+def _by_canvas(
+    examples: Iterable[Example], limit: Callable[[tuple[int, int]], int]
+) -> Iterator[tuple[tuple[int, int], list[Example]]]:
     waiting: dict[tuple[int, int], list[Example]] = defaultdict(list)
     for example in examples:
         canvas = canvas_of(*example.label.shape)
         waiting[canvas].append(example)
-        if len(waiting[canvas]) == batch_size:
+        if len(waiting[canvas]) == limit(canvas):
             yield canvas, waiting.pop(canvas)
     yield from waiting.items()
 

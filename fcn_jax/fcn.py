@@ -65,7 +65,11 @@ class FCN(nn.Module):
 
         Returns:
             Logits, float32, of exactly the images' height and width.
+
+        Raises:
+            ValueError: an attribute has none of its values.
         """
+        self._check()
         image = FeatureMap(jnp.asarray(images), None if size is None else jnp.asarray(size))
         pool3, pool4, top = self._backbone(image, train)
         score = self._score(top, "score_fr")
@@ -82,6 +86,14 @@ class FCN(nn.Module):
         score = score.map(lambda values: values.astype(jnp.float32))
         name = "upscore" if self.stride == 32 else f"upscore{self.stride}"
         return self.upsample(score, image, name).values
+
+    def _check(self) -> None:
+        choices = [("stride", self.stride, (8, 16, 32)), ("upsampling", self.upsampling, ("learned", "fixed"))]
+        if isinstance(self.backbone, str):
+            choices.append(("backbone", self.backbone, tuple(BACKBONES)))
+        for name, value, values in choices:
+            if value not in values:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, values))}")
 
     def _backbone(self, image: FeatureMap, train: bool) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         if isinstance(self.backbone, nn.Module):

@@ -22,13 +22,17 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     """The image files that files, folders and globs name, each once, in order.
 
     Raises:
-        InputError: a name or glob matches nothing, a folder holds no image, or two files would get the same result.
+        InputError: nothing is named, a name or glob matches nothing, a folder holds no image, or two files would get
+            the same result.
     """
+    if not patterns:
+        raise InputError("no images are named; give files, folders or globs after the run directory")
     files: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            visible = (file for file in path.iterdir() if not file.name.startswith("."))
+            found = sorted(file for file in visible if file.suffix.lower() in SUFFIXES)
             missing = f"folder {path} holds no image ({' '.join(SUFFIXES)})"
         elif path.is_file():
             found, missing = [path], ""
@@ -87,17 +91,24 @@ def predict(
         The label file of each image once it is written.
 
     Raises:
-        InputError: a result would take the place of one of `files`, or one of them cannot be read.
+        InputError: `out` is not a folder, or a result would take the place of one of `files`; or, once all others are
+            written, those that cannot be read.
     """
     written = {(out / name).resolve() for file in files for name in _results(file)}
     for file in files:
         if file.resolve() in written:
             raise InputError(f"{file} would be overwritten by a result; give another --out than {out}")
-    out.mkdir(parents=True, exist_ok=True)
-    for example, class_map, _, _ in segment(forward, variables, _unlabelled(files), batch_size):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder for the results ({error}); give another --out") from error
+    unreadable: list[str] = []
+    for example, class_map, _, _ in segment(forward, variables, _unlabelled(files, unreadable), batch_size):
         save_png(overlay(example.image, class_map, palette), out / f"{example.name}_overlay.png")
         save_palette_png(class_map, palette, out / f"{example.name}.png")
         yield out / f"{example.name}.png"
+    if unreadable:
+        raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
 
 
 def _results(file: Path) -> tuple[str, str]:
@@ -105,7 +116,11 @@ def _results(file: Path) -> tuple[str, str]:
     return f"{file.stem}.png", f"{file.stem}_overlay.png"
 
 
-def _unlabelled(files: Sequence[Path]) -> Iterator[Example]:
+def _unlabelled(files: Sequence[Path], unreadable: list[str]) -> Iterator[Example]:
     for file in files:
-        image = read_image(file)
+        try:
+            image = read_image(file)
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
         yield Example(file.stem, image, np.full(image.shape[:2], IGNORE, np.uint8))

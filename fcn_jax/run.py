@@ -1,12 +1,14 @@
 """A run directory: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +33,14 @@ class Run(NamedTuple):
         config: the resolved configuration it was started with.
         class_names: of the data it was trained on.
         palette: their colours, RGB.
+        contents: a hash of that data.
     """
 
     folder: Path
     config: Config
     class_names: tuple[str, ...]
     palette: UInt8[np.ndarray, "classes 3"]
+    contents: str
 
     @property
     def checkpoints(self) -> Path:
@@ -67,6 +71,7 @@ def open_run(folder: Path) -> Run:
             configs.from_json(Config, stored["config"]),
             tuple(stored["class_names"]),
             np.array(stored["palette"], np.uint8),
+            stored["contents"],
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
@@ -86,6 +91,8 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
         changes = configs.differences(old.config, config)
         if old.class_names != dataset.class_names:
             changes.append(f"classes: {', '.join(old.class_names)} -> {', '.join(dataset.class_names)}")
+        elif old.contents != dataset.contents:
+            changes.append("data: its images or labels, by name and size, are not those the run was started with")
         if changes:
             listing = "\n  ".join(changes)
             raise InputError(
@@ -102,13 +109,34 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
         "config": configs.to_json(config),
         "class_names": list(dataset.class_names),
         "palette": dataset.palette.tolist(),
+        "contents": dataset.contents,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "git": _git_hash(),
     }
     if jax.process_index() == 0:
         write_whole(folder / "config.json", json.dumps(stored, indent=2) + "\n")
-    return Run(folder, config, dataset.class_names, dataset.palette)
+    return Run(folder, config, dataset.class_names, dataset.palette, dataset.contents)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps a second training out of a run directory; the lock of a process that is killed is free again.
+
+    Raises:
+        InputError: another process trains there.
+    """
+    if jax.process_index() != 0:  # of several hosts the first holds it for all
+        yield
+        return
+    with (folder / "lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process trains in {folder}; wait for it, or give another --run-dir") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 class Records:

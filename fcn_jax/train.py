@@ -26,7 +26,7 @@ from fcn_jax.input import Batch, train_batches
 from fcn_jax.losses import cross_entropy
 from fcn_jax.optim import learning_rate, optimizer
 from fcn_jax.progress import Progress, overview
-from fcn_jax.run import Records, Run, start_or_resume
+from fcn_jax.run import Records, Run, alone, start_or_resume
 from fcn_jax.visualize import Panels
 
 
@@ -145,7 +145,7 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
     forward = make_forward(model)
     rate = learning_rate(config.optim, config.steps)
 
-    with Checkpoints(run.checkpoints, config.keep) as checkpoints, _stop_signals() as stopped:
+    with alone(folder), Checkpoints(run.checkpoints, config.keep) as checkpoints, _stop_signals() as stopped:
         state, first = restore_or_init(checkpoints, init, everywhere)
         say(overview(state.variables["params"]))
         say(f"{run.folder}: " + (f"goes on after step {first} of {config.steps}" if first else f"{config.steps} steps"))

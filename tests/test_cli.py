@@ -264,6 +264,10 @@ def test_a_damaged_checkpoint_is_named(places, undisturbed):
         (("data", "chek", "shapes"), "did you mean 'check'?"),
         (("train", "fcn8s", "--steps", "-1"), "steps is -1"),
         (("train", "fcn8s", "--data.name", "camvid"), "--data.dir"),
+        (("train", "fcn8s", "--run-dir", "gs://bucket/run"), "run-dir is gs:/bucket/run, which is not a folder here"),
+        (("eval", "nowhere", "--json", "missing/scores.json"), "missing/scores.json cannot be written"),
+        (("eval", "nowhere", "--picture", "data"), "data cannot be written: it must be a file in a folder that"),
+        (("predict", "nowhere"), "no images are named"),
     ],
 )
 def test_bad_input_gets_a_clear_answer(places, words, message):
@@ -313,13 +317,19 @@ def test_data_check_suspects_black_and_white_masks(places):
 
 
 def test_tensorflow_is_never_imported(places):
-    """Not by a training either: everything that a run imports, in one process."""
-    # Not torch: tensorboardX imports it wherever it is installed.
+    """By nothing that builds a data set, trains, evaluates and writes a run, even where it is installed."""
+    root, environment = places
+    (root / "installed" / "tensorflow").mkdir(parents=True)
+    (root / "installed" / "tensorflow" / "__init__.py").touch()
+    # Where they are installed, tensorboardX imports torch and TFDS imports cv2: that is theirs to say.
     code = (
         "import sys, fcn_jax.cli, fcn_jax.train, fcn_jax.predict; fcn_jax.cli.main(sys.argv[1:]); "
-        "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'cv2'}))"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow'}))"
     )
-    command = [sys.executable, "-c", code, *train(places, "undisturbed")]
-    output = subprocess.run(command, cwd=places[0], env=places[1], capture_output=True, text=True, check=False)
+    words = (*train(places, "without"), "--steps", "2", "--data.cache", root / "elsewhere")
+    command = [sys.executable, "-c", code, *map(str, words)]
+    environment = environment | {"PYTHONPATH": str(root / "installed")}
+    output = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert output.returncode == 0, output.stderr
+    assert [line["split"] for line in lines(root / "without")][-1] == "val"
     assert output.stdout.splitlines()[-1] == "[]"

@@ -12,7 +12,7 @@ from flax import linen as nn
 import fcn_jax
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
-from fcn_jax.fcn import FCN8s, FCN16s, FCN32s, alignment
+from fcn_jax.fcn import FCN, FCN8s, FCN16s, FCN32s, alignment
 from fcn_jax.feature_map import FeatureMap, add, convolve, pool
 
 SMALL = {
@@ -280,3 +280,15 @@ def test_one_program_for_all_sizes_on_a_canvas():
     traced = jax.jit(chex.assert_max_traces(lambda *arguments: model.apply(*arguments), n=1))
     for size in ([5, 6], [40, 40], [1, 1]):
         assert np.isfinite(traced(variables, images(1, 40, 40), np.array([size], np.int32))).all()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("stride", 4, r"stride is 4; it must be one of 8, 16, 32"),
+        ("backbone", "resnet35", r"backbone is 'resnet35'; it must be one of 'vgg16', 'resnet18', 'resnet34'"),
+    ],
+)
+def test_attributes_without_meaning_are_refused(attribute, value, message):
+    with pytest.raises(ValueError, match=message):
+        FCN(3, **{attribute: value}).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

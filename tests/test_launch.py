@@ -125,6 +125,17 @@ def test_a_driver_chooses_cuda(recorded):
     assert f"-e {recorded}[cuda12]\n" in (recorded / "asked").read_text()
 
 
+@pytest.mark.parametrize(
+    ("vendor", "device", "extras"), [("0x1ae0", "0x0063", "[tpu]"), ("0x1ae0", "0x0042", ""), ("0x10de", "0x0063", "")]
+)
+def test_googles_tpu_chooses_tpu_and_its_network_card_does_not(recorded, vendor, device, extras):
+    for name, text in (("vendor", vendor), ("device", device)):
+        (recorded / "pci" / "0000:00:05.0").mkdir(parents=True, exist_ok=True)
+        (recorded / "pci" / "0000:00:05.0" / name).write_text(text + "\n")
+    launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_PCI_DEVICES=str(recorded / "pci"))
+    assert f"-e {recorded}{extras}\n" in (recorded / "asked").read_text()
+
+
 def test_no_network_is_said_and_nothing_counts_as_installed(recorded):
     (recorded / "offline").touch()
     result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")

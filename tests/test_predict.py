@@ -1,6 +1,7 @@
 """Prediction: which files are found, how each kind of image is read, and what is written."""
 
 import io
+import itertools
 import re
 from pathlib import Path
 
@@ -239,12 +240,35 @@ def test_predict_does_not_overwrite_its_images(tmp_path, photographs):
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_predict_names_the_file_it_cannot_read(tmp_path, photographs):
-    bad = tmp_path / "in" / "p3.png"
-    bad.write_bytes(bad.read_bytes()[:60])
+def test_predict_leaves_out_what_it_cannot_read_and_says_so(tmp_path, photographs):
+    bad = [tmp_path / "in" / name for name in ("p3.png", "p7.png")]
+    for file in bad:
+        file.write_bytes(file.read_bytes()[:60])
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=re.escape(f"{bad} cannot be read as an image")):
-        list(predict(by_red, {"params": jnp.zeros(1)}, find_images([str(tmp_path / "in")]), out, palette(5), 8))
-    # Nothing half-written.
-    for file in out.iterdir():
-        assert read_image(file).size
+    results = predict(by_red, {"params": jnp.zeros(1)}, find_images([str(tmp_path / "in")]), out, palette(5), 8)
+    written = [file.stem for file in itertools.islice(results, len(photographs) - 2)]
+    with pytest.raises(InputError) as caught:
+        next(results)
+    text = str(caught.value)
+    assert text.startswith("2 of 11 images are left out:\n")
+    assert all(f"\n  {file} cannot be read as an image" in text for file in bad)
+    assert sorted(written) == sorted(photographs.keys() - {"p3", "p7"})
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        name for stem in written for name in (f"{stem}.png", f"{stem}_overlay.png")
+    )
+
+
+def test_out_must_be_a_folder(tmp_path, photographs):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file cannot be made a folder for the results .*; give another --out"):
+        list(predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "file", palette(5), 8))
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    touch(tmp_path, "._a.jpg", "a.jpg")
+    assert find_images([str(tmp_path)]) == [tmp_path / "a.jpg"]
+
+
+def test_no_images_named():
+    with pytest.raises(InputError, match="no images are named; give files, folders or globs"):
+        find_images([])

@@ -22,14 +22,14 @@ from fcn_jax import run as module
 from fcn_jax.config import Config, DataConfig, OptimConfig
 from fcn_jax.datasets import Dataset
 from fcn_jax.errors import InputError
-from fcn_jax.run import Records, open_run, start_or_resume, to_plain, write_whole
+from fcn_jax.run import Records, alone, open_run, start_or_resume, to_plain, write_whole
 
 CONFIG = Config(steps=20, data=DataConfig(dir=Path("some/where"))).resolved()
 
 
-def dataset(*names: str) -> Dataset:
+def dataset(*names: str, contents: str = "abc") -> Dataset:
     colours = np.arange(3 * len(names), dtype=np.uint8).reshape(-1, 3)
-    return Dataset("shapes", names, colours, {"train": 1}, (8, 8), Path("cache"), lambda split: [])
+    return Dataset("shapes", names, colours, {"train": 1}, (8, 8), Path("cache"), contents, lambda split: [])
 
 
 DATASET = dataset("background", "cat", "dog")
@@ -120,6 +120,36 @@ def test_other_classes_are_refused(tmp_path):
     start_or_resume(tmp_path, CONFIG, DATASET)
     with pytest.raises(InputError, match="classes: background, cat, dog -> background, cow"):
         start_or_resume(tmp_path, CONFIG, dataset("background", "cow"))
+
+
+def test_other_images_are_refused(tmp_path):
+    start_or_resume(tmp_path, CONFIG, DATASET)
+    with pytest.raises(InputError, match="data: its images or labels, by name and size, are not those the run was"):
+        start_or_resume(tmp_path, CONFIG, dataset(*DATASET.class_names, contents="abd"))
+
+
+def test_a_second_training_is_kept_out_until_the_first_is_gone(tmp_path):
+    code = """
+        import sys
+        from pathlib import Path
+        from fcn_jax.run import alone
+
+        with alone(Path(sys.argv[1])):
+            print("here", flush=True)
+            input()
+        """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "here\n"
+        message = f"another process trains in {tmp_path}; wait for it, or give another --run-dir"
+        with pytest.raises(InputError, match=message), alone(tmp_path):
+            pass
+    finally:
+        first.kill()
+        first.communicate()
+    with alone(tmp_path):
+        pass
 
 
 def test_a_run_with_a_constant_rate_may_be_prolonged(tmp_path):
@@ -362,7 +392,7 @@ def test_of_two_processes_the_first_alone_writes(tmp_path):
         from fcn_jax.run import Records, start_or_resume
 
         colours = np.zeros((1, 3), np.uint8)
-        data = Dataset("shapes", ("a",), colours, {"train": 1}, (8, 8), Path(), lambda split: [])
+        data = Dataset("shapes", ("a",), colours, {"train": 1}, (8, 8), Path(), "abc", lambda split: [])
         run = start_or_resume(folder, Config().resolved(), data)
         assert run.folder == folder
         assert run.class_names == ("a",)

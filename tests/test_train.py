@@ -234,7 +234,7 @@ def test_divergence_ends_the_training_with_1_and_nothing_of_it_is_kept(tmp_path,
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
-    run = Run(tmp_path, config(), ("sky", "sea", "sand"), np.zeros((3, 3), np.uint8))
+    run = Run(tmp_path, config(), ("sky", "sea", "sand"), np.zeros((3, 3), np.uint8), "abc")
     model = FCN8s(num_classes=CLASSES, backbone=RESNET)
     for step, which in ((None, ""), (7, " 7")):
         with pytest.raises(InputError, match=rf"{tmp_path} has no checkpoint{which}; there are: none; train it on"):

@@ -78,6 +78,7 @@ class Dataset:
         splits: the number of examples of each split.
         max_size: the largest height and the largest width of all images.
         folder: where it was prepared.
+        contents: a hash of what is in it, the same for a copy in another place.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Dataset:
     splits: dict[str, int]
     max_size: tuple[int, int]
     folder: Path
+    contents: str
     _records: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
 
     def source(self, split: str) -> Source:
@@ -156,6 +158,7 @@ def prepare(
         splits={split: builder.info.splits[split].num_examples for split in builder.splits},
         max_size=builder.max_size,
         folder=Path(builder.data_dir),
+        contents=builder.contents,
         _records=builder.records,
     )
 
@@ -177,12 +180,14 @@ def _builder(name: str, dir: Path | None, cache: Path, classes: str | Path | Non
             from fcn_jax.datasets.camvid import CamVid
 
             return CamVid(dir, cache)
-        case _:
+        case "folder":
             from fcn_jax.datasets.folder import LAYOUT, Folder
 
             if dir is None:
                 raise InputError(f"folder needs --data.dir, which has {LAYOUT}")
             return Folder(dir, cache, Path(classes).expanduser() if classes else None, void)
+        case _:
+            raise NotImplementedError(f"{name} is in TABLE and has no builder here")
 
 
 def check(dataset: Dataset, split: str) -> Int64[np.ndarray, "256"]:

@@ -48,6 +48,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         void: labels of the source that count as void besides 255.
         colours: red, green and blue of each class; None for VOC's colours.
         palette: the same as an array, uint8[classes, 3].
+        contents: a hash of names and sizes in all splits, the same for a copy in another place.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -57,6 +58,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
     void: tuple[int, ...] = ()
     colours: Sequence[tuple[int, int, int]] | None = None
     palette: UInt8[np.ndarray, "classes 3"]
+    contents: str
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(skip_registration=True, **kwargs)  # TFDS's own data sets have such names too
@@ -70,10 +72,12 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         classes = len(self.class_names)
         self.palette = palette(classes) if self.colours is None else np.array(self.colours, np.uint8)
         self._entries = [look(split, example) for split in self.splits for example in self.examples(split)]
-        source = [FORMAT, self.class_names, self.void, self.splits]
-        source += [(e.split, e.example.name, e.stats) for e in self._entries]
-        source += [drawing(first) for first in {e.split: e.example for e in reversed(self._entries)}.values()]
-        fingerprint = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
+        about = [FORMAT, self.class_names, self.void, self.splits]
+        about += [drawing(first) for first in {e.split: e.example for e in reversed(self._entries)}.values()]
+        sizes = [[size for _, size, _ in e.stats] for e in self._entries]
+        names = [(e.split, e.example.name) for e in self._entries]
+        self.contents = _hash([about, names, sizes])
+        fingerprint = _hash([about, names, [e.stats for e in self._entries]])
         self._folder = Path(cache) / self.name / fingerprint
         self._advance: Callable[[int], object] = lambda more: None
         _drop_torn(self._folder / self.name / str(self.VERSION))
@@ -209,6 +213,10 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
         listed = "".join(f"\n  {problem}" for problem in problems)
         return InputError(f"{things} wrong with the {len(self._entries)} examples of {self.name}:{listed}")
+
+
+def _hash(values: list) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _drop_torn(folder: Path) -> None:

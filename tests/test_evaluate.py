@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fcn_jax import evaluate as module
 from fcn_jax.augment import normalise
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.datasets import Example
@@ -100,6 +101,24 @@ def test_no_more_programs_are_compiled_than_there_are_canvases():
     for _ in range(2):
         result = evaluate(forward, variables, examples(), CLASSES, 8)
     assert forward._cache_size() == result.programs
+
+
+def test_large_images_come_in_smaller_batches(monkeypatch):
+    model, variables = network()
+    monkeypatch.setattr(module, "AREA", 32 * 32)
+    forward, shapes = make_forward(model), []
+
+    def noted(variables, batch):
+        shapes.append(batch.label.shape)
+        return forward(variables, batch)
+
+    results = {e.name: prediction for e, prediction, _, _ in segment(noted, variables, examples(), 32)}
+    monkeypatch.undo()
+    for example, prediction, _, _ in segment(forward, variables, examples(), 32):
+        np.testing.assert_array_equal(results[example.name], prediction)
+    # 32 images of up to 32 x 32 pixels, fewer of more, and always a multiple of the eight devices.
+    assert {count for count, *_ in shapes} > {8}
+    assert all(count == max(32 * 1024 // max(1024, h * w) // 8, 1) * 8 for count, h, w in shapes)
 
 
 def test_canvases_are_few_and_little_larger():

@@ -149,10 +149,10 @@ class Study:
 
 STUDIES = {
     # Sized for two CPU cores: 14 variants, three seeds each, in an hour.
-    "shapes": Study("shapes", "resnet18", steps=400, eval_every=100, variants=tuple(VARIANTS)),
+    "shapes": Study("shapes", "resnet18", steps=300, eval_every=100, variants=tuple(VARIANTS)),
     # The decisive pair, sized for two CPU cores.
     "camvid": Study(
-        "camvid", "resnet18", steps=400, eval_every=100, variants=("a", "b"), augment=AugmentConfig(crop=160)
+        "camvid", "resnet18", steps=300, eval_every=100, variants=("a", "b"), augment=AugmentConfig(crop=128)
     ),
     # Everything, for a GPU.
     "camvid-full": Study("camvid", "resnet34", steps=3000, eval_every=500, variants=tuple(VARIANTS)),

@@ -21,6 +21,28 @@ def _require(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True)
+class InputConfig:
+    """What the network takes pixels to be: it sees (pixel - mean) / std, pixels in 0..255, channels in `order`.
+
+    Weights are worth nothing with another input than they were trained with, so it travels with them.
+    """
+
+    order: Literal["rgb", "bgr"] = "rgb"
+    """of the colour channels, and of mean and std"""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """of ImageNet's training images, as torchvision's models are trained with (its values, times 255)"""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """likewise"""
+
+    def __post_init__(self) -> None:
+        _require(min(self.std) > 0, f"model.input.std is {self.std}; every value must be above 0")
+
+
+# What the Caffe networks take: BGR, 0..255, the mean of ImageNet taken off (the reference's voc_layers.py).
+CAFFE_INPUT = InputConfig("bgr", (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 

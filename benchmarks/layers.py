@@ -27,21 +27,29 @@ except ImportError:
 
 CASES = ((64, 32, 16), (32, 16, 32), (16, 8, 64), (4, 2, 32))  # kernel, stride, input size
 CHANNELS = 21
+SAMPLE = 0.02  # seconds
 
 
 def median_ms(candidates: dict, repeats: int, rounds: int = 3) -> dict:
-    """The median time of each candidate in ms. In rounds, so that a change of the machine's load meets them all."""
+    """The median time of each candidate in ms. In rounds, so that a change of the machine's load meets them all.
+
+    What takes less than `SAMPLE` is repeated within a sample until it takes as long: single calls of a tenth of a
+    millisecond would tell how fast a core wakes up.
+    """
     times = {name: [] for name in candidates}
     for run in candidates.values():
         run()
     for _ in range(rounds):
         for name, run in candidates.items():
             time.sleep(0.3)  # PyTorch's idle threads spin for a while; nobody shall pay for them
+            began = time.perf_counter()
             run()
+            calls = 1 + int(SAMPLE / (time.perf_counter() - began))
             for _ in range(repeats):
                 start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
+                for _ in range(calls):
+                    run()
+                times[name].append((time.perf_counter() - start) / calls)
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 
@@ -297,6 +305,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few repetitions, without the slowest peer")
     quick = parser.parse_args().quick
+    # JAX computes where it is called, as PyTorch does; handing a call to another thread takes longer than the smallest
+    # of these computations.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if torch:
         torch.set_num_threads(os.cpu_count() or 1)
     print(

@@ -187,12 +187,31 @@ def depth_to_space(x: ArrayLike, block: Ints) -> Array:
             f"x has the shape {x.shape}; for the block {block} it needs {axes} spatial axes and a number of channels "
             f"that is a multiple of {math.prod(block)}."
         )
+    return _depth_to_space(x, block)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _depth_to_space(x: Array, block: tuple[int, ...]) -> Array:
+    axes = len(block)
     batch, spatial = x.shape[: -axes - 1], x.shape[-axes - 1 : -1]
     x = _reshape(x, *batch, *spatial, *block, x.shape[-1] // math.prod(block))
     first = len(batch)
     interleaved = [first + axis + half for axis in range(axes) for half in (0, axes)]
     x = x.transpose(*range(first), *interleaved, x.ndim - 1)
     return _reshape(x, *batch, *(n * b for n, b in zip(spatial, block, strict=True)), x.shape[-1])
+
+
+@_depth_to_space.defjvp
+def _depth_to_space_jvp(block, primals, tangents):
+    # Linear, but where the phases are few XLA's CPU backend moves their lines slowly one by one, and fast as slices put
+    # side by side: that is the transpose, the gradient, of a split into phases put one below the other.
+    y, x = _depth_to_space(primals[0], block), tangents[0]
+    if jax.default_backend() != "cpu" or len(block) != 2 or block[0] > 4:
+        return y, _depth_to_space(x, block)
+    *batch, height, width, channels = x.shape
+    rows = lax.split(x, (channels // block[0],) * block[0], axis=x.ndim - 1)
+    rows = [_reshape(row, *batch, height, 1, width * channels // block[0]) for row in rows]
+    return y, _reshape(jnp.concatenate(rows, axis=-2), *y.shape)
 
 
 def conv_transpose(
@@ -352,13 +371,14 @@ def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):
     pads = [(t - 1 - f, q - n, 0) for f, q, (n, t, _, _, _) in zip(first, last, spatial, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
 
-    # Taps as [groups, *phase, out, *tap, in]: the kernel mirrored, its taps in the order of the inputs in a patch.
+    # Taps as [groups, *tap, in, *phase, out]: the kernel mirrored, its taps in the order of the inputs in a patch. What
+    # was last stays last, so that whole lines of memory are moved.
     fill = [(t * s - k, 0, 0) for t, s, k in zip(taps, strides, kernel.shape, strict=False)]
     kernel = lax.pad(kernel, jnp.zeros((), kernel.dtype), [*fill, (0, 0, 0), (0, 0, 0)])
     split = [v for pair in zip(taps, strides, strict=True) for v in pair]
     kernel = kernel.reshape(*split, kernel.shape[-2], groups, -1)
     kernel = lax.rev(kernel, range(1, 2 * axes, 2))
-    kernel = kernel.transpose(2 * axes + 1, *range(1, 2 * axes, 2), 2 * axes + 2, *range(0, 2 * axes, 2), 2 * axes)
+    kernel = kernel.transpose(2 * axes + 1, *range(0, 2 * axes, 2), 2 * axes, *range(1, 2 * axes, 2), 2 * axes + 2)
     blocks = tuple(q - f for q, f in zip(last, first, strict=True))
     y = multiply(x, kernel, blocks, taps, precision)  # [batch, *blocks, *phase, out]
     y = depth_to_space(_reshape(y, *y.shape[: axes + 1], math.prod(y.shape[axes + 1 :])), strides)
@@ -370,26 +390,26 @@ def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):
 
 def _multiply_patches(x, kernel, blocks, taps, precision):
     """Writes the patches out and multiplies once."""
-    groups, ins = kernel.shape[0], kernel.shape[-1]
+    groups, ins = kernel.shape[0], kernel.shape[len(taps) + 1]
     windows = [tuple(slice(t, t + q) for t, q in zip(tap, blocks, strict=True)) for tap in np.ndindex(*taps)]
-    shape, outs = (x.shape[0], *blocks), kernel.shape[1 : -len(taps) - 1]
+    shape, outs = (x.shape[0], *blocks), kernel.shape[len(taps) + 2 :]
     if groups == 1:
         patches = jnp.concatenate([x[:, *window] for window in windows], axis=-1)
-        kernel = kernel.reshape(math.prod(outs), -1)
+        kernel = kernel.reshape(-1, math.prod(outs))
         if jax.default_backend() == "cpu":
             # A matrix product spelled as a convolution without spatial axes. XLA turns it into the same product, but
             # its gradient by the kernel is patches' @ cotangent, where that of `dot_general` is cotangent' @ patches,
             # for which XLA's CPU backend first copies the large cotangent into another order.
-            rows = lax.ConvDimensionNumbers((0, 1), (0, 1), (0, 1))
+            rows = lax.ConvDimensionNumbers((0, 1), (1, 0), (0, 1))
             patches = _reshape(patches, math.prod(shape), patches.shape[-1])
             y = lax.conv_general_dilated(patches, kernel, (), (), dimension_numbers=rows, precision=precision)
         else:
-            y = lax.dot_general(patches, kernel, (((patches.ndim - 1,), (1,)), ((), ())), precision=precision)
+            y = lax.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())), precision=precision)
         return _reshape(y, *shape, *outs)
     patches = jnp.stack([_reshape(x[:, *window], *shape, groups, ins) for window in windows], axis=-2)
-    kernel = kernel.reshape(groups, math.prod(outs), -1, ins)
+    kernel = kernel.reshape(groups, -1, ins, math.prod(outs))
     n = patches.ndim
-    dims = (((n - 2, n - 1), (2, 3)), ((n - 3,), (0,)))
+    dims = (((n - 2, n - 1), (1, 2)), ((n - 3,), (0,)))
     y = lax.dot_general(patches, kernel, dims, precision=precision)  # [groups, *shape, outs]
     y = jnp.moveaxis(y, 0, -2)  # [*shape, groups, outs]
     y = jnp.moveaxis(_reshape(y, *shape, groups, *outs), len(shape), -2)
@@ -399,8 +419,9 @@ def _multiply_patches(x, kernel, blocks, taps, precision):
 def _convolve_patches(x, kernel, blocks, taps, precision):
     """Lets a convolution gather the patches."""
     groups, axes = kernel.shape[0], len(taps)
-    outs = kernel.shape[1 : -axes - 1]
-    kernel = kernel.reshape(-1, *kernel.shape[-axes - 1 :])
+    outs = kernel.shape[axes + 2 :]
+    kernel = jnp.moveaxis(kernel, 0, axes + 1)  # [*tap, in, groups, *phase, out]
+    kernel = kernel.reshape(*kernel.shape[: axes + 1], -1)
     channel = axes + 1
     spec = (0, channel, *range(1, channel))
     y = lax.conv_general_dilated(
@@ -408,7 +429,7 @@ def _convolve_patches(x, kernel, blocks, taps, precision):
         kernel,
         (1,) * axes,
         "VALID",
-        dimension_numbers=lax.ConvDimensionNumbers(spec, (0, channel, *range(1, channel)), spec),
+        dimension_numbers=lax.ConvDimensionNumbers(spec, (channel, axes, *range(axes)), spec),
         feature_group_count=groups,
         precision=precision,
     )

@@ -48,7 +48,8 @@ set_up() {
     install=(uv pip install -q --python "$venv/bin/python")
   else
     python=$(find_python)
-    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" ||
+    # What a call that was stopped, or a Python without ensurepip, left behind has no pip: it is made anew.
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" ||
       fail "$python could not make $venv; on Debian and Ubuntu install python3-venv"
     install=("$venv/bin/python" -m pip install -q --disable-pip-version-check)
   fi

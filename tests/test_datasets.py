@@ -291,6 +291,26 @@ def test_mask_that_is_missing(tree):
     )
 
 
+def test_links_to_files_that_are_gone_are_reported(tree):
+    (tree / "images/train/z.png").symlink_to(tree / "gone.png")
+    (tree / "labels/train/z.png").symlink_to(tree / "gone.png")
+    image, label = refusal(tree)
+    assert image.startswith("train: image z.png cannot be read in")
+    assert label.startswith("train: mask z.png cannot be read in")
+
+
+def test_prepared_data_that_is_damaged_later(tree):
+    data = prepare(tree)
+    source = data.source("val")
+    (file,) = data.folder.glob("*val.array_record*")
+    content = bytearray(file.read_bytes())
+    middle = content.index(b"PNG")
+    content[middle : middle + 50] = bytes(value ^ 0xFF for value in content[middle : middle + 50])
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=rf"prepared data in {data.folder} is damaged .*; delete that folder"):
+        source[0]
+
+
 @pytest.mark.parametrize(
     ("mode", "says"), [("RGBA", "colour-coded (mode RGBA)"), ("LA", "unfit (mode LA)"), ("I;16", "16-bit (mode I;16)")]
 )
@@ -686,7 +706,7 @@ def test_drawn(tmp_path):
     two = TwoColours(tmp_path)
     two.build()
     np.testing.assert_array_equal(two.palette, [[1, 2, 3], [4, 5, 6]])
-    (_, image, label) = datasets.Source(two.records("train"))[1]
+    (_, image, label) = datasets.Source(two.records("train"), tmp_path)[1]
     assert (image == 9).all()
     assert (label == 1).all()
     assert TwoColours(tmp_path).data_dir == two.data_dir
@@ -866,6 +886,18 @@ def test_voc_names_a_file_that_is_missing(tmp_path):
     (base / "JPEGImages/2007_000002.jpg").unlink()
     with pytest.raises(InputError, match=r"train: image 2007_000002.jpg cannot be read in .*/JPEGImages"):
         datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_voc_list_that_is_no_text(tmp_path, packed):
+    base = voc_tree(tmp_path)
+    (base / "ImageSets/Segmentation/train.txt").write_bytes(b"2007_\xff\n")
+    source = archive(tmp_path, "VOC.tar") if packed else tmp_path
+    with pytest.raises(
+        InputError, match=r"train.txt cannot be read \('utf-8' .*: it holds the name of an image a line"
+    ):
+        datasets.prepare("voc2012", source, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 @pytest.fixture

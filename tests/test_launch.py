@@ -76,7 +76,7 @@ def record(clone: Path) -> str:
 echo "$@" >>{clone}/asked
 case "$*" in
   *version_info*) exit 0 ;;
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  "-m venv --clear "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
   "-m pip install"*) [ -e {clone}/offline ] && exit 1
     printf '#!/bin/bash\\necho train "$@"' >{clone}/.venv/bin/fcn-jax; chmod +x {clone}/.venv/bin/fcn-jax ;;
 esac
@@ -143,6 +143,15 @@ def test_no_network_is_said_and_nothing_counts_as_installed(recorded):
     assert "is there a network?" in result.stderr
     (recorded / "offline").unlink()
     assert launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu").stdout == "train train fcn8s\n"
+
+
+def test_an_environment_without_pip_is_made_anew(recorded):
+    """What a set-up that was stopped leaves behind."""
+    fake(recorded / ".venv", "pyvenv.cfg", "")
+    fake(recorded / ".venv" / "bin", "python", "exit 1")
+    result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
+    assert result.stdout == "train train fcn8s\n", result.stderr
+    assert f"-m venv --clear {recorded}/.venv\n" in (recorded / "asked").read_text()
 
 
 def test_uv_is_used_where_it_is(recorded):

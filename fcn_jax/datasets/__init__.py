@@ -51,15 +51,26 @@ class Example(NamedTuple):
 class Source(Sequence[Example]):
     """The examples of a split in the order of the source; several threads may read at once."""
 
-    def __init__(self, records: Sequence[dict[str, Any]]):
-        self._records = records
+    def __init__(self, records: Sequence[dict[str, Any]], folder: Path):
+        self._records, self._folder = records, folder
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        """Reads and decodes an example, negative ones from the end; raises IndexError outside of the split."""
-        record = self._records[range(len(self))[index]]
+        """Reads and decodes an example, negative ones from the end; raises IndexError outside of the split.
+
+        Raises:
+            InputError: what was prepared has been damaged since.
+        """
+        place = range(len(self))[index]
+        try:
+            record = self._records[place]
+        except (RuntimeError, OSError) as error:  # RuntimeError is what array_record raises
+            raise InputError(
+                f"the prepared data in {self._folder} is damaged ({error}); delete that folder, and the same command "
+                "builds it anew"
+            ) from error
         with (
             Image.open(io.BytesIO(record["image"])) as image,
             Image.open(io.BytesIO(record["label"])) as label,
@@ -94,7 +105,7 @@ class Dataset:
         """The examples of a split; raises InputError, naming those there are, if there is no such split."""
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r} here; it has {', '.join(self.splits)}")
-        return Source(self._records(split))
+        return Source(self._records(split), self.folder)
 
 
 def names() -> tuple[str, ...]:

@@ -95,6 +95,7 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     kinds = Image.registered_extensions()
     stems: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*")):
-        if file.suffix.lower() in kinds and not file.name.startswith(".") and file.is_file():
+        # Not `is_file`: a link to a file that is gone is an example that cannot be read, and is to be reported.
+        if file.suffix.lower() in kinds and not file.name.startswith(".") and not file.is_dir():
             stems.setdefault(file.stem, []).append(file)
     return stems

@@ -50,11 +50,18 @@ class Voc2012(SegmentationBuilder):
     def examples(self, split: str) -> list[Files]:
         """The examples in the order of the official list."""
         masks = self._root / (_AUG if split == "trainaug" else _MASKS)
-        names = _names((self._root / _LISTS / f"{split}.txt").read_text())
+        names = _names(self._root / _LISTS / f"{split}.txt")
         return [Files(n, self._root / "JPEGImages" / f"{n}.jpg", masks / f"{n}.png") for n in names]
 
 
-def _names(text: str) -> list[str]:
+def _names(file: Path) -> list[str]:
+    """The images of a list: the first word of each line."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}): it holds the name of an image a line, get it anew"
+        ) from error
     return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
@@ -97,6 +104,9 @@ def _unpack(archive: Path, folder: Path) -> None:
             with tarfile.open(archive) as tar:
                 _extract(tar, part, archive.name)
             part.rename(folder)
+        except InputError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         except (tarfile.TarError, OSError, EOFError) as error:
             shutil.rmtree(part, ignore_errors=True)
             reason = str(error).partition("\n")[0].rstrip(":")
@@ -116,12 +126,16 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
     for split in ("train", "val"):
         if f"{_LISTS}/{split}.txt" not in members:
             raise tarfile.ReadError(f"VOCdevkit/VOC2012/{_LISTS}/{split}.txt is not in it")
+
+    def extract(path: str) -> None:
+        tar.extract(members[path].replace(name=f"VOC2012/{path}"), part, filter="data")
+
     for path in [p for p in wanted if p.startswith(_LISTS) and p.endswith(".txt")]:
-        file = tar.extractfile(members[path])
-        names = _names(file.read().decode()) if file else []
+        extract(path)
+        names = _names(part / "VOC2012" / path) if members[path].isfile() else []
         wanted += [image for n in names if (image := f"JPEGImages/{n}.jpg") in members]
     wanted = list(dict.fromkeys(wanted))
     with progress(f"unpacking {name}", len(wanted), "files") as advance:
         for path in wanted:
-            tar.extract(members[path].replace(name=f"VOC2012/{path}"), part, filter="data")
+            extract(path)
             advance(1)

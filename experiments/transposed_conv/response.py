@@ -68,7 +68,12 @@ def milliseconds(kernel: int, stride: int, repeats: int) -> tuple[float, float]:
         return conv_transpose(x, weights, stride, (padding, padding), output_padding=extra)
 
     forward = jax.jit(apply)
-    both = jax.jit(lambda x, w: jax.vjp(apply, x, w)[1](jnp.ones((1, SIDE, SIDE, CLASSES))))
+
+    @jax.jit
+    def both(x: jax.Array, weights: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        y, back = jax.vjp(apply, x, weights)
+        return y, back(jnp.ones_like(y))
+
     return _median(forward, (x, weights), repeats), _median(both, (x, weights), repeats)
 
 

@@ -60,6 +60,23 @@ class ModelConfig:
     """transposed convolutions started bilinearly and learned, or bilinear for ever"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """of the computation; parameters, loss and upsampled logits are always float32"""
+    output_stride: Literal[8, 16, 32] = 32
+    """ResNets: of the last map; 16 and 8 keep the last stage or two at the resolution before, by dilation"""
+    freeze_bn: bool = False
+    """batch norms use the statistics they start with and leave them as they are"""
+    weights: str | None = None
+    """file to start from, of whatever framework, or "imagenet": torchvision's for the backbone, downloaded"""
+    init_from: Path | None = None
+    """run directory (its best checkpoint) or file of an FCN to start from: 32s -> 16s -> 8s, or other classes"""
+    allow: tuple[str, ...] = ()
+    """beginnings of paths of what may be missing in the weights, left over or of another shape: backbone/fc"""
+    input: InputConfig | None = None
+    """what the network takes pixels to be; None: what its weights want, else ImageNet's RGB"""
+
+    @property
+    def settled_input(self) -> InputConfig:
+        """`input`, or ImageNet's RGB where neither weights nor flags say anything."""
+        return self.input or InputConfig()
 
     def __post_init__(self) -> None:
         _require(
@@ -69,6 +86,19 @@ class ModelConfig:
         _require(
             self.fc_kernel > 0 and self.fc_kernel % 2 == 1,
             f"model.fc-kernel is {self.fc_kernel}; it must be odd and from 1, to keep cells in place",
+        )
+        resnet = self.backbone.startswith("resnet")
+        _require(
+            resnet or self.output_stride == 32,
+            f"model.output-stride is {self.output_stride}; {self.backbone} has 32 alone, ResNets have 8, 16 and 32",
+        )
+        _require(
+            resnet or self.backbone.endswith("_bn") or not self.freeze_bn,
+            f"model.freeze-bn is set, and {self.backbone} has no batch norm; leave it out, or take another backbone",
+        )
+        _require(
+            self.weights is None or self.init_from is None,
+            f"model.weights is {self.weights} and model.init-from {self.init_from}; a network starts from one of them",
         )
 
 
@@ -141,6 +171,12 @@ class OptimConfig:
     """a factor a class in the loss"""
     label_smoothing: float = 0.0
     """share of each label spread over all classes"""
+    frozen: tuple[str, ...] = ()
+    """beginnings of the paths of parameters that stay as they are: backbone/conv1 backbone/layer1"""
+    rate_factors: tuple[tuple[str, float], ...] = ()
+    """beginnings of paths and factors on their rate: score 10 upscore 10; where several fit they multiply"""
+    bias_factor: float = 1.0
+    """factor on the rate of biases, the shifts of norms among them; 2 in the reference"""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -161,6 +197,14 @@ class OptimConfig:
             self.class_weights is None or min(self.class_weights, default=-1) >= 0,
             f"optim.class-weights are {self.class_weights}; give one factor from 0 for each class",
         )
+        _require(
+            min((factor for _, factor in self.rate_factors), default=1) > 0,
+            f"optim.rate-factors are {self.rate_factors}; factors lie above 0, and optim.frozen trains nothing at all",
+        )
+        _require(self.bias_factor > 0, f"optim.bias-factor is {self.bias_factor}; give it above 0")
+
+
+STAGES = ("fcn32s", "fcn16s", "fcn8s")  # each starts from the one before
 
 
 @dataclass(frozen=True)
@@ -193,6 +237,10 @@ class Config:
     """images computed at once in evaluation; 0: for each device 1 on CPUs, 8 on accelerators"""
     workers: int = 4
     """threads that decode images"""
+    staged: bool = False
+    """train 32s, then 16s from it, then 8s, each with these steps, in RUN/fcn32s, RUN/fcn16s, RUN/fcn8s"""
+    stage_factors: tuple[float, float, float] = (1.0, 0.1, 0.1)
+    """staged: factors on optim.learning-rate for 32s, 16s and 8s"""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size"):
@@ -207,6 +255,15 @@ class Config:
             "choose an accumulate that divides it",
         )
         _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it lies within 0..2^31 - 1")
+        _require(
+            not self.staged or self.model.head in STAGES[1:],
+            f"staged trains coarser networks before the one asked for, and model.head is {self.model.head}; "
+            f"it must be one of {', '.join(STAGES[1:])}",
+        )
+        _require(
+            min(self.stage_factors) > 0,
+            f"stage-factors are {self.stage_factors}; every factor must be above 0",
+        )
 
     def resolved(self) -> "Config":
         """The same with everything left open filled in from the data set's entry.
@@ -221,8 +278,11 @@ class Config:
         wants = DATASETS[self.data.name]
         steps = self.steps or wants.steps
         eval_every = self.eval_every or min(wants.eval_every, steps)
+        from_scratch = self.model.weights is None and self.model.init_from is None
         return dataclasses.replace(
             self,
+            # Weights have their own, known once they are read.
+            model=dataclasses.replace(self.model, input=self.model.settled_input) if from_scratch else self.model,
             augment=dataclasses.replace(
                 self.augment,
                 crop=self.augment.crop or wants.crop,
@@ -321,11 +381,16 @@ def from_json(kind: type, values: dict[str, Any]) -> Any:
     )
 
     def restored(hint: Any, value: Any) -> Any:
-        if dataclasses.is_dataclass(hint):
-            return from_json(hint, value)  # pyright: ignore[reportArgumentType]
-        if value is not None and Path in (hint, *typing.get_args(hint)):
-            return Path(value)
-        return tuple(value) if isinstance(value, list) else value
+        if value is None:
+            return None
+        if isinstance(value, list):
+            return tuple(restored(Any, item) for item in value)
+        for choice in (hint, *typing.get_args(hint)):  # `X | None` means X
+            if choice is Path:
+                return Path(value)
+            if dataclasses.is_dataclass(choice):
+                return from_json(choice, value)  # pyright: ignore[reportArgumentType]
+        return value
 
     return kind(**{key: restored(hints[key], value) for key, value in values.items()})
 
@@ -343,7 +408,7 @@ def differences(old: Config, new: Config) -> list[str]:
     # A constant rate does not depend on where a run ends, so such a run may be prolonged.
     free = {*INCIDENTAL, "steps"} if old.optim.schedule == new.optim.schedule == "constant" else {*INCIDENTAL}
     return [
-        f"{key}: {before[key]} -> {after[key]}"
-        for key in after
-        if key.split(".")[0] in DECISIVE and key not in free and before[key] != after[key]
+        f"{key}: {before.get(key)} -> {after.get(key)}"  # what may be None as a whole has no parts then
+        for key in {**before, **after}
+        if key.split(".")[0] in DECISIVE and key not in free and before.get(key) != after.get(key)
     ]

@@ -14,6 +14,7 @@ import pytest
 from fcn_jax import config as module
 from fcn_jax import datasets
 from fcn_jax.config import (
+    CAFFE_INPUT,
     DATASETS,
     DESCRIPTIONS,
     PRESETS,
@@ -21,6 +22,7 @@ from fcn_jax.config import (
     Config,
     DataConfig,
     DatasetDefaults,
+    InputConfig,
     ModelConfig,
     OptimConfig,
     differences,
@@ -29,14 +31,41 @@ from fcn_jax.config import (
 )
 from fcn_jax.errors import InputError
 
-PARTS = (ModelConfig, DataConfig, AugmentConfig, OptimConfig)
+PARTS = (InputConfig, ModelConfig, DataConfig, AugmentConfig, OptimConfig)
 
 # Every field different from its default, so that nothing can get lost unseen.
 FULL = Config(
-    model=ModelConfig("fcn16s", "vgg16", 64, 1, (0.5, 0.25), "fixed", "bfloat16"),
+    model=ModelConfig(
+        head="fcn16s",
+        backbone="resnet18",
+        fc_features=64,
+        fc_kernel=1,
+        skip_scales=(0.5, 0.25),
+        upsampling="fixed",
+        dtype="bfloat16",
+        output_stride=16,
+        freeze_bn=True,
+        weights="a.pth",
+        allow=("backbone/fc6", "backbone/fc7"),
+        input=CAFFE_INPUT,
+    ),
     data=DataConfig("folder", Path("a b/c"), Path("/cache"), Path("names.txt"), (11, 12), "train2", "val2"),
     augment=AugmentConfig(64, (0.75, 1.5), False, 0.25),
-    optim=OptimConfig(0.125, "constant", 2.0, 7, 0.5, 0.25, 3.0, "sum", (1.0, 2.5), 0.125),
+    optim=OptimConfig(
+        learning_rate=0.125,
+        schedule="constant",
+        power=2.0,
+        warmup_steps=7,
+        momentum=0.5,
+        weight_decay=0.25,
+        clip_norm=3.0,
+        reduction="sum",
+        class_weights=(1.0, 2.5),
+        label_smoothing=0.125,
+        frozen=("backbone/conv1", "backbone/bn1"),
+        rate_factors=(("score", 10.0), ("upscore", 0.5)),
+        bias_factor=2.0,
+    ),
     steps=11,
     batch_size=12,
     accumulate=3,
@@ -48,7 +77,10 @@ FULL = Config(
     log_every=8,
     eval_batch_size=9,
     workers=10,
+    staged=True,
+    stage_factors=(1.0, 0.5, 0.25),
 )
+FROM_RUN = dataclasses.replace(FULL, model=ModelConfig(init_from=Path("runs/coarse")))
 
 
 def leaves(values: dict, prefix: str = "") -> dict:
@@ -60,10 +92,13 @@ def leaves(values: dict, prefix: str = "") -> dict:
 
 def test_the_full_example_leaves_no_default():
     given, default = leaves(dataclasses.asdict(FULL)), leaves(dataclasses.asdict(Config()))
-    assert [name for name in default if given[name] == default[name]] == []
+    # A network starts from a file or from a run, not from both.
+    assert [name for name in default if given.get(name) == default[name]] == ["model.init_from", "model.input"]
 
 
-@pytest.mark.parametrize("config", [FULL, Config(), *PRESETS.values()], ids=["full", "default", *PRESETS])
+@pytest.mark.parametrize(
+    "config", [FULL, FROM_RUN, Config(), *PRESETS.values()], ids=["full", "from a run", "default", *PRESETS]
+)
 def test_json_round_trip(config):
     for variant in (config, config.resolved()):
         text = json.dumps(to_json(variant), allow_nan=False)
@@ -72,6 +107,8 @@ def test_json_round_trip(config):
         # Types as well: 1 equals 1.0.
         for name, value in leaves(dataclasses.asdict(back)).items():
             assert type(value) is type(leaves(dataclasses.asdict(variant))[name]), name
+        assert type(back.model.input) is type(variant.model.input)
+        hash(back)
 
 
 def test_json_holds_plain_values_only():
@@ -101,6 +138,14 @@ INVALID = [
     (ModelConfig, {"fc_features": 0}, r"model\.fc-features is 0; it is a number of channels, from 1"),
     (ModelConfig, {"fc_kernel": 4}, r"model\.fc-kernel is 4; it must be odd"),
     (ModelConfig, {"fc_kernel": -1}, r"model\.fc-kernel is -1; it must be odd and from 1"),
+    (ModelConfig, {"backbone": "vgg16", "output_stride": 8}, r"model\.output-stride is 8; vgg16 has 32 alone, ResNets"),
+    (ModelConfig, {"backbone": "vgg16", "freeze_bn": True}, r"model\.freeze-bn is set, and vgg16 has no batch norm"),
+    (
+        ModelConfig,
+        {"weights": "a.pth", "init_from": Path("runs/b")},
+        r"model\.weights is a\.pth and model\.init-from runs/b; a network starts from one of them",
+    ),
+    (InputConfig, {"std": (1.0, 0.0, 1.0)}, r"model\.input\.std is \(1\.0, 0\.0, 1\.0\); every value must be above 0"),
     (AugmentConfig, {"crop": -8}, r"augment\.crop is -8; it is a number of pixels, from 1"),
     (AugmentConfig, {"scale": (2.0, 0.5)}, r"augment\.scale is \(2\.0, 0\.5\); give the smallest and the largest"),
     (AugmentConfig, {"scale": (0.0, 1.0)}, r"augment\.scale is \(0\.0, 1\.0\); .* both above 0"),
@@ -119,6 +164,8 @@ INVALID = [
     (OptimConfig, {"label_smoothing": -0.1}, r"optim\.label-smoothing is -0\.1"),
     (OptimConfig, {"class_weights": (1.0, -1.0)}, r"optim\.class-weights are \(1\.0, -1\.0\); give one factor from 0"),
     (OptimConfig, {"class_weights": ()}, r"optim\.class-weights are \(\); give one factor .* for each class"),
+    (OptimConfig, {"rate_factors": (("score", 0.0),)}, r"optim\.rate-factors are \(\('score', 0\.0\),\); .* above 0"),
+    (OptimConfig, {"bias_factor": 0.0}, r"optim\.bias-factor is 0\.0; give it above 0"),
     *[
         (Config, {name: -1}, rf"^{name.replace('_', '-')} is -1; give at least 1")
         for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size")
@@ -128,6 +175,12 @@ INVALID = [
         for name in ("accumulate", "keep", "log_every", "workers")
     ],
     (Config, {"batch_size": 8, "accumulate": 3}, r"batch-size 8 cannot be split into 3 equal parts; choose an accum"),
+    (
+        Config,
+        {"staged": True, "model": ModelConfig("fcn32s")},
+        r"staged trains coarser .* is fcn32s; .* fcn16s, fcn8s",
+    ),
+    (Config, {"stage_factors": (1.0, 0.0, 1.0)}, r"stage-factors are \(1\.0, 0\.0, 1\.0\); every factor must be above"),
     (Config, {"seed": -1}, r"seed is -1; it lies within 0\.\.2\^31 - 1"),
     (Config, {"seed": 2**31}, r"seed is 2147483648"),
 ]
@@ -163,7 +216,9 @@ def test_resolved_fills_everything_in(preset, name):
     # Nothing is left open, and filling in again changes nothing.
     assert resolved.resolved() == resolved
     # What makes the preset what it is stays.
-    assert resolved.model == config.model
+    assert dataclasses.replace(resolved.model, input=None) == dataclasses.replace(config.model, input=None)
+    if not config.model.weights:
+        assert resolved.model.input == config.model.input or InputConfig()
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -225,17 +280,22 @@ DECIDE_NOTHING = {
     "log_every",
     "eval_batch_size",
     "workers",
+    "staged",
+    "stage_factors",
 }
 
 
 def test_differences_name_decisive_changes_alone():
     default = leaves(to_json(Config()))
-    expected = {name for name in default if name not in DECIDE_NOTHING}
+    expected = {name for name in {**default, **leaves(to_json(FULL))} if name not in DECIDE_NOTHING}
+    expected -= {"model.init_from", "model.input"}
     lines = differences(Config(), FULL)
     assert {line.split(": ")[0] for line in lines} == expected
     assert "model.head: fcn8s -> fcn16s" in lines
     assert "augment.scale: [0.0, 0.0] -> [0.75, 1.5]" in lines
     assert "batch_size: 0 -> 12" in lines
+    assert "model.input.order: None -> bgr" in lines
+    assert "model.init_from: None -> runs/coarse" in differences(Config(), FROM_RUN)
     assert differences(FULL, FULL) == []
 
 
@@ -269,7 +329,7 @@ def test_every_field_says_what_it_means():
         }
         plain = {field.name for field in dataclasses.fields(kind) if field.type not in PARTS}
         assert documented == plain, kind
-        assert kind.__doc__.endswith(".")
+        assert kind.__doc__.strip().endswith(".")
     for field in dataclasses.fields(DatasetDefaults):
         assert f"    {field.name}: " in DatasetDefaults.__doc__
 

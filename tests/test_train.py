@@ -22,7 +22,8 @@ from fcn_jax.errors import InputError
 from fcn_jax.fcn import FCN8s
 from fcn_jax.input import Batch, place, train_batches
 from fcn_jax.run import Run
-from fcn_jax.train import init_state, restore_variables, train, train_step
+from fcn_jax.state import init_state, restore_variables
+from fcn_jax.train import train, train_step
 
 CLASSES = 3
 RESNET = ResNet(depths=(1, 1, 1, 1), width=8)

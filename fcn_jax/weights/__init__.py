@@ -1,10 +1,12 @@
 """Weights from where people have them: each reader turns a file of another framework into our names and layouts."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fcn_jax.config import InputConfig
+from fcn_jax.errors import InputError
 
 
 class Weights(NamedTuple):
@@ -15,9 +17,33 @@ class Weights(NamedTuple):
         unknown: names of the file's tensors that stand for nothing in our networks, as the file has them.
         input: what the network takes pixels to be; None where the file does not tell.
         origin: the file and its format, for messages: "vgg16.pth (PyTorch, torchvision's VGG16)".
+        class_names: of the scores; None where the file does not tell.
     """
 
     arrays: dict[str, np.ndarray]
     unknown: tuple[str, ...]
     input: InputConfig | None
     origin: str
+    class_names: tuple[str, ...] | None = None
+
+
+def read(file: Path) -> Weights:
+    """Reads a file of weights; what it begins with tells its format, whatever its name.
+
+    Raises:
+        InputError: there is no such file, or it is in no format that is read here, or it is damaged.
+    """
+    try:
+        with file.open("rb") as stream:
+            beginning = stream.read(256)
+    except OSError as error:
+        raise InputError(f"weights {file} cannot be read ({error.strerror}); give a file of weights") from error
+    # Each reader when it is needed: together they take a second to import.
+    if beginning[8:9] == b"{":  # the length of a header in JSON, and the header
+        from fcn_jax.weights import ours
+
+        return ours.read(file)
+    raise InputError(
+        f"{file} begins with {beginning[:16]!r}, which is no file of weights that is read here; "
+        "give one in our own safetensors"
+    )

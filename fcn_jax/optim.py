@@ -92,7 +92,8 @@ def check_groups(config: OptimConfig, params: Any) -> None:
     named += [("rate-factors", name) for name, _ in config.rate_factors]
     for flag, name in named:
         if not any(path.startswith(name) for path in paths):
-            beginnings = {"/".join(path.split("/")[:depth]): None for path in paths for depth in (1, 2)}
+            modules = [path.rsplit("/", 1)[0].split("/") for path in paths]
+            beginnings = {"/".join(names[:depth]): None for names in modules for depth in (1, 2)}
             near = difflib.get_close_matches(name, beginnings, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(

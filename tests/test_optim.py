@@ -208,7 +208,7 @@ def test_what_is_frozen_has_no_velocity_and_a_gradient_of_zero():
             OptimConfig(frozen=("backbone/layer1", "backbone/layr2")),
             r"optim\.frozen names 'backbone/layr2', and no parameter's .* did you mean 'backbone/layer2_0'\?",
         ),
-        (OptimConfig(rate_factors=(("skore", 10.0),)), r"optim\.rate-factors names 'skore', .* did you mean 'score_fr"),
+        (OptimConfig(rate_factors=(("skore_fr", 10.0),)), r"optim\.rate-factors names 'skore_fr', .* mean 'score_fr"),
         (OptimConfig(frozen=("zzz",)), r"optim\.frozen names 'zzz', .*they begin with backbone, [^?]*$"),
         (OptimConfig(frozen=("backbone", "score", "upscore")), r"which is every parameter; leave some to be trained"),
     ],

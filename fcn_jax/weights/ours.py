@@ -34,7 +34,7 @@ def write(file: Path, weights: Weights) -> None:
     }
     header: dict[str, Any] = {"__metadata__": notes}
     place = 0
-    arrays = {path: np.ascontiguousarray(array, "<f4") for path, array in sorted(weights.arrays.items())}
+    arrays = {path: np.asarray(array, "<f4", order="C") for path, array in sorted(weights.arrays.items())}
     for path, array in arrays.items():
         header[path] = {"dtype": "F32", "shape": array.shape, "data_offsets": [place, place + array.nbytes]}
         place += array.nbytes
@@ -45,7 +45,7 @@ def write(file: Path, weights: Weights) -> None:
         with temporary.open("wb") as stream:
             stream.write(len(text).to_bytes(8, "little") + text)
             for array in arrays.values():
-                stream.write(array.data)
+                stream.write(array.tobytes())
         temporary.replace(file)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -110,14 +110,12 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path, old, new):
     data = (tmp_path / "w").read_bytes()
     assert old in data
     (tmp_path / "w").write_bytes(data.replace(old, new))
-    with pytest.raises(InputError, match="w is cut short or damaged|knows no such|no file of weights"):
+    with pytest.raises(InputError, match=r"w is cut short or damaged \(.*\); copy or"):
         ours.read(tmp_path / "w")
 
 
 def test_what_is_no_file_of_weights_is_refused(tmp_path):
-    with pytest.raises(
-        InputError, match=r"weights .*nothing cannot be read \(No such file.*\); give a file of weights"
-    ):
+    with pytest.raises(InputError, match=r"weights .*nothing cannot be read \(No such file.*\); give a file of w"):
         module.read(tmp_path / "nothing")
     for content in (b"", b"<!DOCTYPE html><html>", b"GIF89a" + bytes(30)):
         (tmp_path / "other").write_bytes(content)
@@ -126,9 +124,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
 
 
 def test_a_file_that_cannot_be_written(tmp_path):
-    with pytest.raises(
-        InputError, match=r"w cannot be written \(No such file or directory\); make room, or give anoth"
-    ):
+    with pytest.raises(InputError, match=r"w cannot be written \(No such file or directory\); make room, or give"):
         ours.write(tmp_path / "no" / "w", SMALL)
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=r"folder cannot be written"):
@@ -240,11 +236,10 @@ def test_values_that_are_not_finite_are_refused(value):
         match(variables(), file, NAMES)
 
 
-@pytest.mark.parametrize(
-    "new", [("sea", "road", "sky", "tree"), ("sand", "sky"), ("sky", "sand", "sea"), ("a", "b", "c")]
-)
+@pytest.mark.parametrize("new", ["sea road sky tree", "sand sky", "sky sand sea", "a b c"])
 def test_other_classes_are_taken_by_name(new):
     """A loop over pairs of classes; the kernels are random, so a swap of their axes would be seen."""
+    new = tuple(new.split())
     start, file = variables(classes=len(new)), file_of(variables(seed=1))
     result = match(start, file, new)
     merged = flat(result.into(start))
@@ -275,9 +270,7 @@ def test_classes_without_names_are_taken_if_there_are_as_many_and_start_anew_if_
 def test_names_may_be_given_to_scores():
     file = file_of(variables(FCN32s), class_names=None)
     assert named(file, NAMES).class_names == NAMES
-    with pytest.raises(
-        InputError, match=r"params/score_fr/bias of w has 3 classes, and 2 names are given; give one for"
-    ):
+    with pytest.raises(InputError, match=r"params/score_fr/bias of w has 3 classes, and 2 names are given; give"):
         named(file, NAMES[:2])
 
 
@@ -356,9 +349,7 @@ def test_without_a_network_it_is_said_which_file_goes_where(tmp_path, monkeypatc
 
 
 def test_backbones_without_official_weights(tmp_path):
-    with pytest.raises(
-        InputError, match=r"no official ImageNet weights for alexnet here, but for vgg16, .*; give a fil"
-    ):
+    with pytest.raises(InputError, match=r"no official ImageNet weights for alexnet here, but for vgg16, .*; give a"):
         imagenet.fetch("alexnet", tmp_path)
 
 

@@ -48,7 +48,9 @@ class ModelConfig:
 
     head: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s"
     """finest map that is scored: stride 32, 16 or 8"""
-    backbone: Literal["resnet18", "resnet34", "vgg16"] = "resnet34"
+    backbone: Literal[
+        "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
+    ] = "resnet34"
     """what computes the feature maps"""
     fc_features: int = 4096
     """channels of VGG's fc6 and fc7"""

@@ -46,8 +46,8 @@ CAFFE_INPUT = InputConfig("bgr", (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1
 class ModelConfig:
     """The network."""
 
-    head: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s"
-    """finest map that is scored: stride 32, 16 or 8"""
+    head: Literal["fcn32s", "fcn16s", "fcn8s", "dilated"] = "fcn8s"
+    """finest map that is scored: stride 32, 16 or 8; dilated: torchvision's FCN, a ResNet that stays at stride 8"""
     backbone: Literal[
         "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
     ] = "resnet34"
@@ -90,6 +90,10 @@ class ModelConfig:
             f"model.fc-kernel is {self.fc_kernel}; it must be odd and from 1, to keep cells in place",
         )
         resnet = self.backbone.startswith("resnet")
+        _require(
+            resnet or self.head != "dilated",
+            f"model.head is dilated, with {self.backbone}; it dilates ResNets alone, so take one of them",
+        )
         _require(
             resnet or self.output_stride == 32,
             f"model.output-stride is {self.output_stride}; {self.backbone} has 32 alone, ResNets have 8, 16 and 32",
@@ -173,6 +177,8 @@ class OptimConfig:
     """a factor a class in the loss"""
     label_smoothing: float = 0.0
     """share of each label spread over all classes"""
+    auxiliary_weight: float = 0.5
+    """of the loss of the dilated head's second scores, on the stage before; torchvision's 0.5"""
     frozen: tuple[str, ...] = ()
     """beginnings of the paths of parameters that stay as they are: backbone/conv1 backbone/layer1"""
     rate_factors: tuple[tuple[str, float], ...] = ()
@@ -202,6 +208,10 @@ class OptimConfig:
         _require(
             min((factor for _, factor in self.rate_factors), default=1) > 0,
             f"optim.rate-factors are {self.rate_factors}; factors lie above 0, and optim.frozen trains nothing at all",
+        )
+        _require(
+            self.auxiliary_weight >= 0,
+            f"optim.auxiliary-weight is {self.auxiliary_weight}; it must not be negative",
         )
         _require(self.bias_factor > 0, f"optim.bias-factor is {self.bias_factor}; give it above 0")
 

@@ -21,7 +21,7 @@ from jaxtyping import Int64, UInt8
 from fcn_jax.augment import normalise
 from fcn_jax.config import InputConfig
 from fcn_jax.datasets import Example
-from fcn_jax.fcn import FCN
+from fcn_jax.fcn import Network
 from fcn_jax.input import Batch, place
 from fcn_jax.losses import cross_entropy
 from fcn_jax.metrics import Metrics, compute_metrics, confusion_matrix
@@ -55,7 +55,7 @@ class Evaluation(NamedTuple):
         return {"loss": self.loss, **self.metrics._asdict()}
 
 
-def make_forward(model: FCN, input_config: InputConfig) -> Forward:
+def make_forward(model: Network, input_config: InputConfig) -> Forward:
     """The jitted (variables, batch) -> (class map uint8[batch, height, width], summed loss, labelled pixels).
 
     Args:

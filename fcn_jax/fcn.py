@@ -21,7 +21,10 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.backbones import BACKBONES
+from fcn_jax.backbones.resnet import ResNet
+from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import ModelConfig
+from fcn_jax.dilated import DilatedFCN
 from fcn_jax.feature_map import FeatureMap, add, convolve
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
 
@@ -140,12 +143,24 @@ FCN16s = partial(FCN, stride=16)
 FCN8s = partial(FCN, stride=8)
 
 
-def build(config: ModelConfig, num_classes: int) -> FCN:
+Network = FCN | DilatedFCN
+
+
+def build(config: ModelConfig, num_classes: int) -> Network:
     """The network a configuration describes."""
     dtype = jnp.dtype(config.dtype)
+    dilated = config.head == "dilated"
     backbone = BACKBONES[config.backbone](dtype=dtype)
-    if config.backbone.startswith("vgg"):
-        backbone = backbone.clone(fc_features=config.fc_features, fc_kernel=config.fc_kernel)
+    match backbone:
+        case ResNet():
+            stride = 8 if dilated else config.output_stride
+            backbone = backbone.clone(output_stride=stride, freeze_bn=config.freeze_bn)
+        case VGG():
+            backbone = backbone.clone(
+                fc_features=config.fc_features, fc_kernel=config.fc_kernel, freeze_bn=config.freeze_bn
+            )
+    if dilated:
+        return DilatedFCN(num_classes, backbone, dtype=dtype)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
     return head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
 

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from fcn_jax.checkpoint import Checkpoints
 from fcn_jax.config import Config
 from fcn_jax.errors import InputError
-from fcn_jax.fcn import FCN
+from fcn_jax.fcn import Network
 from fcn_jax.optim import optimizer
 from fcn_jax.run import Run
 
@@ -33,7 +33,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: optax.OptState
 
 
-def init_state(model: FCN, config: Config) -> TrainState:
+def init_state(model: Network, config: Config) -> TrainState:
     """The state before the first step; the same for the same seed."""
     variables = dict(model.init(jax.random.key(config.seed), jnp.zeros((1, 32, 32, 3))))
     opt_state = optimizer(config.optim, config.steps).init(variables["params"])
@@ -54,7 +54,7 @@ def restore_or_init(
     return TrainState(counter, restored["variables"], restored["optimizer"]), step
 
 
-def restore_variables(run: Run, model: FCN, step: int | None = None) -> tuple[dict[str, Any], int]:
+def restore_variables(run: Run, model: Network, step: int | None = None) -> tuple[dict[str, Any], int]:
     """The network's variables of a step, or of the best one, on the first local device; and the step.
 
     Raises:

@@ -18,9 +18,10 @@ from fcn_jax import datasets
 from fcn_jax.augment import augment
 from fcn_jax.checkpoint import Checkpoints
 from fcn_jax.config import Config
+from fcn_jax.dilated import DilatedFCN
 from fcn_jax.errors import InputError
 from fcn_jax.evaluate import Evaluation, Forward, evaluate, make_forward
-from fcn_jax.fcn import FCN, build
+from fcn_jax.fcn import Network, build
 from fcn_jax.input import Batch, train_batches
 from fcn_jax.losses import cross_entropy
 from fcn_jax.optim import check_groups, held, learning_rate, optimizer
@@ -33,7 +34,7 @@ from fcn_jax.weights.merge import match
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, model: FCN, config: Config
+    state: TrainState, batch: Batch, *, model: Network, config: Config
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step of SGD on a batch, a pure function of its arguments.
 
@@ -56,17 +57,24 @@ def train_step(
     augmented = partial(augment, config=config.augment, input_config=config.model.settled_input)
     images, labels = jax.vmap(augmented)(keys, image, label, size)
     weights = None if config.optim.class_weights is None else jnp.array(config.optim.class_weights)
+    loss = partial(cross_entropy, class_weights=weights, label_smoothing=config.optim.label_smoothing)
+
+    # Scores, and where the network has them auxiliary ones.
+    apply = partial(model.apply, return_aux=True) if isinstance(model, DilatedFCN) else model.apply
 
     def summed_loss(params: Any, statistics: Any, part: tuple[Array, Array, Array]) -> tuple[Array, Any]:
         images, labels, key = part
-        logits, updates = model.apply(
+        scores, updates = apply(
             {"params": held(config.optim, params), **statistics},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        total, weight = cross_entropy(logits, labels, weights, config.optim.label_smoothing)
+        logits, *auxiliary = scores if isinstance(scores, tuple) else (scores,)
+        total, weight = loss(logits, labels)
+        for logits in auxiliary:
+            total += config.optim.auxiliary_weight * loss(logits, labels)[0]
         return total, (weight, {**statistics, **updates})
 
     def add_part(sums: Any, part: tuple[Array, Array, Array]) -> tuple[Any, None]:

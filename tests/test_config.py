@@ -62,6 +62,7 @@ FULL = Config(
         reduction="sum",
         class_weights=(1.0, 2.5),
         label_smoothing=0.125,
+        auxiliary_weight=0.25,
         frozen=("backbone/conv1", "backbone/bn1"),
         rate_factors=(("score", 10.0), ("upscore", 0.5)),
         bias_factor=2.0,
@@ -140,6 +141,7 @@ INVALID = [
     (ModelConfig, {"fc_kernel": -1}, r"model\.fc-kernel is -1; it must be odd and from 1"),
     (ModelConfig, {"backbone": "vgg16", "output_stride": 8}, r"model\.output-stride is 8; vgg16 has 32 alone, ResNets"),
     (ModelConfig, {"backbone": "vgg16", "freeze_bn": True}, r"model\.freeze-bn is set, and vgg16 has no batch norm"),
+    (ModelConfig, {"head": "dilated", "backbone": "vgg19"}, r"model\.head is dilated, with vgg19; .* ResNets alone"),
     (
         ModelConfig,
         {"weights": "a.pth", "init_from": Path("runs/b")},
@@ -165,6 +167,7 @@ INVALID = [
     (OptimConfig, {"class_weights": (1.0, -1.0)}, r"optim\.class-weights are \(1\.0, -1\.0\); give one factor from 0"),
     (OptimConfig, {"class_weights": ()}, r"optim\.class-weights are \(\); give one factor .* for each class"),
     (OptimConfig, {"rate_factors": (("score", 0.0),)}, r"optim\.rate-factors are \(\('score', 0\.0\),\); .* above 0"),
+    (OptimConfig, {"auxiliary_weight": -0.5}, r"optim\.auxiliary-weight is -0\.5; it must not be negative"),
     (OptimConfig, {"bias_factor": 0.0}, r"optim\.bias-factor is 0\.0; give it above 0"),
     *[
         (Config, {name: -1}, rf"^{name.replace('_', '-')} is -1; give at least 1")

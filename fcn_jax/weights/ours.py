@@ -6,7 +6,6 @@ header in JSON, name -> dtype, shape and place in the data; the data.
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fcn_jax import config as configs
 from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.weights import Weights
+from fcn_jax.weights.torch_file import read_tensors
 
 FORMAT = "fcn_jax"
 
@@ -28,7 +28,7 @@ def write(file: Path, weights: Weights) -> None:
     """
     notes = {
         "format": FORMAT,
-        "origin": weights.origin,
+        "origin": json.dumps(weights.origin),
         "input": json.dumps(None if weights.input is None else dataclasses.asdict(weights.input)),
         "class_names": json.dumps(weights.class_names),
     }
@@ -53,8 +53,8 @@ def write(file: Path, weights: Weights) -> None:
 
 
 def is_ours(beginning: bytes) -> bool:
-    """Whether a file of safetensors is one of ours, by its first bytes: the notes come first in the header."""
-    return b'"__metadata__"' in beginning[:64] and f'"format":"{FORMAT}"'.encode() in beginning.replace(b" ", b"")
+    """Whether a file is one of ours, by its first bytes: the notes are the first in the header, and begin like that."""
+    return beginning[8:].startswith(json.dumps({"__metadata__": {"format": FORMAT}})[:-2].encode())
 
 
 def read(file: Path) -> Weights:
@@ -63,16 +63,12 @@ def read(file: Path) -> Weights:
     Raises:
         InputError: the file is cut short or damaged.
     """
+    arrays = read_tensors(file)
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     try:
-        data = np.memmap(file, np.uint8, "r")
-        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-        header = json.loads(data[8:start].tobytes())
-        notes = header.pop("__metadata__")
-        arrays = {path: _array(data[start:], path, **entry) for path, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if start + end != len(data):
-            raise ValueError(f"its header tells of {start + end} bytes, and it has {len(data)}")
-        settings, class_names = json.loads(notes["input"]), json.loads(notes["class_names"])
+        notes = {name: json.loads(header["__metadata__"][name]) for name in ("origin", "input", "class_names")}
+        settings, class_names = notes["input"], notes["class_names"]
         return Weights(
             arrays,
             (),
@@ -81,11 +77,4 @@ def read(file: Path) -> Weights:
             None if class_names is None else tuple(class_names),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is cut short or damaged ({error}); copy or convert it again") from error
-
-
-def _array(data: np.ndarray, path: str, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
-    first, end = data_offsets
-    if dtype != "F32" or end - first != 4 * math.prod(shape) or first < 0 or end > len(data):
-        raise ValueError(f"{path} of {dtype} and shape {shape} does not fit bytes {first} to {end} of {len(data)}")
-    return np.frombuffer(data[first:end].tobytes(), "<f4").reshape(shape)
+        raise InputError(f"{file} is damaged: its notes cannot be read ({error!r}); convert it again") from error

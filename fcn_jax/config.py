@@ -48,12 +48,14 @@ class ModelConfig:
 
     head: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s"
     """finest map that is scored: stride 32, 16 or 8"""
-    backbone: Literal["resnet18", "resnet34", "vgg16"] = "resnet34"
+    backbone: Literal["resnet18", "resnet34", "vgg16", "alexnet", "googlenet", "googlenet_bn"] = "resnet34"
     """what computes the feature maps"""
     fc_features: int = 4096
-    """channels of VGG's fc6 and fc7"""
+    """channels of VGG's and AlexNet's fc6 and fc7"""
     fc_kernel: int = 7
     """side of VGG's fc6 kernel, odd: 7 in the paper, 1 in light re-implementations"""
+    padding: Literal["same", "reference"] = "same"
+    """reference: the reference's border of 100 pixels (VGG, AlexNet), for weights trained with it; slower"""
     skip_scales: tuple[float, float] = (1.0, 1.0)
     """factors on pool4 and pool3 before their score layers"""
     upsampling: Literal["learned", "fixed"] = "learned"
@@ -69,6 +71,10 @@ class ModelConfig:
         _require(
             self.fc_kernel > 0 and self.fc_kernel % 2 == 1,
             f"model.fc-kernel is {self.fc_kernel}; it must be odd and from 1, to keep cells in place",
+        )
+        _require(
+            self.padding == "same" or self.backbone.startswith(("vgg", "alexnet")),
+            f"model.padding is {self.padding!r} with {self.backbone}; only VGG and AlexNet have it, others take 'same'",
         )
 
 

@@ -51,14 +51,14 @@ class FCN(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[ArrayLike, "batch height width 3"],
+        images: Float[ArrayLike, "batch height width channels"],
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width classes"]:
         """Scores every pixel.
 
         Args:
-            images: normalised images; any height and width from 1.
+            images: normalised images; any height and width from 1, any number of channels (3 for colour).
             size: rows and columns that belong to each image, where a batch holds images of several sizes on one
                 canvas, at its top left. The logits there equal those of each image alone; the rest is without meaning.
             train: batch statistics and dropout (`mutable=["batch_stats"]`, `rngs={"dropout": key}`).
@@ -143,7 +143,9 @@ def build(config: ModelConfig, num_classes: int) -> FCN:
     dtype = jnp.dtype(config.dtype)
     backbone = BACKBONES[config.backbone](dtype=dtype)
     if config.backbone.startswith("vgg"):
-        backbone = backbone.clone(fc_features=config.fc_features, fc_kernel=config.fc_kernel)
+        backbone = backbone.clone(fc_features=config.fc_features, fc_kernel=config.fc_kernel, padding=config.padding)
+    elif config.backbone == "alexnet":
+        backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
     return head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
 

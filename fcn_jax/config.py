@@ -49,13 +49,26 @@ class ModelConfig:
     head: Literal["fcn32s", "fcn16s", "fcn8s", "dilated"] = "fcn8s"
     """finest map that is scored: stride 32, 16 or 8; dilated: torchvision's FCN, a ResNet that stays at stride 8"""
     backbone: Literal[
-        "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
+        "alexnet",
+        "vgg16",
+        "vgg16_bn",
+        "vgg19",
+        "vgg19_bn",
+        "googlenet",
+        "googlenet_bn",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
     ] = "resnet34"
     """what computes the feature maps"""
     fc_features: int = 4096
-    """channels of VGG's fc6 and fc7"""
+    """channels of VGG's and AlexNet's fc6 and fc7"""
     fc_kernel: int = 7
     """side of VGG's fc6 kernel, odd: 7 in the paper, 1 in light re-implementations"""
+    padding: Literal["same", "reference"] = "same"
+    """reference: the reference's border of 100 pixels (VGG, AlexNet), for weights trained with it; slower"""
     skip_scales: tuple[float, float] = (1.0, 1.0)
     """factors on pool4 and pool3 before their score layers"""
     upsampling: Literal["learned", "fixed"] = "learned"
@@ -99,12 +112,16 @@ class ModelConfig:
             f"model.output-stride is {self.output_stride}; {self.backbone} has 32 alone, ResNets have 8, 16 and 32",
         )
         _require(
-            resnet or self.backbone.endswith("_bn") or not self.freeze_bn,
-            f"model.freeze-bn is set, and {self.backbone} has no batch norm; leave it out, or take another backbone",
+            resnet or self.backbone in ("vgg16_bn", "vgg19_bn") or not self.freeze_bn,
+            f"model.freeze-bn is set with {self.backbone}; ResNets and vgg16_bn, vgg19_bn have norms to freeze",
         )
         _require(
             self.weights is None or self.init_from is None,
             f"model.weights is {self.weights} and model.init-from {self.init_from}; a network starts from one of them",
+        )
+        _require(
+            self.padding == "same" or self.backbone.startswith(("vgg", "alexnet")),
+            f"model.padding is {self.padding!r} with {self.backbone}; only VGG and AlexNet have it, others take 'same'",
         )
 
 

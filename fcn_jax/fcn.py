@@ -21,6 +21,7 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.backbones import BACKBONES
+from fcn_jax.backbones.alexnet import AlexNet
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import ModelConfig
@@ -54,14 +55,14 @@ class FCN(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[ArrayLike, "batch height width 3"],
+        images: Float[ArrayLike, "batch height width channels"],
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width classes"]:
         """Scores every pixel.
 
         Args:
-            images: normalised images; any height and width from 1.
+            images: normalised images; any height and width from 1, any number of channels (3 for colour).
             size: rows and columns that belong to each image, where a batch holds images of several sizes on one
                 canvas, at its top left. The logits there equal those of each image alone; the rest is without meaning.
             train: batch statistics and dropout (`mutable=["batch_stats"]`, `rngs={"dropout": key}`).
@@ -157,8 +158,13 @@ def build(config: ModelConfig, num_classes: int) -> Network:
             backbone = backbone.clone(output_stride=stride, freeze_bn=config.freeze_bn)
         case VGG():
             backbone = backbone.clone(
-                fc_features=config.fc_features, fc_kernel=config.fc_kernel, freeze_bn=config.freeze_bn
+                fc_features=config.fc_features,
+                fc_kernel=config.fc_kernel,
+                padding=config.padding,
+                freeze_bn=config.freeze_bn,
             )
+        case AlexNet():
+            backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
     if dilated:
         return DilatedFCN(num_classes, backbone, dtype=dtype)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]

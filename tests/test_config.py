@@ -140,7 +140,7 @@ INVALID = [
     (ModelConfig, {"fc_kernel": 4}, r"model\.fc-kernel is 4; it must be odd"),
     (ModelConfig, {"fc_kernel": -1}, r"model\.fc-kernel is -1; it must be odd and from 1"),
     (ModelConfig, {"backbone": "vgg16", "output_stride": 8}, r"model\.output-stride is 8; vgg16 has 32 alone, ResNets"),
-    (ModelConfig, {"backbone": "vgg16", "freeze_bn": True}, r"model\.freeze-bn is set, and vgg16 has no batch norm"),
+    (ModelConfig, {"backbone": "vgg16", "freeze_bn": True}, r"model\.freeze-bn is set with vgg16; ResNets and"),
     (ModelConfig, {"head": "dilated", "backbone": "vgg19"}, r"model\.head is dilated, with vgg19; .* ResNets alone"),
     (
         ModelConfig,

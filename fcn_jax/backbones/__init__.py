@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from fcn_jax.backbones.alexnet import AlexNet
+from fcn_jax.backbones.googlenet import GoogLeNet
 from fcn_jax.backbones.resnet import Bottleneck, ResNet
 from fcn_jax.backbones.vgg import VGG
 
@@ -15,4 +17,7 @@ BACKBONES = {
     "resnet50": partial(ResNet, depths=(3, 4, 6, 3), block=Bottleneck),
     "resnet101": partial(ResNet, depths=(3, 4, 23, 3), block=Bottleneck),
     "resnet152": partial(ResNet, depths=(3, 8, 36, 3), block=Bottleneck),
+    "alexnet": AlexNet,
+    "googlenet": GoogLeNet,
+    "googlenet_bn": partial(GoogLeNet, batch_norm=True),
 }

@@ -363,6 +363,56 @@ DATASETS = {
     ),
 }
 
+
+def mean_rate(sum_rate: float, pixels: int) -> float:
+    """The rate for a loss averaged over `pixels` labelled pixels that does what `sum_rate` does for their sum."""
+    return sum_rate * pixels
+
+
+def _reference(head: Any, skip_scales: tuple[float, float] = (1.0, 1.0), steps: int = 100_000) -> Config:
+    """The reference's folder voc-HEAD: its solver.prototxt, net.py and solve.py, and its stages before.
+
+    Whole images (none is larger than 500x500), one at a time, never changed. What differs: the 10 582 images of SBD
+    and VOC 2012 that are not in val, where it had the 8 498 of SBD's train.
+    """
+    return Config(
+        model=ModelConfig(
+            head=head,
+            backbone="vgg16",
+            padding="reference",
+            skip_scales=skip_scales,
+            upsampling="fixed",
+            weights="VGG_ILSVRC_16_layers.caffemodel",
+            input=CAFFE_INPUT,
+        ),
+        data=DataConfig("voc2012", train_split="trainaug"),
+        augment=AugmentConfig(crop=500, scale=(1.0, 1.0), flip=False),
+        optim=OptimConfig(
+            learning_rate=1e-10,
+            schedule="constant",
+            momentum=0.99,
+            weight_decay=5e-4,
+            reduction="sum",
+            bias_factor=2.0,
+        ),
+        steps=steps,
+        batch_size=1,
+        # At once all scores learn together; else 1e-10, 1e-12 and 1e-14.
+        staged=head != "fcn32s" and skip_scales == (1.0, 1.0),
+        stage_factors=(1.0, 1e-2, 1e-4),
+    )
+
+
+def _averaged(config: Config) -> Config:
+    """The same for a mean loss: 1e-10 over the sum of 500 * 500 pixels is 2.5e-5 over their mean.
+
+    Images differ in their number of pixels; here each counts as much as any other, in the sum larger ones count more.
+    """
+    rate = mean_rate(config.optim.learning_rate, 500 * 500)
+    optim = dataclasses.replace(config.optim, learning_rate=rate, reduction="mean")
+    return dataclasses.replace(config, optim=optim)
+
+
 PRESETS = {
     "fcn32s": Config(model=ModelConfig(head="fcn32s")),
     "fcn16s": Config(model=ModelConfig(head="fcn16s")),
@@ -370,12 +420,55 @@ PRESETS = {
     # The reference's voc-fcn8s-atonce: skips scaled so that all three scores learn together. The scales fit features of
     # inputs in 0..255 without normalisation; features of order 1 (BatchNorm) are silenced by them: use fcn8s there.
     "fcn8s-atonce": Config(model=ModelConfig(head="fcn8s", skip_scales=(0.01, 0.0001))),
+    # Rates are the data set's for the head and a tenth for the backbone, which has learned before.
+    "fcn8s-pretrained": Config(
+        model=ModelConfig(head="fcn8s", backbone="resnet50", weights="imagenet"),
+        augment=AugmentConfig(colour=0.3),
+        optim=OptimConfig(weight_decay=1e-4, warmup_steps=500, rate_factors=(("backbone", 0.1),)),
+    ),
+    "voc-fcn32s": _reference("fcn32s"),
+    "voc-fcn16s": _reference("fcn16s"),
+    "voc-fcn8s": _reference("fcn8s"),
+    "voc-fcn8s-mean": _averaged(_reference("fcn8s")),
+    "voc-fcn8s-atonce": _reference("fcn8s", (0.01, 0.0001), steps=300_000),
+    # The article names rate, decay and backbone; no momentum, so PyTorch's default, none. 60 epochs.
+    "voc-resnet34": Config(
+        model=ModelConfig(head="fcn8s", backbone="resnet34", weights="imagenet"),
+        data=DataConfig("voc2012"),
+        optim=OptimConfig(learning_rate=0.03, schedule="constant", momentum=0.0, weight_decay=1e-2),
+        steps=11_000,
+        batch_size=8,
+        eval_every=1_000,
+    ),
+    # references/segmentation/train.py of torchvision: the auxiliary head alone learns ten times as fast. 30 epochs.
+    "voc-dilated": Config(
+        model=ModelConfig(head="dilated", backbone="resnet50", weights="imagenet"),
+        data=DataConfig("voc2012", train_split="trainaug"),
+        augment=AugmentConfig(crop=480, scale=(0.5, 2.0)),
+        optim=OptimConfig(learning_rate=0.02, weight_decay=1e-4, rate_factors=(("aux_classifier", 10.0),)),
+        steps=10_000,
+        batch_size=32,
+        eval_every=1_000,
+    ),
 }
+_CAFFE = (
+    "starts from VGG_ILSVRC_16_layers.caffemodel in the working directory "
+    "(gist.github.com/ksimonyan/211839e770f7b538e2d8)"
+)
+# Scores are mean IU on VOC, in %, as published; times those of the paper, on a K40.
 DESCRIPTIONS = {
     "fcn32s": "FCN-32s: scores at stride 32, one x32 upsampling",
     "fcn16s": "FCN-16s: pool4 fused in, then x16",
     "fcn8s": "FCN-8s: pool4 and pool3 fused in, then x8",
     "fcn8s-atonce": "FCN-8s with the reference's skip scales, which fit Caffe's VGG16 and its inputs of 0..255",
+    "fcn8s-pretrained": "FCN-8s on a ResNet50 that knows ImageNet, with today's augmentation; not measured yet",
+    "voc-fcn32s": f"the paper's FCN-32s; {_CAFFE}; 63.6 on seg11valid (reference README), three days on a K40",
+    "voc-fcn16s": f"the paper's FCN-16s, 32s before it; {_CAFFE}; 65.0 on seg11valid, four days on a K40",
+    "voc-fcn8s": f"the paper's FCN-8s, 32s and 16s before it; {_CAFFE}; 65.5 on seg11valid, five days on a K40",
+    "voc-fcn8s-mean": "voc-fcn8s with a loss averaged over pixels, at rates that do the same",
+    "voc-fcn8s-atonce": f"the paper's FCN-8s at once; {_CAFFE}; 65.4 on seg11valid (reference README)",
+    "voc-resnet34": "an article's FCN-8s on a pretrained ResNet34, VOC's 1464 images alone: 53 to 56 on val",
+    "voc-dilated": "torchvision's FCN on a dilated ResNet50: 60.5 on COCO's val (torchvision), 67.1 on VOC (mmseg)",
 }
 
 # What decides the numbers a run computes; the rest (where, how often, how many threads) may change on resume.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fcn_jax import config as module
@@ -27,6 +28,7 @@ from fcn_jax.config import (
     OptimConfig,
     differences,
     from_json,
+    mean_rate,
     to_json,
 )
 from fcn_jax.errors import InputError
@@ -81,7 +83,10 @@ FULL = Config(
     staged=True,
     stage_factors=(1.0, 0.5, 0.25),
 )
-FROM_RUN = dataclasses.replace(FULL, model=ModelConfig(init_from=Path("runs/coarse")))
+# What excludes each other there: a network starts from a file or from a run; VGG has the padding, ResNets dilation.
+FROM_RUN = dataclasses.replace(
+    FULL, model=ModelConfig("fcn16s", "vgg16", padding="reference", init_from=Path("runs/coarse"))
+)
 
 
 def leaves(values: dict, prefix: str = "") -> dict:
@@ -93,8 +98,10 @@ def leaves(values: dict, prefix: str = "") -> dict:
 
 def test_the_full_example_leaves_no_default():
     given, default = leaves(dataclasses.asdict(FULL)), leaves(dataclasses.asdict(Config()))
-    # A network starts from a file or from a run, not from both.
-    assert [name for name in default if given.get(name) == default[name]] == ["model.init_from", "model.input"]
+    default.pop("model.input")  # which has no parts, and parts there
+    assert {name for name in default if given[name] == default[name]} == {"model.init_from", "model.padding"}
+    given = leaves(dataclasses.asdict(FROM_RUN))
+    assert {"model.init_from", "model.padding"} <= {name for name in default if given[name] != default[name]}
 
 
 @pytest.mark.parametrize(
@@ -205,23 +212,48 @@ def test_values_at_the_edge_are_taken():
 @pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_resolved_fills_everything_in(preset, name):
-    config = dataclasses.replace(PRESETS[preset], data=DataConfig(name=name))
+    given = PRESETS[preset]
+    config = dataclasses.replace(given, data=DataConfig(name=name))
     resolved = config.resolved()
     wants = DATASETS[name]
-    assert (resolved.steps, resolved.batch_size, resolved.eval_every) == (
-        wants.steps,
-        wants.batch_size,
-        wants.eval_every,
-    )
-    assert (resolved.augment.crop, resolved.augment.scale) == (wants.crop, wants.scale)
-    assert resolved.optim.learning_rate == wants.learning_rate
-    assert resolved.checkpoint_every == wants.eval_every
+    assert resolved.steps == (given.steps or wants.steps)
+    assert resolved.batch_size == (given.batch_size or wants.batch_size)
+    assert resolved.eval_every == resolved.checkpoint_every == (given.eval_every or wants.eval_every)
+    assert resolved.augment.crop == (given.augment.crop or wants.crop)
+    assert resolved.augment.scale == (given.augment.scale if any(given.augment.scale) else wants.scale)
+    assert resolved.optim.learning_rate == (given.optim.learning_rate or wants.learning_rate)
     # Nothing is left open, and filling in again changes nothing.
     assert resolved.resolved() == resolved
     # What makes the preset what it is stays.
-    assert dataclasses.replace(resolved.model, input=None) == dataclasses.replace(config.model, input=None)
-    if not config.model.weights:
-        assert resolved.model.input == config.model.input or InputConfig()
+    assert dataclasses.replace(resolved.model, input=None) == dataclasses.replace(given.model, input=None)
+    if not given.model.weights:
+        assert resolved.model.input == InputConfig()
+
+
+def test_recipes_are_complete_and_general_presets_fit_every_data_set():
+    for name, config in PRESETS.items():
+        recipe = name.startswith("voc-")
+        assert recipe == (config.data.name == "voc2012")
+        assert recipe == bool(config.steps and config.batch_size and config.optim.learning_rate)
+
+
+def test_the_rates_of_the_reference():
+    # solver.prototxt of voc-fcn32s, voc-fcn16s, voc-fcn8s: base_lr 1e-10, 1e-12, 1e-14.
+    config = PRESETS["voc-fcn8s"]
+    rates = [config.optim.learning_rate * factor for factor in config.stage_factors]
+    assert rates == pytest.approx([1e-10, 1e-12, 1e-14])
+    assert config.staged
+    assert not PRESETS["voc-fcn8s-atonce"].staged
+    assert (config.optim.momentum, config.optim.weight_decay, config.optim.bias_factor) == (0.99, 5e-4, 2.0)
+
+
+def test_a_sum_and_a_mean_take_the_same_steps():
+    """Worked example: 1e-10 on the sum of a 500x500 image is 2.5e-5 on its mean; a step of each moves w alike."""
+    assert mean_rate(1e-10, 500 * 500) == pytest.approx(2.5e-5)
+    assert PRESETS["voc-fcn8s-mean"].optim.learning_rate == pytest.approx(2.5e-5)
+    gradients = np.random.default_rng(0).normal(size=500 * 500)
+    by_sum, by_mean = 1e-10 * gradients.sum(), mean_rate(1e-10, gradients.size) * gradients.mean()
+    assert by_mean == pytest.approx(by_sum)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -291,7 +323,7 @@ DECIDE_NOTHING = {
 def test_differences_name_decisive_changes_alone():
     default = leaves(to_json(Config()))
     expected = {name for name in {**default, **leaves(to_json(FULL))} if name not in DECIDE_NOTHING}
-    expected -= {"model.init_from", "model.input"}
+    expected -= {"model.init_from", "model.padding", "model.input"}
     lines = differences(Config(), FULL)
     assert {line.split(": ")[0] for line in lines} == expected
     assert "model.head: fcn8s -> fcn16s" in lines

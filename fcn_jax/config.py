@@ -117,7 +117,8 @@ class ModelConfig:
         )
         _require(
             self.weights is None or self.init_from is None,
-            f"model.weights is {self.weights} and model.init-from {self.init_from}; a network starts from one of them",
+            f"model.weights is {self.weights} and model.init-from {self.init_from}; a network starts from one "
+            "of them: give None for the other",
         )
         _require(
             self.padding == "same" or self.backbone.startswith(("vgg", "alexnet")),

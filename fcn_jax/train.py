@@ -121,12 +121,12 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
     """
     config = config.resolved()
     sharding = _data_sharding(config)
+    config, weights = starting_point(config, folder)
     data = config.data
     dataset = datasets.prepare(data.name, data.dir, data.cache, classes=data.classes, void=data.void)
     _check_classes(config, dataset.class_names)
     train_source, val_source = dataset.source(data.train_split), dataset.source(data.val_split)
 
-    config, weights = starting_point(config, folder)
     model = build(config.model, len(dataset.class_names))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     init = jax.jit(partial(init_state, model, config), out_shardings=everywhere)

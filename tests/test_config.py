@@ -152,7 +152,7 @@ INVALID = [
     (
         ModelConfig,
         {"weights": "a.pth", "init_from": Path("runs/b")},
-        r"model\.weights is a\.pth and model\.init-from runs/b; a network starts from one of them",
+        r"model\.weights is a\.pth and model\.init-from runs/b; a network starts from one of",
     ),
     (InputConfig, {"std": (1.0, 0.0, 1.0)}, r"model\.input\.std is \(1\.0, 0\.0, 1\.0\); every value must be above 0"),
     (AugmentConfig, {"crop": -8}, r"augment\.crop is -8; it is a number of pixels, from 1"),

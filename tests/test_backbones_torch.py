@@ -96,7 +96,8 @@ def assert_close(got, want, tolerance: float = 1e-4) -> None:
 
 def compare(net, backbone, variables, size: tuple[int, int]) -> None:
     images = random_images(2, *size)
-    got = jax.jit(backbone.apply)(variables, FeatureMap(jnp.asarray(images)))
+    # Not under `jit`: the networks have their operations in common, which are compiled once for all.
+    got = backbone.apply(variables, FeatureMap(jnp.asarray(images)))
     with torch.no_grad():
         want = their_maps(net, to_torch(images))
     for ours, their in zip(got, want, strict=True):
@@ -141,12 +142,12 @@ def test_dilated_features_are_torchvision_s(torchvision, tmp_path, output_stride
 def test_both_logits_of_the_dilated_fcn_are_torchvision_s(torchvision, tmp_path, name, sizes):
     net = theirs(torchvision, f"fcn_{name}", weights_backbone=None, aux_loss=True, num_classes=21)
     variables = carried_over(net, tmp_path)
-    apply = jax.jit(DilatedFCN(num_classes=21, backbone=name).apply, static_argnames="return_aux")
+    model = DilatedFCN(num_classes=21, backbone=name)
     for size in sizes:
         images = random_images(2, *size)
         with torch.no_grad():
             want = net(to_torch(images))
-        main, aux = apply(variables, images, return_aux=True)
+        main, aux = model.apply(variables, images, return_aux=True)
         assert_close(main, want["out"])
         assert_close(aux, want["aux"])
 

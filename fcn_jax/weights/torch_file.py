@@ -17,8 +17,9 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -131,7 +132,7 @@ class _Unpickler(pickle.Unpickler):
     What a pickle can name it can also change (its attributes), so nothing it gets here outlives it.
     """
 
-    def __init__(self, stream: IO[bytes], file: Path) -> None:
+    def __init__(self, stream: BufferedIOBase, file: Path) -> None:
         super().__init__(stream, encoding="utf-8")  # for strings of Python 2
         self.file = file
         self.storages: dict[str, _Storage] = {}

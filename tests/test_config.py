@@ -33,7 +33,7 @@ PARTS = (ModelConfig, DataConfig, AugmentConfig, OptimConfig)
 
 # Every field different from its default, so that nothing can get lost unseen.
 FULL = Config(
-    model=ModelConfig("fcn16s", "vgg16", 64, 1, (0.5, 0.25), "fixed", "bfloat16"),
+    model=ModelConfig("fcn16s", "vgg16", 64, 1, "reference", (0.5, 0.25), "fixed", "bfloat16"),
     data=DataConfig("folder", Path("a b/c"), Path("/cache"), Path("names.txt"), (11, 12), "train2", "val2"),
     augment=AugmentConfig(64, (0.75, 1.5), False, 0.25),
     optim=OptimConfig(0.125, "constant", 2.0, 7, 0.5, 0.25, 3.0, "sum", (1.0, 2.5), 0.125),

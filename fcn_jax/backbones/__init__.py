@@ -13,5 +13,5 @@ BACKBONES = {
     "resnet34": partial(ResNet, depths=(3, 4, 6, 3)),
     "alexnet": AlexNet,
     "googlenet": GoogLeNet,
-    "googlenet_bn": partial(GoogLeNet, batch_norm=True),
+    "googlenet_bn": partial(GoogLeNet, with_bn=True),
 }

@@ -12,7 +12,11 @@ import pytest
 from flax import traverse_util
 
 from fcn_jax.backbones.vgg import VGG
-from fcn_jax.reference import NETWORKS, LateFusion
+from fcn_jax.config import ModelConfig
+from fcn_jax.errors import InputError
+from fcn_jax.fcn import FCN8s, alignment, build
+from fcn_jax.feature_map import FeatureMap
+from fcn_jax.reference import NETWORKS, JointFCN, LateFusion
 from fcn_jax.weights import caffe
 
 LAST = {"siftflow-fcn8s": ("score_sem", "score_geo")}
@@ -68,6 +72,55 @@ def test_scores_are_those_of_the_caffe_net(kind, tmp_path):
     chex.assert_trees_all_equal_shapes_and_dtypes(variables(read.arrays), wanted)
     tops = caffe_peer.run_torch(net, weights, inputs)
     assert_same_scores(ours(model, read.arrays, inputs), [tops[top] for top in LAST.get(kind, ("score",))], 1e-5)
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_the_crops_are_those_of_the_reference(stride):
+    """19 for FCN-32s; 5 and 27 for 16s; 5, 9 and 31 for 8s: in its net files the coarser map's cell 0 is the origin."""
+    image = FeatureMap(jnp.zeros((1, 375, 500, 3)))
+    pool3, pool4, top = jax.eval_shape(lambda: SMALL_VGG.init_with_output(jax.random.key(0), image)[0])
+    low = lambda x, to: alignment(x, to)[2][0][0]  # noqa: E731
+    if stride == 32:
+        assert low(top, image) == 19
+        return
+    # `alignment` says how much of the upsampled map to take off; the reference takes it off the finer one.
+    assert -low(top, pool4) == 5
+    if stride == 16:
+        assert low(pool4, image) == 5 * 16 + 27
+        return
+    assert 2 * 5 - low(pool4, pool3) == 9
+    assert low(pool3, image) == 9 * 8 + 31
+
+
+def test_image_on_a_canvas_scores_as_alone():
+    model = FCN8s(4, SMALL_VGG)
+    canvas = np.random.default_rng(1).normal(size=(2, 40, 57, 3)).astype(np.float32)
+    sizes = np.array([(40, 57), (1, 35)], np.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), canvas)
+    generator = np.random.default_rng(0)
+    drawn = jax.tree.map(
+        lambda s: (generator.normal(size=s.shape) * np.sqrt(2 / np.prod(s.shape[:-1], initial=50))).astype(np.float32),
+        shapes,
+    )
+    apply = jax.jit(model.apply)
+    together, alone = apply(drawn, canvas, sizes), apply(drawn, canvas[1:, :1, :35])
+    assert np.abs(alone).max() > 1e-4
+    np.testing.assert_allclose(together[1:, :1, :35], alone, atol=1e-5 * np.abs(alone).max(), rtol=1e-3)
+
+
+def test_a_configuration_builds_it():
+    for backbone in ("vgg16", "alexnet"):
+        model = build(ModelConfig(backbone=backbone, padding="reference", fc_features=8), 21)
+        assert (model.backbone.padding, model.backbone.fc_features) == ("reference", 8)
+        assert build(ModelConfig(backbone=backbone), 21).backbone.padding == "same"
+    assert build(ModelConfig(backbone="googlenet_bn"), 21).backbone.with_bn
+    with pytest.raises(InputError, match=r"model\.padding is 'reference' with resnet34; only VGG and AlexNet have it"):
+        ModelConfig(backbone="resnet34", padding="reference")
+
+
+def test_tasks_must_share_out_the_classes():
+    with pytest.raises(ValueError, match=r"tasks are \(33, 4\); they must add up to num_classes, 36"):
+        JointFCN(36, SMALL_VGG, tasks=(33, 4)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
 @pytest.mark.slow

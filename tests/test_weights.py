@@ -10,6 +10,8 @@ import struct
 import threading
 from pathlib import Path
 
+import caffe_peer
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def test_what_is_written_is_read(tmp_path, weights):
     assert back.input == weights.input
     assert back.class_names == weights.class_names
     assert back.unknown == ()
-    assert back.origin == f"{file} (fcn_jax, from x.caffemodel (Caffe))"
+    assert back.origin == "any.name (fcn_jax, from x.caffemodel (Caffe))"
     assert [path.name for path in tmp_path.iterdir()] == ["any.name"]
 
 
@@ -124,14 +126,34 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
             module.read(tmp_path / "other")
 
 
-def test_the_format_is_told_by_the_content_whatever_the_name(tmp_path):
+@pytest.mark.parametrize("v1", [True, False])
+@pytest.mark.parametrize("net", ["", "a net"])
+def test_a_caffemodel_is_known_by_its_first_field(tmp_path, v1, net):
+    blobs = {"conv1_1": [np.arange(4 * 3 * 9, dtype=np.float32).reshape(4, 3, 3, 3), np.ones(4, np.float32)]}
+    (tmp_path / "w.pth").write_bytes(caffe_peer.caffemodel(None, blobs, net, v1=v1))
+    weights = module.read(tmp_path / "w.pth")
+    assert set(weights.arrays) == {"params/backbone/conv1_1/kernel", "params/backbone/conv1_1/bias"}
+    assert weights.input == CAFFE_INPUT
+    assert "Caffe" in weights.origin
+
+
+def test_a_keras_file_is_known_by_its_beginning(tmp_path):
+    with h5py.File(tmp_path / "w.caffemodel", "w") as file:
+        group = file.create_group("layers/conv2d/vars")
+        group.attrs["name"] = "block1_conv1"
+        group["0"], group["1"] = np.ones((3, 3, 3, 4), np.float32), np.ones(4, np.float32)
+    weights = module.read(tmp_path / "w.caffemodel")
+    assert set(weights.arrays) == {"params/backbone/conv1_1/kernel", "params/backbone/conv1_1/bias"}
+    assert "Keras" in weights.origin
+
+
+def test_a_pytorch_file_is_known_by_its_beginning_and_as_good_once_converted(tmp_path):
     torch = pytest.importorskip("torch")
     state = {"layer1.0.conv1.weight": torch.arange(8 * 3 * 9.0).reshape(8, 3, 3, 3), "fc.weight": torch.ones(2, 3)}
     torch.save(state, tmp_path / "w.h5")
     weights = module.read(tmp_path / "w.h5")
     assert list(weights.arrays) == ["params/backbone/layer1_0/conv1/kernel"]
     assert weights.unknown == ("fc.weight",)
-    # What was converted is as good as what it was converted from.
     ours.write(tmp_path / "w.pth", weights)
     back = module.read(tmp_path / "w.pth")
     assert_same(back, weights)

@@ -19,5 +19,5 @@ BACKBONES = {
     "resnet152": partial(ResNet, depths=(3, 8, 36, 3), block=Bottleneck),
     "alexnet": AlexNet,
     "googlenet": GoogLeNet,
-    "googlenet_bn": partial(GoogLeNet, batch_norm=True),
+    "googlenet_bn": partial(GoogLeNet, with_bn=True),
 }

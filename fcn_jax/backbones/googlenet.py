@@ -33,14 +33,14 @@ class Unit(nn.Module):
         features: channels of the result.
         side: of the kernel, odd; padded "same".
         stride: of the convolution.
-        batch_norm: torchvision's form, whose convolutions have no bias.
+        with_bn: torchvision's form, whose convolutions have no bias.
         dtype: of the computation.
     """
 
     features: int
     side: int
     stride: int = 1
-    batch_norm: bool = False
+    with_bn: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -51,13 +51,13 @@ class Unit(nn.Module):
             (self.side, self.side),
             self.stride,
             padding=self.side // 2,
-            use_bias=not self.batch_norm,
+            use_bias=not self.with_bn,
             kernel_init=HE_INIT,
             dtype=self.dtype,
             name="conv",
         )
         x = convolve(conv, x)
-        if self.batch_norm:
+        if self.with_bn:
             norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, dtype=self.dtype, name="bn")
             x = x.map(norm)
         return x.map(jax.nn.relu)
@@ -68,20 +68,20 @@ class Inception(nn.Module):
 
     Attributes:
         features: of the six convolutions, in the order of `BLOCKS`.
-        batch_norm: torchvision's form, in which the 5x5 convolution is 3x3.
+        with_bn: torchvision's form, in which the 5x5 convolution is 3x3.
         dtype: of the computation.
     """
 
     features: tuple[int, int, int, int, int, int]
-    batch_norm: bool = False
+    with_bn: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
         """float[n, h, w, c] -> float[n, h, w, features of the four branches]."""
-        unit = partial(Unit, batch_norm=self.batch_norm, dtype=self.dtype)
+        unit = partial(Unit, with_bn=self.with_bn, dtype=self.dtype)
         one, reduce3, three, reduce5, five, pooled = self.features
-        wide = 3 if self.batch_norm else 5
+        wide = 3 if self.with_bn else 5
         branches = [
             unit(one, 1, name="branch1")(x, train),
             unit(three, 3, name="branch2_1")(unit(reduce3, 1, name="branch2_0")(x, train), train),
@@ -98,32 +98,35 @@ class GoogLeNet(nn.Module):
     "inception_3a/3x3_reduce" is inception3a/branch2_0. The auxiliary classifiers of training are left out.
 
     Attributes:
-        batch_norm: False: Caffe's bvlc_googlenet, with LRN and 5x5; True: torchvision's googlenet, with BatchNorm,
+        with_bn: False: Caffe's bvlc_googlenet, with LRN and 5x5; True: torchvision's googlenet, with BatchNorm,
             3x3 in place of 5x5 and a last pooling of 2x2.
+        freeze_bn: in training too, BatchNorm uses its running statistics and leaves them as they are.
         dropout: share of the last block's activations dropped in training.
         dtype: of the computation; parameters and statistics are float32.
     """
 
-    batch_norm: bool = False
+    with_bn: bool = False
+    freeze_bn: bool = False
     dropout: float = 0.4
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         """Returns inception3b [n, about h/8, about w/8, 480], 4e [.. /16 .., 832] and 5b [.. /32 .., 1024]."""
-        form: dict[str, Any] = {"batch_norm": self.batch_norm, "dtype": self.dtype}
-        normalise = (lambda x: x) if self.batch_norm else local_response_norm
+        form: dict[str, Any] = {"with_bn": self.with_bn, "dtype": self.dtype}
+        normalise = (lambda x: x) if self.with_bn else local_response_norm
+        learns = train and not self.freeze_bn
 
-        x = pool(Unit(64, 7, 2, **form, name="conv1")(x, train), 3, 2, ceil=True).map(normalise)
-        x = Unit(64, 1, **form, name="conv2")(x, train)
-        x = Unit(192, 3, **form, name="conv3")(x, train).map(normalise)
+        x = pool(Unit(64, 7, 2, **form, name="conv1")(x, learns), 3, 2, ceil=True).map(normalise)
+        x = Unit(64, 1, **form, name="conv2")(x, learns)
+        x = Unit(192, 3, **form, name="conv3")(x, learns).map(normalise)
         stages = []
-        last_window = 2 if self.batch_norm else 3
+        last_window = 2 if self.with_bn else 3
         for stage, window in (("3", 3), ("4", 3), ("5", last_window)):
             x = pool(x, window, 2, ceil=True)
             for name, features in BLOCKS.items():
                 if name.startswith(f"inception{stage}"):
-                    x = Inception(features, **form, name=name)(x, train)
+                    x = Inception(features, **form, name=name)(x, learns)
             stages.append(x)
         top = stages[2].map(nn.Dropout(self.dropout, deterministic=not train))
         return stages[0], stages[1], top

@@ -8,6 +8,10 @@ import numpy as np
 from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
 
+HDF5 = b"\x89HDF\r\n\x1a\n"
+# Keys of the fields that a .caffemodel may begin with (caffe.proto, NetParameter): name, layers of 2014, input, layer.
+CAFFE_FIELDS = (b"\x0a", b"\x12", b"\x1a", b"\xa2\x06")
+
 
 class Weights(NamedTuple):
     """What a file of weights holds, in the names and layouts of our networks.
@@ -39,8 +43,12 @@ def read(file: Path) -> Weights:
     except OSError as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); give a file of weights") from error
     # Imported here, as each reader imports this module.
-    from fcn_jax.weights import ours, torchvision
+    from fcn_jax.weights import caffe, keras, ours, torchvision
 
     if ours.is_ours(beginning):
         return ours.read(file)
-    return torchvision.read(file)
+    if beginning.startswith(HDF5):
+        return keras.read(file)
+    if beginning.startswith(CAFFE_FIELDS) and beginning[8:9] != b"{":
+        return caffe.read(file)
+    return torchvision.read(file)  # which tells, of what is none of all these, what it is

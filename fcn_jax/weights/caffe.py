@@ -67,8 +67,8 @@ def read(file: Path) -> Weights:
             stream, path, task = place
             if task in found.setdefault((stream, path), {}):
                 raise InputError(f"{file} has layer {layer.name!r} twice; it is damaged, download it again")
-            found[stream, path][task] = _as_convolution(layer, channels, file)
-            channels = len(layer.blobs[0])
+            found[stream, path][task] = convolution = _as_convolution(layer, channels, file)
+            channels = len(convolution.blobs[0])
     if not found:
         raise InputError(
             f"none of the layers of {file} ({', '.join(unknown[:5])}, ...) belongs to VGG, CaffeNet, GoogLeNet or an "

@@ -73,7 +73,7 @@ def read(file: Path) -> Weights:
             arrays,
             (),
             None if settings is None else configs.from_json(InputConfig, settings),
-            f"{file} (fcn_jax, from {notes['origin']})",
+            f"{file.name} (fcn_jax, from {notes['origin']})",
             None if class_names is None else tuple(class_names),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -112,8 +112,8 @@ class ModelConfig:
             f"model.output-stride is {self.output_stride}; {self.backbone} has 32 alone, ResNets have 8, 16 and 32",
         )
         _require(
-            resnet or self.backbone in ("vgg16_bn", "vgg19_bn") or not self.freeze_bn,
-            f"model.freeze-bn is set with {self.backbone}; ResNets and vgg16_bn, vgg19_bn have norms to freeze",
+            resnet or self.backbone.endswith("_bn") or not self.freeze_bn,
+            f"model.freeze-bn is set with {self.backbone}; ResNets and backbones named _bn have norms to freeze",
         )
         _require(
             self.weights is None or self.init_from is None,

@@ -22,6 +22,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.backbones import BACKBONES
 from fcn_jax.backbones.alexnet import AlexNet
+from fcn_jax.backbones.googlenet import GoogLeNet
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import ModelConfig
@@ -165,6 +166,8 @@ def build(config: ModelConfig, num_classes: int) -> Network:
             )
         case AlexNet():
             backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
+        case GoogLeNet():
+            backbone = backbone.clone(freeze_bn=config.freeze_bn)
     if dilated:
         return DilatedFCN(num_classes, backbone, dtype=dtype)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]

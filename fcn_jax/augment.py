@@ -7,18 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from fcn_jax.config import AugmentConfig
+from fcn_jax.config import AugmentConfig, InputConfig
 from fcn_jax.labels import IGNORE
 
-# Of ImageNet's training images, RGB in 0..255 (the values torchvision's models are trained with, times 255).
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
+# Of photographs: the unit of brightness changes, whatever the network takes pixels to be.
+DEVIATION = InputConfig().std
 
 
-def normalise(image: UInt8[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
-    """RGB 0..255 -> zero mean and unit deviation over ImageNet."""
+def normalise(
+    image: UInt8[Array, "*batch height width 3"], input_config: InputConfig
+) -> Float[Array, "*batch height width 3"]:
+    """RGB 0..255 -> what the network takes: its order of the channels, (pixel - mean) / std."""
     channel = (1,) * (image.ndim - 1) + (3,)
-    return (image.astype(jnp.float32) - jnp.array(MEAN).reshape(channel)) / jnp.array(STD).reshape(channel)
+    mean, std = (jnp.array(values).reshape(channel) for values in (input_config.mean, input_config.std))
+    pixels = image if input_config.order == "rgb" else image[..., ::-1]
+    return (pixels.astype(jnp.float32) - mean) / std
 
 
 def augment(
@@ -27,6 +30,7 @@ def augment(
     label: UInt8[Array, "height width"],
     size: Int[Array, "2"],
     config: AugmentConfig,
+    input_config: InputConfig,
 ) -> tuple[Float[Array, "crop crop 3"], UInt8[Array, "crop crop"]]:
     """One training example: a random square window of a randomly zoomed, mirrored, recoloured image.
 
@@ -38,6 +42,7 @@ def augment(
         label: likewise.
         size: rows and columns of the image.
         config: a resolved configuration.
+        input_config: what the network takes pixels to be.
     """
     crop = config.crop
     zoom_key, place_key, flip_key, colour_key = jax.random.split(key, 4)
@@ -55,9 +60,9 @@ def augment(
     rows = (ticks + start[0] + 0.5) / zoom - 0.5
     columns = (jnp.where(flip, crop - 1 - ticks, ticks) + start[1] + 0.5) / zoom - 0.5
 
-    pixels = normalise(image)
+    pixels = normalise(image, input_config)
     if config.colour:
-        pixels = _recolour(colour_key, pixels, config.colour)
+        pixels = _recolour(colour_key, pixels, config.colour, jnp.array(DEVIATION) / jnp.array(input_config.std))
     height, width = label.shape
     pixels = jnp.einsum("ih,hwc->iwc", _tent(rows, size[0], height, zoom), pixels)
     pixels = jnp.einsum("jw,iwc->ijc", _tent(columns, size[1], width, zoom), pixels)
@@ -88,9 +93,11 @@ def _tent(position: Array, size: Array, canvas: int, zoom: Array) -> Float[Array
     return jnp.where(inside[:, None], weight, 0.0)
 
 
-def _recolour(key: Array, pixels: Float[Array, "height width 3"], strength: float) -> Float[Array, "height width 3"]:
-    """Changes brightness, contrast and saturation by factors and shifts of up to `strength`."""
+def _recolour(
+    key: Array, pixels: Float[Array, "height width 3"], strength: float, deviation: Float[Array, "3"]
+) -> Float[Array, "height width 3"]:
+    """Changes contrast and saturation by factors, brightness by a shift in deviations, of up to `strength`."""
     brightness, contrast, saturation = jax.random.uniform(key, (3,), minval=-strength, maxval=strength)
     grey = pixels.mean(axis=-1, keepdims=True)
     pixels = grey + (1 + saturation) * (pixels - grey)
-    return (1 + contrast) * pixels + brightness
+    return (1 + contrast) * pixels + brightness * deviation.reshape(1, 1, 3)

@@ -25,6 +25,7 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax train PRESET [flags]          train; presets: {", ".join(PRESETS)}
   fcn-jax eval RUN [flags]              score a run's best checkpoint on a split
   fcn-jax predict RUN IMAGE... [flags]  segment photographs: files, folders or globs
+  fcn-jax weights import FILE --out F   convert weights of another framework, or a run's, and describe them
   fcn-jax data list                     the data sets there are
   fcn-jax data prepare NAME [flags]     build a data set from its official files
   fcn-jax data check NAME [flags]       count its labels and draw some of them
@@ -80,6 +81,18 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Import:
+    """Converts weights of another framework, or those of a run, into one file of ours, and describes them."""
+
+    file: tyro.conf.Positional[Path]
+    """file of weights, or run directory (its best checkpoint)"""
+    out: Path
+    """file to write, in safetensors, with what the network takes as input"""
+    classes: Path | None = None
+    """file with the name of a class a line, for scores of a file that does not name them"""
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set to build or to look at."""
 
@@ -126,8 +139,14 @@ def _train(words: list[str]) -> None:
         near = difflib.get_close_matches(words[0], PRESETS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"preset {words[0]!r} is unknown, there are {', '.join(PRESETS)}{hint}")
-    presets = {name: (DESCRIPTIONS[name], config) for name, config in PRESETS.items()}
+    # tyro has no flags for the parts of what is None.
+    presets = {
+        name: (DESCRIPTIONS[name], _with_model(config, input=config.model.settled_input))
+        for name, config in PRESETS.items()
+    }
     config = tyro.extras.overridable_config_cli(presets, prog="fcn-jax train", args=words)
+    if not any(word.startswith("--model.input.") for word in words):
+        config = _with_model(config, input=PRESETS[words[0]].model.input)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = config.run_dir or Path("runs", f"{words[0]}-{config.data.name}-{now}")
     if re.match(r"\w+:/", str(folder)):
@@ -138,11 +157,24 @@ def _train(words: list[str]) -> None:
             f"  ./launch.sh {words[0]} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
     config = config.resolved()  # what is wrong with the flags is said before JAX is loaded
+    from fcn_jax.staged import train_staged
     from fcn_jax.train import train
 
-    # Absolute, so that `eval` finds the data from anywhere.
+    (train_staged if config.staged else train)(_absolute(config), folder)
+
+
+def _with_model(config: Config, **changes: Any) -> Config:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def _absolute(config: Config) -> Config:
+    """With absolute paths, so that data and weights are found and known again from anywhere."""
     paths = {name: value.absolute() for name, value in vars(config.data).items() if isinstance(value, Path)}
-    train(dataclasses.replace(config, data=dataclasses.replace(config.data, **paths)), folder)
+    model = config.model
+    weights = model.weights if model.weights in (None, "imagenet") else str(Path(model.weights).absolute())
+    init_from = None if model.init_from is None else model.init_from.absolute()
+    config = _with_model(config, weights=weights, init_from=init_from)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths))
 
 
 def _eval(words: list[str]) -> None:
@@ -194,13 +226,34 @@ def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[An
     from fcn_jax.evaluate import make_forward
     from fcn_jax.fcn import build
     from fcn_jax.run import open_run
-    from fcn_jax.train import eval_batch_size, restore_variables
+    from fcn_jax.state import restore_variables
+    from fcn_jax.train import eval_batch_size
 
     run = open_run(folder)
     model = build(run.config.model, len(run.class_names))
-    variables = restore_variables(run, model, step)
+    variables, _ = restore_variables(run, model, step)
     config = dataclasses.replace(run.config, eval_batch_size=batch_size or run.config.eval_batch_size)
-    return run, config, make_forward(model), variables, eval_batch_size(config)
+    forward = make_forward(model, config.model.settled_input)
+    return run, config, forward, variables, eval_batch_size(config)
+
+
+def _weights(words: list[str]) -> None:
+    _dispatch("weights command", {"import": _import}, HELP, words)
+
+
+def _import(words: list[str]) -> None:
+    options = tyro.cli(Import, prog="fcn-jax weights import", args=words)
+    _can_be_written(options.out)
+    from fcn_jax import transfer
+    from fcn_jax.datasets.folder import read_class_names
+    from fcn_jax.weights import merge, ours
+
+    weights = transfer.of(options.file)
+    if options.classes is not None:
+        weights = merge.named(weights, read_class_names(options.classes))
+    print(merge.describe(weights))
+    ours.write(options.out, weights)
+    print(f"written: {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
 
 
 def _can_be_written(*files: Path | None) -> None:
@@ -266,4 +319,4 @@ def _check(words: list[str]) -> None:
     print(f"\nfirst images with their labels: {out}")
 
 
-COMMANDS = {"train": _train, "eval": _eval, "predict": _predict, "data": _data}
+COMMANDS = {"train": _train, "eval": _eval, "predict": _predict, "weights": _weights, "data": _data}

@@ -46,20 +46,52 @@ CAFFE_INPUT = InputConfig("bgr", (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1
 class ModelConfig:
     """The network."""
 
-    head: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s"
-    """finest map that is scored: stride 32, 16 or 8"""
-    backbone: Literal["resnet18", "resnet34", "vgg16"] = "resnet34"
+    head: Literal["fcn32s", "fcn16s", "fcn8s", "dilated"] = "fcn8s"
+    """finest map that is scored: stride 32, 16 or 8; dilated: torchvision's FCN, a ResNet that stays at stride 8"""
+    backbone: Literal[
+        "alexnet",
+        "vgg16",
+        "vgg16_bn",
+        "vgg19",
+        "vgg19_bn",
+        "googlenet",
+        "googlenet_bn",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+    ] = "resnet34"
     """what computes the feature maps"""
     fc_features: int = 4096
-    """channels of VGG's fc6 and fc7"""
+    """channels of VGG's and AlexNet's fc6 and fc7"""
     fc_kernel: int = 7
     """side of VGG's fc6 kernel, odd: 7 in the paper, 1 in light re-implementations"""
+    padding: Literal["same", "reference"] = "same"
+    """reference: the reference's border of 100 pixels (VGG, AlexNet), for weights trained with it; slower"""
     skip_scales: tuple[float, float] = (1.0, 1.0)
     """factors on pool4 and pool3 before their score layers"""
     upsampling: Literal["learned", "fixed"] = "learned"
     """transposed convolutions started bilinearly and learned, or bilinear for ever"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """of the computation; parameters, loss and upsampled logits are always float32"""
+    output_stride: Literal[8, 16, 32] = 32
+    """ResNets: of the last map; 16 and 8 keep the last stage or two at the resolution before, by dilation"""
+    freeze_bn: bool = False
+    """batch norms use the statistics they start with and leave them as they are"""
+    weights: str | None = None
+    """file to start from, of whatever framework, or "imagenet": torchvision's for the backbone, downloaded"""
+    init_from: Path | None = None
+    """run directory (its best checkpoint) or file of an FCN to start from: 32s -> 16s -> 8s, or other classes"""
+    allow: tuple[str, ...] = ()
+    """beginnings of paths of what may be missing in the weights, left over or of another shape: backbone/fc"""
+    input: InputConfig | None = None
+    """what the network takes pixels to be; None: what its weights want, else ImageNet's RGB"""
+
+    @property
+    def settled_input(self) -> InputConfig:
+        """`input`, or ImageNet's RGB where neither weights nor flags say anything."""
+        return self.input or InputConfig()
 
     def __post_init__(self) -> None:
         _require(
@@ -69,6 +101,28 @@ class ModelConfig:
         _require(
             self.fc_kernel > 0 and self.fc_kernel % 2 == 1,
             f"model.fc-kernel is {self.fc_kernel}; it must be odd and from 1, to keep cells in place",
+        )
+        resnet = self.backbone.startswith("resnet")
+        _require(
+            resnet or self.head != "dilated",
+            f"model.head is dilated, with {self.backbone}; it dilates ResNets alone, so take one of them",
+        )
+        _require(
+            resnet or self.output_stride == 32,
+            f"model.output-stride is {self.output_stride}; {self.backbone} has 32 alone, ResNets have 8, 16 and 32",
+        )
+        _require(
+            resnet or self.backbone.endswith("_bn") or not self.freeze_bn,
+            f"model.freeze-bn is set with {self.backbone}; ResNets and backbones named _bn have norms to freeze",
+        )
+        _require(
+            self.weights is None or self.init_from is None,
+            f"model.weights is {self.weights} and model.init-from {self.init_from}; a network starts from one "
+            "of them: give None for the other",
+        )
+        _require(
+            self.padding == "same" or self.backbone.startswith(("vgg", "alexnet")),
+            f"model.padding is {self.padding!r} with {self.backbone}; only VGG and AlexNet have it, others take 'same'",
         )
 
 
@@ -141,6 +195,14 @@ class OptimConfig:
     """a factor a class in the loss"""
     label_smoothing: float = 0.0
     """share of each label spread over all classes"""
+    auxiliary_weight: float = 0.5
+    """of the loss of the dilated head's second scores, on the stage before; torchvision's 0.5"""
+    frozen: tuple[str, ...] = ()
+    """beginnings of the paths of parameters that stay as they are: backbone/conv1 backbone/layer1"""
+    rate_factors: tuple[tuple[str, float], ...] = ()
+    """beginnings of paths and factors on their rate: score 10 upscore 10; where several fit they multiply"""
+    bias_factor: float = 1.0
+    """factor on the rate of biases, the shifts of norms among them; 2 in the reference"""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -161,6 +223,18 @@ class OptimConfig:
             self.class_weights is None or min(self.class_weights, default=-1) >= 0,
             f"optim.class-weights are {self.class_weights}; give one factor from 0 for each class",
         )
+        _require(
+            min((factor for _, factor in self.rate_factors), default=1) > 0,
+            f"optim.rate-factors are {self.rate_factors}; factors lie above 0, and optim.frozen trains nothing at all",
+        )
+        _require(
+            self.auxiliary_weight >= 0,
+            f"optim.auxiliary-weight is {self.auxiliary_weight}; it must not be negative",
+        )
+        _require(self.bias_factor > 0, f"optim.bias-factor is {self.bias_factor}; give it above 0")
+
+
+STAGES = ("fcn32s", "fcn16s", "fcn8s")  # each starts from the one before
 
 
 @dataclass(frozen=True)
@@ -193,6 +267,10 @@ class Config:
     """images computed at once in evaluation; 0: for each device 1 on CPUs, 8 on accelerators"""
     workers: int = 4
     """threads that decode images"""
+    staged: bool = False
+    """train 32s, then 16s from it, then 8s, each with these steps, in RUN/fcn32s, RUN/fcn16s, RUN/fcn8s"""
+    stage_factors: tuple[float, float, float] = (1.0, 0.1, 0.1)
+    """staged: factors on optim.learning-rate for 32s, 16s and 8s"""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size"):
@@ -207,6 +285,15 @@ class Config:
             "choose an accumulate that divides it",
         )
         _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it lies within 0..2^31 - 1")
+        _require(
+            not self.staged or self.model.head in STAGES[1:],
+            f"staged trains coarser networks before the one asked for, and model.head is {self.model.head}; "
+            f"it must be one of {', '.join(STAGES[1:])}",
+        )
+        _require(
+            min(self.stage_factors) > 0,
+            f"stage-factors are {self.stage_factors}; every factor must be above 0",
+        )
 
     def resolved(self) -> "Config":
         """The same with everything left open filled in from the data set's entry.
@@ -221,8 +308,11 @@ class Config:
         wants = DATASETS[self.data.name]
         steps = self.steps or wants.steps
         eval_every = self.eval_every or min(wants.eval_every, steps)
+        from_scratch = self.model.weights is None and self.model.init_from is None
         return dataclasses.replace(
             self,
+            # Weights have their own, known once they are read.
+            model=dataclasses.replace(self.model, input=self.model.settled_input) if from_scratch else self.model,
             augment=dataclasses.replace(
                 self.augment,
                 crop=self.augment.crop or wants.crop,
@@ -274,6 +364,56 @@ DATASETS = {
     ),
 }
 
+
+def mean_rate(sum_rate: float, pixels: int) -> float:
+    """The rate for a loss averaged over `pixels` labelled pixels that does what `sum_rate` does for their sum."""
+    return sum_rate * pixels
+
+
+def _reference(head: Any, skip_scales: tuple[float, float] = (1.0, 1.0), steps: int = 100_000) -> Config:
+    """The reference's folder voc-HEAD: its solver.prototxt, net.py and solve.py, and its stages before.
+
+    Whole images (none is larger than 500x500), one at a time, never changed. What differs: the 10 582 images of SBD
+    and VOC 2012 that are not in val, where it had the 8 498 of SBD's train.
+    """
+    return Config(
+        model=ModelConfig(
+            head=head,
+            backbone="vgg16",
+            padding="reference",
+            skip_scales=skip_scales,
+            upsampling="fixed",
+            weights="VGG_ILSVRC_16_layers.caffemodel",
+            input=CAFFE_INPUT,
+        ),
+        data=DataConfig("voc2012", train_split="trainaug"),
+        augment=AugmentConfig(crop=500, scale=(1.0, 1.0), flip=False),
+        optim=OptimConfig(
+            learning_rate=1e-10,
+            schedule="constant",
+            momentum=0.99,
+            weight_decay=5e-4,
+            reduction="sum",
+            bias_factor=2.0,
+        ),
+        steps=steps,
+        batch_size=1,
+        # At once all scores learn together; else 1e-10, 1e-12 and 1e-14.
+        staged=head != "fcn32s" and skip_scales == (1.0, 1.0),
+        stage_factors=(1.0, 1e-2, 1e-4),
+    )
+
+
+def _averaged(config: Config) -> Config:
+    """The same for a mean loss: 1e-10 over the sum of 500 * 500 pixels is 2.5e-5 over their mean.
+
+    Images differ in their number of pixels; here each counts as much as any other, in the sum larger ones count more.
+    """
+    rate = mean_rate(config.optim.learning_rate, 500 * 500)
+    optim = dataclasses.replace(config.optim, learning_rate=rate, reduction="mean")
+    return dataclasses.replace(config, optim=optim)
+
+
 PRESETS = {
     "fcn32s": Config(model=ModelConfig(head="fcn32s")),
     "fcn16s": Config(model=ModelConfig(head="fcn16s")),
@@ -281,12 +421,55 @@ PRESETS = {
     # The reference's voc-fcn8s-atonce: skips scaled so that all three scores learn together. The scales fit features of
     # inputs in 0..255 without normalisation; features of order 1 (BatchNorm) are silenced by them: use fcn8s there.
     "fcn8s-atonce": Config(model=ModelConfig(head="fcn8s", skip_scales=(0.01, 0.0001))),
+    # Rates are the data set's for the head and a tenth for the backbone, which has learned before.
+    "fcn8s-pretrained": Config(
+        model=ModelConfig(head="fcn8s", backbone="resnet50", weights="imagenet"),
+        augment=AugmentConfig(colour=0.3),
+        optim=OptimConfig(weight_decay=1e-4, warmup_steps=500, rate_factors=(("backbone", 0.1),)),
+    ),
+    "voc-fcn32s": _reference("fcn32s"),
+    "voc-fcn16s": _reference("fcn16s"),
+    "voc-fcn8s": _reference("fcn8s"),
+    "voc-fcn8s-mean": _averaged(_reference("fcn8s")),
+    "voc-fcn8s-atonce": _reference("fcn8s", (0.01, 0.0001), steps=300_000),
+    # The article names rate, decay and backbone; no momentum, so PyTorch's default, none. 60 epochs.
+    "voc-resnet34": Config(
+        model=ModelConfig(head="fcn8s", backbone="resnet34", weights="imagenet"),
+        data=DataConfig("voc2012"),
+        optim=OptimConfig(learning_rate=0.03, schedule="constant", momentum=0.0, weight_decay=1e-2),
+        steps=11_000,
+        batch_size=8,
+        eval_every=1_000,
+    ),
+    # references/segmentation/train.py of torchvision: the auxiliary head alone learns ten times as fast. 30 epochs.
+    "voc-dilated": Config(
+        model=ModelConfig(head="dilated", backbone="resnet50", weights="imagenet"),
+        data=DataConfig("voc2012", train_split="trainaug"),
+        augment=AugmentConfig(crop=480, scale=(0.5, 2.0)),
+        optim=OptimConfig(learning_rate=0.02, weight_decay=1e-4, rate_factors=(("aux_classifier", 10.0),)),
+        steps=10_000,
+        batch_size=32,
+        eval_every=1_000,
+    ),
 }
+_CAFFE = (
+    "starts from VGG_ILSVRC_16_layers.caffemodel in the working directory "
+    "(gist.github.com/ksimonyan/211839e770f7b538e2d8)"
+)
+# Scores are mean IU on VOC, in %, as published; times those of the paper, on a K40.
 DESCRIPTIONS = {
     "fcn32s": "FCN-32s: scores at stride 32, one x32 upsampling",
     "fcn16s": "FCN-16s: pool4 fused in, then x16",
     "fcn8s": "FCN-8s: pool4 and pool3 fused in, then x8",
     "fcn8s-atonce": "FCN-8s with the reference's skip scales, which fit Caffe's VGG16 and its inputs of 0..255",
+    "fcn8s-pretrained": "FCN-8s on a ResNet50 that knows ImageNet, with today's augmentation; not measured yet",
+    "voc-fcn32s": f"the paper's FCN-32s; {_CAFFE}; 63.6 on seg11valid (reference README), three days on a K40",
+    "voc-fcn16s": f"the paper's FCN-16s, 32s before it; {_CAFFE}; 65.0 on seg11valid, four days on a K40",
+    "voc-fcn8s": f"the paper's FCN-8s, 32s and 16s before it; {_CAFFE}; 65.5 on seg11valid, five days on a K40",
+    "voc-fcn8s-mean": "voc-fcn8s with a loss averaged over pixels, at rates that do the same",
+    "voc-fcn8s-atonce": f"the paper's FCN-8s at once; {_CAFFE}; 65.4 on seg11valid (reference README)",
+    "voc-resnet34": "an article's FCN-8s on a pretrained ResNet34, VOC's 1464 images alone: 53 to 56 on val",
+    "voc-dilated": "torchvision's FCN on a dilated ResNet50: 60.5 on COCO's val (torchvision), 67.1 on VOC (mmseg)",
 }
 
 # What decides the numbers a run computes; the rest (where, how often, how many threads) may change on resume.
@@ -321,11 +504,16 @@ def from_json(kind: type, values: dict[str, Any]) -> Any:
     )
 
     def restored(hint: Any, value: Any) -> Any:
-        if dataclasses.is_dataclass(hint):
-            return from_json(hint, value)  # pyright: ignore[reportArgumentType]
-        if value is not None and Path in (hint, *typing.get_args(hint)):
-            return Path(value)
-        return tuple(value) if isinstance(value, list) else value
+        if value is None:
+            return None
+        if isinstance(value, list):
+            return tuple(restored(Any, item) for item in value)
+        for choice in (hint, *typing.get_args(hint)):  # `X | None` means X
+            if choice is Path:
+                return Path(value)
+            if dataclasses.is_dataclass(choice):
+                return from_json(choice, value)  # pyright: ignore[reportArgumentType]
+        return value
 
     return kind(**{key: restored(hints[key], value) for key, value in values.items()})
 
@@ -343,7 +531,7 @@ def differences(old: Config, new: Config) -> list[str]:
     # A constant rate does not depend on where a run ends, so such a run may be prolonged.
     free = {*INCIDENTAL, "steps"} if old.optim.schedule == new.optim.schedule == "constant" else {*INCIDENTAL}
     return [
-        f"{key}: {before[key]} -> {after[key]}"
-        for key in after
-        if key.split(".")[0] in DECISIVE and key not in free and before[key] != after[key]
+        f"{key}: {before.get(key)} -> {after.get(key)}"  # what may be None as a whole has no parts then
+        for key in {**before, **after}
+        if key.split(".")[0] in DECISIVE and key not in free and before.get(key) != after.get(key)
     ]

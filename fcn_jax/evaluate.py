@@ -19,8 +19,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int64, UInt8
 
 from fcn_jax.augment import normalise
+from fcn_jax.config import InputConfig
 from fcn_jax.datasets import Example
-from fcn_jax.fcn import FCN
+from fcn_jax.fcn import Network
 from fcn_jax.input import Batch, place
 from fcn_jax.losses import cross_entropy
 from fcn_jax.metrics import Metrics, compute_metrics, confusion_matrix
@@ -54,13 +55,18 @@ class Evaluation(NamedTuple):
         return {"loss": self.loss, **self.metrics._asdict()}
 
 
-def make_forward(model: FCN) -> Forward:
-    """The jitted (variables, batch) -> (class map uint8[batch, height, width], summed loss, labelled pixels)."""
+def make_forward(model: Network, input_config: InputConfig) -> Forward:
+    """The jitted (variables, batch) -> (class map uint8[batch, height, width], summed loss, labelled pixels).
+
+    Args:
+        model: the network.
+        input_config: what it takes pixels to be.
+    """
 
     @jax.jit
     def forward(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         image, label, size = map(jnp.asarray, batch)
-        logits = jnp.asarray(model.apply(variables, normalise(image), size))
+        logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size))
         total, weight = cross_entropy(logits, label)
         return logits.argmax(axis=-1).astype(jnp.uint8), total, weight
 

@@ -21,7 +21,12 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.backbones import BACKBONES
+from fcn_jax.backbones.alexnet import AlexNet
+from fcn_jax.backbones.googlenet import GoogLeNet
+from fcn_jax.backbones.resnet import ResNet
+from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import ModelConfig
+from fcn_jax.dilated import DilatedFCN
 from fcn_jax.feature_map import FeatureMap, add, convolve
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
 
@@ -51,14 +56,14 @@ class FCN(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[ArrayLike, "batch height width 3"],
+        images: Float[ArrayLike, "batch height width channels"],
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width classes"]:
         """Scores every pixel.
 
         Args:
-            images: normalised images; any height and width from 1.
+            images: normalised images; any height and width from 1, any number of channels (3 for colour).
             size: rows and columns that belong to each image, where a batch holds images of several sizes on one
                 canvas, at its top left. The logits there equal those of each image alone; the rest is without meaning.
             train: batch statistics and dropout (`mutable=["batch_stats"]`, `rngs={"dropout": key}`).
@@ -114,6 +119,8 @@ class FCN(nn.Module):
 
     def upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:
         """Brings scores onto the finer grid of `to`; a subclass may do it in another way."""
+        if (x.stride, x.offset) == (to.stride, to.offset):
+            return x  # maps of a dilated backbone lie on one grid
         kernel, factor, padding = alignment(x, to)
         # Scores outside the image must not leak over its border.
         values = x.cleared()
@@ -138,12 +145,31 @@ FCN16s = partial(FCN, stride=16)
 FCN8s = partial(FCN, stride=8)
 
 
-def build(config: ModelConfig, num_classes: int) -> FCN:
+Network = FCN | DilatedFCN
+
+
+def build(config: ModelConfig, num_classes: int) -> Network:
     """The network a configuration describes."""
     dtype = jnp.dtype(config.dtype)
+    dilated = config.head == "dilated"
     backbone = BACKBONES[config.backbone](dtype=dtype)
-    if config.backbone.startswith("vgg"):
-        backbone = backbone.clone(fc_features=config.fc_features, fc_kernel=config.fc_kernel)
+    match backbone:
+        case ResNet():
+            stride = 8 if dilated else config.output_stride
+            backbone = backbone.clone(output_stride=stride, freeze_bn=config.freeze_bn)
+        case VGG():
+            backbone = backbone.clone(
+                fc_features=config.fc_features,
+                fc_kernel=config.fc_kernel,
+                padding=config.padding,
+                freeze_bn=config.freeze_bn,
+            )
+        case AlexNet():
+            backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
+        case GoogLeNet():
+            backbone = backbone.clone(freeze_bn=config.freeze_bn)
+    if dilated:
+        return DilatedFCN(num_classes, backbone, dtype=dtype)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
     return head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
 

@@ -63,8 +63,9 @@ def _after_window(
     size = x.size
     if size is not None:
         room = size + (2 * padding - kernel)
-        # Caffe drops a last window that would start in the padding behind the image.
+        # Caffe drops a last window that would start in the padding behind the image, but never the first.
         steps = jnp.minimum(-(-room // stride), (size + padding - 1) // stride) if ceil else room // stride
+        steps = jnp.maximum(steps, 0) if ceil else steps
         size = jnp.where(size > 0, steps + 1, 0)
     return FeatureMap(
         values=values,

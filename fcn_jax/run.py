@@ -68,7 +68,7 @@ def open_run(folder: Path) -> Run:
         stored = json.loads(file.read_text())
         return Run(
             folder,
-            configs.from_json(Config, stored["config"]),
+            configs.from_json(Config, stored["config"]).resolved(),  # what an older version did not store
             tuple(stored["class_names"]),
             np.array(stored["palette"], np.uint8),
             stored["contents"],

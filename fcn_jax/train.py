@@ -1,4 +1,4 @@
-"""Training: the state, one pure step, and the loop around it."""
+"""Training: one pure step, and the loop around it."""
 
 import contextlib
 import math
@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -19,41 +18,23 @@ from fcn_jax import datasets
 from fcn_jax.augment import augment
 from fcn_jax.checkpoint import Checkpoints
 from fcn_jax.config import Config
+from fcn_jax.dilated import DilatedFCN
 from fcn_jax.errors import InputError
 from fcn_jax.evaluate import Evaluation, Forward, evaluate, make_forward
-from fcn_jax.fcn import FCN, build
+from fcn_jax.fcn import Network, build
 from fcn_jax.input import Batch, train_batches
 from fcn_jax.losses import cross_entropy
-from fcn_jax.optim import learning_rate, optimizer
+from fcn_jax.optim import check_groups, held, learning_rate, optimizer
 from fcn_jax.progress import Progress, overview
 from fcn_jax.run import Records, Run, alone, start_or_resume
+from fcn_jax.state import TrainState, init_state, restore_or_init
+from fcn_jax.transfer import starting_point
 from fcn_jax.visualize import Panels
-
-
-class TrainState(struct.PyTreeNode):
-    """All that a step changes.
-
-    Attributes:
-        step: int32[], steps taken.
-        variables: "params", float32, and for networks with BatchNorm "batch_stats".
-        opt_state: of the optimizer.
-    """
-
-    # Not annotated by shape: JAX also builds it of shapes and shardings.
-    step: Any
-    variables: dict[str, Any]
-    opt_state: optax.OptState
-
-
-def init_state(model: FCN, config: Config) -> TrainState:
-    """The state before the first step; the same for the same seed."""
-    variables = dict(model.init(jax.random.key(config.seed), jnp.zeros((1, 32, 32, 3))))
-    opt_state = optimizer(config.optim, config.steps).init(variables["params"])
-    return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
+from fcn_jax.weights.merge import match
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, model: FCN, config: Config
+    state: TrainState, batch: Batch, *, model: Network, config: Config
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step of SGD on a batch, a pure function of its arguments.
 
@@ -73,19 +54,27 @@ def train_step(
     augment_key, dropout_key = jax.random.split(key)
     keys = jax.random.split(augment_key, len(batch.image))
     image, label, size = map(jnp.asarray, batch)
-    images, labels = jax.vmap(partial(augment, config=config.augment))(keys, image, label, size)
+    augmented = partial(augment, config=config.augment, input_config=config.model.settled_input)
+    images, labels = jax.vmap(augmented)(keys, image, label, size)
     weights = None if config.optim.class_weights is None else jnp.array(config.optim.class_weights)
+    loss = partial(cross_entropy, class_weights=weights, label_smoothing=config.optim.label_smoothing)
+
+    # Scores, and where the network has them auxiliary ones.
+    apply = partial(model.apply, return_aux=True) if isinstance(model, DilatedFCN) else model.apply
 
     def summed_loss(params: Any, statistics: Any, part: tuple[Array, Array, Array]) -> tuple[Array, Any]:
         images, labels, key = part
-        logits, updates = model.apply(
-            {"params": params, **statistics},
+        scores, updates = apply(
+            {"params": held(config.optim, params), **statistics},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        total, weight = cross_entropy(logits, labels, weights, config.optim.label_smoothing)
+        logits, *auxiliary = scores if isinstance(scores, tuple) else (scores,)
+        total, weight = loss(logits, labels)
+        for logits in auxiliary:
+            total += config.optim.auxiliary_weight * loss(logits, labels)[0]
         return total, (weight, {**statistics, **updates})
 
     def add_part(sums: Any, part: tuple[Array, Array, Array]) -> tuple[Any, None]:
@@ -132,21 +121,29 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
     """
     config = config.resolved()
     sharding = _data_sharding(config)
+    config, weights = starting_point(config, folder)
     data = config.data
     dataset = datasets.prepare(data.name, data.dir, data.cache, classes=data.classes, void=data.void)
     _check_classes(config, dataset.class_names)
     train_source, val_source = dataset.source(data.train_split), dataset.source(data.val_split)
-    run = start_or_resume(folder, config, dataset)
 
     model = build(config.model, len(dataset.class_names))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     init = jax.jit(partial(init_state, model, config), out_shardings=everywhere)
+    shapes = jax.eval_shape(init).variables
+    check_groups(config.optim, shapes["params"])
+    start = None if weights is None else match(shapes, weights, dataset.class_names, config.model.allow)
+    run = start_or_resume(folder, config, dataset)  # nothing is written before all of this is found right
     step_fn = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0)
-    forward = make_forward(model)
+    forward = make_forward(model, config.model.settled_input)
     rate = learning_rate(config.optim, config.steps)
 
     with alone(folder), Checkpoints(run.checkpoints, config.keep) as checkpoints, _stop_signals() as stopped:
         state, first = restore_or_init(checkpoints, init, everywhere)
+        if start is not None:
+            say(str(start))
+            state = state.replace(variables=jax.device_put(start.into(state.variables), everywhere))
+            weights = start = None  # frees their memory
         say(overview(state.variables["params"]))
         say(f"{run.folder}: " + (f"goes on after step {first} of {config.steps}" if first else f"{config.steps} steps"))
         batches = train_batches(
@@ -179,38 +176,6 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
                     return None
     say(f"{run.folder} has all of its {config.steps} steps; nothing to do")
     return None
-
-
-def restore_or_init(
-    checkpoints: Checkpoints, init: Callable[[], TrainState], sharding: NamedSharding
-) -> tuple[TrainState, int]:
-    """The state of the latest checkpoint, or a new one, and the number of steps it has behind it."""
-    step = checkpoints.latest()
-    if step is None:
-        return init(), 0
-    shapes = jax.eval_shape(init)
-    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
-    restored = checkpoints.restore(step, {"variables": like.variables, "optimizer": like.opt_state})
-    counter = jax.device_put(jnp.asarray(step, jnp.int32), sharding)
-    return TrainState(counter, restored["variables"], restored["optimizer"]), step
-
-
-def restore_variables(run: Run, model: FCN, step: int | None = None) -> dict[str, Any]:
-    """The network's variables of a step, or of the best one, on the first local device.
-
-    Raises:
-        InputError: there is no checkpoint, or not that one.
-    """
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        chosen = checkpoints.best() if step is None else step
-        if chosen is None or chosen not in checkpoints.steps():
-            there = ", ".join(map(str, checkpoints.steps())) or "none"
-            which = "" if step is None else f" {step}"
-            raise InputError(f"{run.folder} has no checkpoint{which}; there are: {there}; train it on, or give another")
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = jax.eval_shape(partial(init_state, model, run.config)).variables
-        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
-        return checkpoints.restore(chosen, {"variables": like})["variables"]
 
 
 def describe(evaluation: Evaluation) -> str:

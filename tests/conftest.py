@@ -12,7 +12,11 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("fcn_jax", "beartype.beartype")
 
+import importlib.util  # noqa: E402
+import sys  # noqa: E402
+import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import ModuleType  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -33,6 +37,36 @@ def voc_dir() -> Path:
 def camvid_dir() -> Path:
     """CamVid, images/ and labels/ by split."""
     return _existing(SHARED_DATA / "camvid")
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """The package, importable beside PyTorch's CPU build as well.
+
+    Its compiled operators are linked with CUDA and do not load there, and then its import fails for want of their
+    names. No test needs them, so their names are declared.
+    """
+    torch = pytest.importorskip("torch")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not here: pip install -c constraints.txt -e '.[peers]'")
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return _import_torchvision()
+        except RuntimeError:
+            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+                del sys.modules[name]
+            operators = torch.library.Library("torchvision", "DEF")
+            for name in ("nms", "qnms"):
+                operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            module = _import_torchvision()
+            module.declared_operators = operators  # they are there as long as this object
+            return module
+
+
+def _import_torchvision() -> ModuleType:
+    import torchvision.models.segmentation
+
+    return torchvision
 
 
 def _existing(folder: Path) -> Path:

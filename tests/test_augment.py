@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from fcn_jax.augment import augment, normalise
-from fcn_jax.config import AugmentConfig
+from fcn_jax.config import CAFFE_INPUT, AugmentConfig, InputConfig
 
 MEAN = np.array([123.675, 116.28, 103.53])
 STD = np.array([58.395, 57.12, 57.375])
 
 
 CROP = 24
+RGB = InputConfig()
 EXACT = AugmentConfig(crop=CROP, scale=(1.0, 1.0), flip=False)
 MIRRORED = AugmentConfig(crop=CROP, scale=(1.0, 1.0))
 ZOOMED = AugmentConfig(crop=CROP, scale=(0.5, 2.0))
@@ -26,7 +27,7 @@ COLOURED = AugmentConfig(crop=CROP, scale=(1.0, 1.0), flip=False, colour=0.4)
 
 @functools.cache
 def compiled(config: AugmentConfig):
-    return jax.jit(lambda seed, number, *example: augment(jax.random.key(seed + number), *example, config))
+    return jax.jit(lambda seed, number, *example: augment(jax.random.key(seed + number), *example, config, RGB))
 
 
 def run(config: AugmentConfig, image, label, count: int, seed: int = 0, fill: int = 99, canvas=(80, 80)):
@@ -76,7 +77,7 @@ def geometry(pixels: np.ndarray) -> tuple[float, float, float, float]:
 @pytest.mark.parametrize("shape", [(), (2,), (2, 1)])
 def test_normalise(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 4, 5, 3), np.uint8)
-    result = normalise(jnp.asarray(image))
+    result = normalise(jnp.asarray(image), RGB)
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, plain(image), rtol=0, atol=1e-6)
 
@@ -85,14 +86,35 @@ def test_normalise_by_hand():
     # torchvision's (x / 255 - mean) / std with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225).
     image = np.array([[[255, 0, 51]]], np.uint8)
     expected = [[[(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]]]
-    np.testing.assert_allclose(normalise(jnp.asarray(image)), expected, rtol=1e-5)
+    np.testing.assert_allclose(normalise(jnp.asarray(image), RGB), expected, rtol=1e-5)
+
+
+def test_normalise_for_caffe():
+    # The reference's voc_layers.py: reversed channels, the mean of BGR taken off, no division.
+    image = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
+    expected = image.astype(np.float32)[..., ::-1] - np.array([104.00699, 116.66877, 122.67892], np.float32)
+    np.testing.assert_array_equal(normalise(jnp.asarray(image), CAFFE_INPUT), expected)
+
+
+def test_an_augmented_image_is_the_same_photograph_for_every_network():
+    """Windows, colours and all: only the numbers that stand for it differ."""
+    image, label = noise(40, 30)
+    image, label, size = map(jnp.asarray, (image, label, np.array([40, 30], np.int32)))
+    config = AugmentConfig(crop=CROP, scale=(0.5, 2.0), colour=0.4)
+    key = jax.random.key(3)
+    ours, label_ours = jax.jit(lambda: augment(key, image, label, size, config, RGB))()
+    half = InputConfig("rgb", RGB.mean, tuple(value / 2 for value in RGB.std))
+    theirs, label_theirs = jax.jit(lambda: augment(key, image, label, size, config, half))()
+    np.testing.assert_array_equal(label_theirs, label_ours)
+    np.testing.assert_allclose(theirs, 2 * np.asarray(ours), rtol=0, atol=1e-4)
+    assert np.ptp(ours) > 1
 
 
 def test_without_zoom_and_flip_the_whole_image_comes_out_unchanged():
     image, label = noise(CROP, CROP)
     pixels, labels = run(EXACT, image, label, 4)
     for result, result_label in zip(pixels, labels, strict=True):
-        np.testing.assert_array_equal(result, np.asarray(normalise(jnp.asarray(image))))
+        np.testing.assert_array_equal(result, np.asarray(normalise(jnp.asarray(image), RGB)))
         np.testing.assert_array_equal(result_label, label)
     assert pixels.dtype == np.float32
     assert labels.dtype == np.uint8
@@ -101,7 +123,7 @@ def test_without_zoom_and_flip_the_whole_image_comes_out_unchanged():
 def test_flips_are_exact_mirrors_of_image_and_label_together_in_half_of_the_cases():
     image, label = noise(CROP, CROP)
     pixels, labels = run(MIRRORED, image, label, 64)
-    straight = np.asarray(normalise(jnp.asarray(image)))
+    straight = np.asarray(normalise(jnp.asarray(image), RGB))
     mirrored = 0
     for result, result_label in zip(pixels, labels, strict=True):
         flipped = (result != straight).any()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -222,6 +223,50 @@ def test_eval_wants_the_classes_of_the_training(places, undisturbed):
     assert "Traceback" not in output
 
 
+def test_a_runs_weights_are_passed_on_and_start_another(places, undisturbed):
+    folder, _ = undisturbed
+    root = places[0]
+    (root / "names.txt").write_text("earth\nthing\n")
+    output = run(places, "weights", "import", folder.name, "--out", "w.safetensors", "--classes", "names.txt")
+    assert f"{folder.name} (run, step " in output
+    assert "input: InputConfig(order='rgb', mean=(123.675, 116.28, 103.53)" in output
+    assert "classes: earth, thing" in output
+    assert re.search(r"\d+ arrays, 11,\d+,\d+ numbers: backbone \d+, score_fr 2", output)
+    words = train(places, "from-file", "--model.weights", "w.safetensors", "--steps", "1", "--eval-every", "1")
+    assert "model.input.order: rgb -> bgr\n" in run(places, *words, "--model.input.order", "bgr", code=2)
+    assert not (root / "from-file").exists()
+    output = run(places, *words)
+    assert "by class" in output
+    assert "(known from before: thing; the others start at zero)" in output
+    assert json.loads((root / "from-file" / "config.json").read_text())["config"]["model"]["weights"] == str(
+        root / "w.safetensors"
+    )
+
+
+@pytest.mark.slow
+def test_a_staged_training_is_killed_in_each_stage_and_ends_where_an_undisturbed_one_does(places):
+    def staged(folder: str) -> tuple[str, ...]:
+        return train(places, folder, "--model.head", "fcn16s", "--staged")
+
+    run(places, *staged("staged"))
+    for stage in ("fcn32s", "fcn16s"):
+        process = start(places, *staged("killed"))
+        deadline = time.monotonic() + 240
+        while lines_so_far(places[0] / "killed" / stage) < 7 and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+    assert "goes on after step 5" in run(places, *staged("killed"))
+    for stage in ("fcn32s", "fcn16s"):
+        killed, whole = (places[0] / name / stage for name in ("killed", "staged"))
+        assert lines(killed) == lines(whole)
+        left, right = arrays(killed, STEPS), arrays(whole, STEPS)
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            np.testing.assert_array_equal(value, right[name], err_msg=name)
+
+
 def test_predict_writes_masks_and_overlays_at_each_images_size(places, undisturbed):
     folder, _ = undisturbed
     root = places[0]
@@ -268,6 +313,10 @@ def test_a_damaged_checkpoint_is_named(places, undisturbed):
         (("eval", "nowhere", "--json", "missing/scores.json"), "missing/scores.json cannot be written"),
         (("eval", "nowhere", "--picture", "data"), "data cannot be written: it must be a file in a folder that"),
         (("predict", "nowhere"), "no images are named"),
+        (("weights", "imprt", "w"), "weights command 'imprt' is unknown, there are import; did you mean 'import'?"),
+        (("weights", "import", "w.pth", "--out", "no/w"), "no/w cannot be written: it must be a file in a folder"),
+        (("train", "fcn8s", "--model.weights", "w.pth"), "w.pth cannot be read (No such file or directory)"),
+        (("train", "fcn8s-pretrained", "--model.init-from", "x"), "a network starts from one of them: give None for"),
     ],
 )
 def test_bad_input_gets_a_clear_answer(places, words, message):
@@ -280,7 +329,7 @@ def test_help_is_there_at_once_and_names_every_command(places):
     began = time.perf_counter()
     output = run(places, "--help")
     assert time.perf_counter() - began < 5
-    for command in ("train", "eval", "predict", "data list", "data prepare", "data check"):
+    for command in ("train", "eval", "predict", "weights import", "data list", "data prepare", "data check"):
         assert f"fcn-jax {command}" in output
     flags = run(places, "train", "fcn8s", "--help")
     for flag in ("--run-dir", "--data.dir", "--model.backbone", "--optim.learning-rate", "--checkpoint-every"):

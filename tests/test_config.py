@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fcn_jax import config as module
 from fcn_jax import datasets
 from fcn_jax.config import (
+    CAFFE_INPUT,
     DATASETS,
     DESCRIPTIONS,
     PRESETS,
@@ -21,22 +23,52 @@ from fcn_jax.config import (
     Config,
     DataConfig,
     DatasetDefaults,
+    InputConfig,
     ModelConfig,
     OptimConfig,
     differences,
     from_json,
+    mean_rate,
     to_json,
 )
 from fcn_jax.errors import InputError
 
-PARTS = (ModelConfig, DataConfig, AugmentConfig, OptimConfig)
+PARTS = (InputConfig, ModelConfig, DataConfig, AugmentConfig, OptimConfig)
 
 # Every field different from its default, so that nothing can get lost unseen.
 FULL = Config(
-    model=ModelConfig("fcn16s", "vgg16", 64, 1, (0.5, 0.25), "fixed", "bfloat16"),
+    model=ModelConfig(
+        head="fcn16s",
+        backbone="resnet18",
+        fc_features=64,
+        fc_kernel=1,
+        skip_scales=(0.5, 0.25),
+        upsampling="fixed",
+        dtype="bfloat16",
+        output_stride=16,
+        freeze_bn=True,
+        weights="a.pth",
+        allow=("backbone/fc6", "backbone/fc7"),
+        input=CAFFE_INPUT,
+    ),
     data=DataConfig("folder", Path("a b/c"), Path("/cache"), Path("names.txt"), (11, 12), "train2", "val2"),
     augment=AugmentConfig(64, (0.75, 1.5), False, 0.25),
-    optim=OptimConfig(0.125, "constant", 2.0, 7, 0.5, 0.25, 3.0, "sum", (1.0, 2.5), 0.125),
+    optim=OptimConfig(
+        learning_rate=0.125,
+        schedule="constant",
+        power=2.0,
+        warmup_steps=7,
+        momentum=0.5,
+        weight_decay=0.25,
+        clip_norm=3.0,
+        reduction="sum",
+        class_weights=(1.0, 2.5),
+        label_smoothing=0.125,
+        auxiliary_weight=0.25,
+        frozen=("backbone/conv1", "backbone/bn1"),
+        rate_factors=(("score", 10.0), ("upscore", 0.5)),
+        bias_factor=2.0,
+    ),
     steps=11,
     batch_size=12,
     accumulate=3,
@@ -48,6 +80,12 @@ FULL = Config(
     log_every=8,
     eval_batch_size=9,
     workers=10,
+    staged=True,
+    stage_factors=(1.0, 0.5, 0.25),
+)
+# What excludes each other there: a network starts from a file or from a run; VGG has the padding, ResNets dilation.
+FROM_RUN = dataclasses.replace(
+    FULL, model=ModelConfig("fcn16s", "vgg16", padding="reference", init_from=Path("runs/coarse"))
 )
 
 
@@ -60,10 +98,15 @@ def leaves(values: dict, prefix: str = "") -> dict:
 
 def test_the_full_example_leaves_no_default():
     given, default = leaves(dataclasses.asdict(FULL)), leaves(dataclasses.asdict(Config()))
-    assert [name for name in default if given[name] == default[name]] == []
+    default.pop("model.input")  # which has no parts, and parts there
+    assert {name for name in default if given[name] == default[name]} == {"model.init_from", "model.padding"}
+    given = leaves(dataclasses.asdict(FROM_RUN))
+    assert {"model.init_from", "model.padding"} <= {name for name in default if given[name] != default[name]}
 
 
-@pytest.mark.parametrize("config", [FULL, Config(), *PRESETS.values()], ids=["full", "default", *PRESETS])
+@pytest.mark.parametrize(
+    "config", [FULL, FROM_RUN, Config(), *PRESETS.values()], ids=["full", "from a run", "default", *PRESETS]
+)
 def test_json_round_trip(config):
     for variant in (config, config.resolved()):
         text = json.dumps(to_json(variant), allow_nan=False)
@@ -72,6 +115,8 @@ def test_json_round_trip(config):
         # Types as well: 1 equals 1.0.
         for name, value in leaves(dataclasses.asdict(back)).items():
             assert type(value) is type(leaves(dataclasses.asdict(variant))[name]), name
+        assert type(back.model.input) is type(variant.model.input)
+        hash(back)
 
 
 def test_json_holds_plain_values_only():
@@ -101,6 +146,15 @@ INVALID = [
     (ModelConfig, {"fc_features": 0}, r"model\.fc-features is 0; it is a number of channels, from 1"),
     (ModelConfig, {"fc_kernel": 4}, r"model\.fc-kernel is 4; it must be odd"),
     (ModelConfig, {"fc_kernel": -1}, r"model\.fc-kernel is -1; it must be odd and from 1"),
+    (ModelConfig, {"backbone": "vgg16", "output_stride": 8}, r"model\.output-stride is 8; vgg16 has 32 alone, ResNets"),
+    (ModelConfig, {"backbone": "vgg16", "freeze_bn": True}, r"model\.freeze-bn is set with vgg16; ResNets and"),
+    (ModelConfig, {"head": "dilated", "backbone": "vgg19"}, r"model\.head is dilated, with vgg19; .* ResNets alone"),
+    (
+        ModelConfig,
+        {"weights": "a.pth", "init_from": Path("runs/b")},
+        r"model\.weights is a\.pth and model\.init-from runs/b; a network starts from one of",
+    ),
+    (InputConfig, {"std": (1.0, 0.0, 1.0)}, r"model\.input\.std is \(1\.0, 0\.0, 1\.0\); every value must be above 0"),
     (AugmentConfig, {"crop": -8}, r"augment\.crop is -8; it is a number of pixels, from 1"),
     (AugmentConfig, {"scale": (2.0, 0.5)}, r"augment\.scale is \(2\.0, 0\.5\); give the smallest and the largest"),
     (AugmentConfig, {"scale": (0.0, 1.0)}, r"augment\.scale is \(0\.0, 1\.0\); .* both above 0"),
@@ -119,6 +173,9 @@ INVALID = [
     (OptimConfig, {"label_smoothing": -0.1}, r"optim\.label-smoothing is -0\.1"),
     (OptimConfig, {"class_weights": (1.0, -1.0)}, r"optim\.class-weights are \(1\.0, -1\.0\); give one factor from 0"),
     (OptimConfig, {"class_weights": ()}, r"optim\.class-weights are \(\); give one factor .* for each class"),
+    (OptimConfig, {"rate_factors": (("score", 0.0),)}, r"optim\.rate-factors are \(\('score', 0\.0\),\); .* above 0"),
+    (OptimConfig, {"auxiliary_weight": -0.5}, r"optim\.auxiliary-weight is -0\.5; it must not be negative"),
+    (OptimConfig, {"bias_factor": 0.0}, r"optim\.bias-factor is 0\.0; give it above 0"),
     *[
         (Config, {name: -1}, rf"^{name.replace('_', '-')} is -1; give at least 1")
         for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size")
@@ -128,6 +185,12 @@ INVALID = [
         for name in ("accumulate", "keep", "log_every", "workers")
     ],
     (Config, {"batch_size": 8, "accumulate": 3}, r"batch-size 8 cannot be split into 3 equal parts; choose an accum"),
+    (
+        Config,
+        {"staged": True, "model": ModelConfig("fcn32s")},
+        r"staged trains coarser .* is fcn32s; .* fcn16s, fcn8s",
+    ),
+    (Config, {"stage_factors": (1.0, 0.0, 1.0)}, r"stage-factors are \(1\.0, 0\.0, 1\.0\); every factor must be above"),
     (Config, {"seed": -1}, r"seed is -1; it lies within 0\.\.2\^31 - 1"),
     (Config, {"seed": 2**31}, r"seed is 2147483648"),
 ]
@@ -149,21 +212,48 @@ def test_values_at_the_edge_are_taken():
 @pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_resolved_fills_everything_in(preset, name):
-    config = dataclasses.replace(PRESETS[preset], data=DataConfig(name=name))
+    given = PRESETS[preset]
+    config = dataclasses.replace(given, data=DataConfig(name=name))
     resolved = config.resolved()
     wants = DATASETS[name]
-    assert (resolved.steps, resolved.batch_size, resolved.eval_every) == (
-        wants.steps,
-        wants.batch_size,
-        wants.eval_every,
-    )
-    assert (resolved.augment.crop, resolved.augment.scale) == (wants.crop, wants.scale)
-    assert resolved.optim.learning_rate == wants.learning_rate
-    assert resolved.checkpoint_every == wants.eval_every
+    assert resolved.steps == (given.steps or wants.steps)
+    assert resolved.batch_size == (given.batch_size or wants.batch_size)
+    assert resolved.eval_every == resolved.checkpoint_every == (given.eval_every or wants.eval_every)
+    assert resolved.augment.crop == (given.augment.crop or wants.crop)
+    assert resolved.augment.scale == (given.augment.scale if any(given.augment.scale) else wants.scale)
+    assert resolved.optim.learning_rate == (given.optim.learning_rate or wants.learning_rate)
     # Nothing is left open, and filling in again changes nothing.
     assert resolved.resolved() == resolved
     # What makes the preset what it is stays.
-    assert resolved.model == config.model
+    assert dataclasses.replace(resolved.model, input=None) == dataclasses.replace(given.model, input=None)
+    if not given.model.weights:
+        assert resolved.model.input == InputConfig()
+
+
+def test_recipes_are_complete_and_general_presets_fit_every_data_set():
+    for name, config in PRESETS.items():
+        recipe = name.startswith("voc-")
+        assert recipe == (config.data.name == "voc2012")
+        assert recipe == bool(config.steps and config.batch_size and config.optim.learning_rate)
+
+
+def test_the_rates_of_the_reference():
+    # solver.prototxt of voc-fcn32s, voc-fcn16s, voc-fcn8s: base_lr 1e-10, 1e-12, 1e-14.
+    config = PRESETS["voc-fcn8s"]
+    rates = [config.optim.learning_rate * factor for factor in config.stage_factors]
+    assert rates == pytest.approx([1e-10, 1e-12, 1e-14])
+    assert config.staged
+    assert not PRESETS["voc-fcn8s-atonce"].staged
+    assert (config.optim.momentum, config.optim.weight_decay, config.optim.bias_factor) == (0.99, 5e-4, 2.0)
+
+
+def test_a_sum_and_a_mean_take_the_same_steps():
+    """Worked example: 1e-10 on the sum of a 500x500 image is 2.5e-5 on its mean; a step of each moves w alike."""
+    assert mean_rate(1e-10, 500 * 500) == pytest.approx(2.5e-5)
+    assert PRESETS["voc-fcn8s-mean"].optim.learning_rate == pytest.approx(2.5e-5)
+    gradients = np.random.default_rng(0).normal(size=500 * 500)
+    by_sum, by_mean = 1e-10 * gradients.sum(), mean_rate(1e-10, gradients.size) * gradients.mean()
+    assert by_mean == pytest.approx(by_sum)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -225,17 +315,22 @@ DECIDE_NOTHING = {
     "log_every",
     "eval_batch_size",
     "workers",
+    "staged",
+    "stage_factors",
 }
 
 
 def test_differences_name_decisive_changes_alone():
     default = leaves(to_json(Config()))
-    expected = {name for name in default if name not in DECIDE_NOTHING}
+    expected = {name for name in {**default, **leaves(to_json(FULL))} if name not in DECIDE_NOTHING}
+    expected -= {"model.init_from", "model.padding", "model.input"}
     lines = differences(Config(), FULL)
     assert {line.split(": ")[0] for line in lines} == expected
     assert "model.head: fcn8s -> fcn16s" in lines
     assert "augment.scale: [0.0, 0.0] -> [0.75, 1.5]" in lines
     assert "batch_size: 0 -> 12" in lines
+    assert "model.input.order: None -> bgr" in lines
+    assert "model.init_from: None -> runs/coarse" in differences(Config(), FROM_RUN)
     assert differences(FULL, FULL) == []
 
 
@@ -269,7 +364,7 @@ def test_every_field_says_what_it_means():
         }
         plain = {field.name for field in dataclasses.fields(kind) if field.type not in PARTS}
         assert documented == plain, kind
-        assert kind.__doc__.endswith(".")
+        assert kind.__doc__.strip().endswith(".")
     for field in dataclasses.fields(DatasetDefaults):
         assert f"    {field.name}: " in DatasetDefaults.__doc__
 

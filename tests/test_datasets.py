@@ -23,10 +23,10 @@ from fcn_jax.datasets import builder as builder_module
 from fcn_jax.datasets import checks, voc
 from fcn_jax.datasets.builder import SegmentationBuilder
 from fcn_jax.datasets.camvid import CamVid
-from fcn_jax.datasets.download import download
 from fcn_jax.datasets.entries import Drawn
 from fcn_jax.datasets.folder import Folder
 from fcn_jax.datasets.voc import Voc2012
+from fcn_jax.download import download
 from fcn_jax.errors import InputError
 from fcn_jax.labels import IGNORE, palette
 

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from fcn_jax.datasets import download as module
-from fcn_jax.datasets.download import download, locked, progress
+from fcn_jax import download as module
+from fcn_jax.download import download, locked, progress
 from fcn_jax.errors import InputError
 
 DATA = bytes(i * i % 251 for i in range(300_000))
@@ -184,7 +184,7 @@ def test_one_process_at_a_time(tmp_path, capsys):
     lock = tmp_path / "lock"
     code = f"""if True:
         import pathlib, sys
-        from fcn_jax.datasets.download import locked
+        from fcn_jax.download import locked
         with locked(pathlib.Path({str(lock)!r})):
             print("in", flush=True)
             sys.stdin.read()

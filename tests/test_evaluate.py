@@ -10,6 +10,7 @@ import pytest
 from fcn_jax import evaluate as module
 from fcn_jax.augment import normalise
 from fcn_jax.backbones.resnet import ResNet
+from fcn_jax.config import InputConfig
 from fcn_jax.datasets import Example
 from fcn_jax.evaluate import canvas_of, evaluate, make_forward, segment, table, to_json
 from fcn_jax.fcn import FCN8s
@@ -54,13 +55,16 @@ def alone() -> dict[str, np.ndarray]:
     """The logits of every image by itself, unpadded."""
     model, variables = network()
     apply = jax.jit(model.apply)
-    return {e.name: np.asarray(apply(variables, normalise(jnp.asarray(e.image)[None]))[0]) for e in examples()}
+    return {
+        e.name: np.asarray(apply(variables, normalise(jnp.asarray(e.image)[None], InputConfig()))[0])
+        for e in examples()
+    }
 
 
 @pytest.mark.parametrize("batch_size", [8, 16])
 def test_class_maps_are_those_of_each_image_alone(batch_size):
     model, variables = network()
-    results = list(segment(make_forward(model), variables, examples(), batch_size))
+    results = list(segment(make_forward(model, InputConfig()), variables, examples(), batch_size))
     assert sorted(example.name for example, *_ in results) == sorted(example.name for example in examples())
     for example, prediction, _, _ in results:
         logits = alone()[example.name]
@@ -76,7 +80,12 @@ def test_the_score_is_that_of_a_loop_over_single_images():
     model, variables = network()
     shown = []
     result = evaluate(
-        make_forward(model), variables, examples(), CLASSES, 8, show=lambda example, _: shown.append(example.name)
+        make_forward(model, InputConfig()),
+        variables,
+        examples(),
+        CLASSES,
+        8,
+        show=lambda example, _: shown.append(example.name),
     )
     confusion = np.zeros((CLASSES, CLASSES), int)
     total, count = 0.0, 0
@@ -97,7 +106,7 @@ def test_the_score_is_that_of_a_loop_over_single_images():
 
 def test_no_more_programs_are_compiled_than_there_are_canvases():
     model, variables = network()
-    forward = make_forward(model)
+    forward = make_forward(model, InputConfig())
     for _ in range(2):
         result = evaluate(forward, variables, examples(), CLASSES, 8)
     assert forward._cache_size() == result.programs
@@ -106,7 +115,7 @@ def test_no_more_programs_are_compiled_than_there_are_canvases():
 def test_large_images_come_in_smaller_batches(monkeypatch):
     model, variables = network()
     monkeypatch.setattr(module, "AREA", 32 * 32)
-    forward, shapes = make_forward(model), []
+    forward, shapes = make_forward(model, InputConfig()), []
 
     def noted(variables, batch):
         shapes.append(batch.label.shape)
@@ -132,7 +141,7 @@ def test_canvases_are_few_and_little_larger():
 
 def test_the_table_and_the_json_say_what_was_counted():
     model, variables = network()
-    result = evaluate(make_forward(model), variables, examples(), CLASSES, 8)
+    result = evaluate(make_forward(model, InputConfig()), variables, examples(), CLASSES, 8)
     names = ("sky", "road", "car", "unseen")
     text = table(result, names)
     for name, iu in zip(names, result.metrics.per_class_iu, strict=True):
@@ -150,7 +159,7 @@ def test_the_table_and_the_json_say_what_was_counted():
 def test_absent_classes_are_counted_in_the_table():
     model, variables = network()
     only_void = [example._replace(label=np.full_like(example.label, 255)) for example in examples()[:2]]
-    result = evaluate(make_forward(model), variables, only_void, CLASSES, 8)
+    result = evaluate(make_forward(model, InputConfig()), variables, only_void, CLASSES, 8)
     assert "4 classes are in neither truth nor prediction" in table(result, ("a", "b", "c", "d"))
     assert np.isnan(result.metrics.mean_iu)
     assert np.isnan(result.loss)

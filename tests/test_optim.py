@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import OptimConfig
+from fcn_jax.errors import InputError
 from fcn_jax.fcn import FCN8s
-from fcn_jax.optim import decayed, learning_rate, optimizer
+from fcn_jax.optim import check_groups, decayed, held, learning_rate, optimizer
 
 STEPS = 10
 
@@ -102,6 +104,121 @@ def test_trajectory_equals_pytorch(name):
         for ours, parameter in zip(jax.tree.leaves(params), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(ours, parameter.detach().numpy(), rtol=2e-5, atol=2e-5, err_msg=f"step {t}")
     assert any(clipped) == bool(config.clip_norm)
+
+
+GROUPED = {
+    "backbone frozen, head fast": OptimConfig(
+        learning_rate=0.05,
+        weight_decay=0.05,
+        frozen=("backbone/conv1", "backbone/bn1"),
+        rate_factors=(("score", 10.0),),
+    ),
+    "the reference's biases": OptimConfig(
+        learning_rate=0.05, schedule="constant", momentum=0.99, weight_decay=0.05, bias_factor=2.0
+    ),
+    "all at once": OptimConfig(
+        learning_rate=0.05,
+        warmup_steps=3,
+        weight_decay=0.1,
+        clip_norm=0.7,
+        frozen=("backbone/bn1",),
+        rate_factors=(("score", 4.0), ("score_fr", 0.5), ("backbone", 0.25)),
+        bias_factor=2.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_groups_equal_those_of_pytorch(name):
+    """A group a parameter there: its rate, its decay, or no gradient at all."""
+    torch = pytest.importorskip("torch")
+    config = GROUPED[name]
+    generator = np.random.default_rng(1)
+    shapes = {
+        "backbone/conv1/kernel": (2, 3), "backbone/conv1/bias": (3,), "backbone/bn1/scale": (3,),
+        "backbone/bn1/bias": (3,), "backbone/conv10/kernel": (3, 3), "score_fr/kernel": (3, 2), "score_fr/bias": (2,),
+        "score_pool4/kernel": (3, 2), "upscore/kernel": (2, 2),
+    }  # fmt: skip
+    start = {path: generator.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+    pulls = [
+        {path: generator.normal(size=shape).astype(np.float32) for path, shape in shapes.items()} for _ in range(STEPS)
+    ]
+
+    def gradient_of(params, pull):
+        squares = jax.tree.map(lambda p, g: (p * p + g * p).sum(), held(config, params), pull)
+        return sum(jax.tree.leaves(squares))
+
+    params = traverse_util.unflatten_dict(start, sep="/")
+    transformation = optimizer(config, STEPS)
+    state = transformation.init(params)
+
+    @jax.jit
+    def step(params, state, pull):
+        gradient = jax.grad(gradient_of)(params, pull)
+        updates, state = transformation.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    def frozen(path: str) -> bool:
+        return any(path[: len(beginning)] == beginning for beginning in config.frozen)
+
+    def factor(path: str) -> float:
+        value = config.bias_factor if path.split("/")[-1] == "bias" else 1.0
+        for beginning, more in config.rate_factors:
+            value *= more if path[: len(beginning)] == beginning else 1.0
+        return value
+
+    theirs = {path: torch.tensor(value, requires_grad=not frozen(path)) for path, value in start.items()}
+    groups = [
+        {"params": [tensor], "weight_decay": config.weight_decay if path.endswith("kernel") else 0.0, "path": path}
+        for path, tensor in theirs.items()
+        if tensor.requires_grad
+    ]
+    sgd = torch.optim.SGD(groups, lr=1.0, momentum=config.momentum)
+    for t, pull in enumerate(pulls):
+        params, state = step(params, state, traverse_util.unflatten_dict(pull, sep="/"))
+        sgd.zero_grad()
+        sum((p * p + torch.tensor(pull[path]) * p).sum() for path, p in theirs.items()).backward()
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(theirs.values(), config.clip_norm)
+        for group in sgd.param_groups:
+            group["lr"] = formula(config, STEPS, t) * factor(group["path"])
+        sgd.step()
+        ours = traverse_util.flatten_dict(params, sep="/")
+        for path, tensor in theirs.items():
+            np.testing.assert_allclose(ours[path], tensor.detach().numpy(), rtol=2e-5, atol=2e-5, err_msg=f"{path} {t}")
+    moved = {path for path in shapes if not np.array_equal(ours[path], start[path])}
+    assert moved == {path for path in shapes if not frozen(path)}
+    assert moved != set(shapes) or not config.frozen
+
+
+def test_what_is_frozen_has_no_velocity_and_a_gradient_of_zero():
+    config = OptimConfig(learning_rate=0.1, frozen=("backbone",))
+    params = {"backbone": {"kernel": jnp.ones((2, 3))}, "score": {"kernel": jnp.ones((4, 5))}}
+    shapes = [leaf.shape for leaf in jax.tree.leaves(optimizer(config, 5).init(params)) if leaf.ndim]
+    assert shapes == [(4, 5)]
+    gradient = jax.grad(lambda p: sum(x.sum() for x in jax.tree.leaves(held(config, p))))(params)
+    assert not gradient["backbone"]["kernel"].any()
+    assert gradient["score"]["kernel"].all()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            OptimConfig(frozen=("backbone/layer1", "backbone/layr2")),
+            r"optim\.frozen names 'backbone/layr2', and no parameter's .* did you mean 'backbone/layer2_0'\?",
+        ),
+        (OptimConfig(rate_factors=(("skore_fr", 10.0),)), r"optim\.rate-factors names 'skore_fr', .* mean 'score_fr"),
+        (OptimConfig(frozen=("zzz",)), r"optim\.frozen names 'zzz', .*they begin with backbone, [^?]*$"),
+        (OptimConfig(frozen=("backbone", "score", "upscore")), r"which is every parameter; leave some to be trained"),
+    ],
+)
+def test_groups_that_fit_no_network_are_refused(config, message):
+    model = FCN8s(num_classes=3, backbone=ResNet(depths=(1, 1, 1, 1), width=8))
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    with pytest.raises(InputError, match=message):
+        check_groups(config, params)
+    check_groups(OptimConfig(frozen=("backbone/layer1", "score_fr"), rate_factors=(("up", 2.0),)), params)
 
 
 def test_decay_of_a_kernel_by_hand():

@@ -14,15 +14,18 @@ from PIL import Image
 
 from fcn_jax import cli
 from fcn_jax import train as module
+from fcn_jax.augment import normalise
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
-from fcn_jax.config import AugmentConfig, Config, DataConfig, OptimConfig
+from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, OptimConfig
 from fcn_jax.datasets import Example
+from fcn_jax.dilated import DilatedFCN
 from fcn_jax.errors import InputError
 from fcn_jax.fcn import FCN8s
 from fcn_jax.input import Batch, place, train_batches
 from fcn_jax.run import Run
-from fcn_jax.train import init_state, restore_variables, train, train_step
+from fcn_jax.state import init_state, restore_variables
+from fcn_jax.train import train, train_step
 
 CLASSES = 3
 RESNET = ResNet(depths=(1, 1, 1, 1), width=8)
@@ -130,6 +133,39 @@ def test_the_sum_loss_is_the_mean_loss_times_the_labelled_pixels():
     assert abs(pixels - round(pixels)) < 0.1
     assert 8 * 32 * 32 * 0.3 < pixels <= 8 * 32 * 32
     np.testing.assert_allclose(total[1] / mean[1], pixels, rtol=1e-3)
+
+
+@pytest.mark.parametrize("auxiliary", [0.5, 0.0])
+def test_the_dilated_net_also_learns_from_its_auxiliary_scores(auxiliary):
+    """The loss is main + weight * auxiliary, as torchvision's train.py has it; without a weight that head stays."""
+    backbone = ResNet(depths=(1, 1, 1, 1), width=4, output_stride=8)
+    model = DilatedFCN(num_classes=CLASSES, backbone=backbone, dropout=0.0)
+    optim = OptimConfig(learning_rate=0.1, weight_decay=0.0, auxiliary_weight=auxiliary)
+    settings = config(optim=optim, augment=AugmentConfig(crop=32, scale=(1.0, 1.0), flip=False))
+    state, generator = init_state(model, settings), np.random.default_rng(0)
+    for head in ("classifier", "aux_classifier"):
+        score = state.variables["params"][head]["score"]
+        score["kernel"] = jnp.asarray(generator.normal(size=score["kernel"].shape), jnp.float32)
+    pixels = generator.integers(0, 256, (8, 32, 32, 3), np.uint8)
+    label = generator.integers(0, CLASSES, (8, 32, 32), np.uint8)
+    whole = Batch(pixels, label, np.full((8, 2), 32, np.int32))
+    after, metrics = jax.jit(functools.partial(train_step, model=model, config=settings))(state, whole)
+
+    images, learning = normalise(jnp.asarray(pixels), InputConfig()), {"train": True, "mutable": ["batch_stats"]}
+    dropout = {"dropout": jax.random.key(0)}
+    scores, _ = jax.jit(lambda: model.apply(state.variables, images, return_aux=True, rngs=dropout, **learning))()
+
+    def mean(logits: jax.Array) -> float:
+        exponents = np.exp(np.asarray(logits, np.float64))
+        right = np.take_along_axis(exponents, label[..., None].astype(int), axis=-1)[..., 0]
+        return -np.log(right / exponents.sum(axis=-1)).mean()
+
+    logits, aux = scores
+    assert abs(mean(logits) - mean(aux)) > 1e-3
+    assert float(metrics["loss"]) == pytest.approx(mean(logits) + auxiliary * mean(aux), rel=1e-4)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.variables["params"], state.variables["params"])
+    assert moved["aux_classifier"]["score"]["kernel"] == bool(auxiliary)
+    assert moved["classifier"]["score"]["kernel"]
 
 
 def test_class_weights_and_smoothing_reach_the_loss():

@@ -27,7 +27,7 @@ from fcn_jax import datasets
 from fcn_jax.augment import normalise
 from fcn_jax.backbones import BACKBONES
 from fcn_jax.backbones.resnet import ResNet
-from fcn_jax.config import AugmentConfig, Config, DataConfig, OptimConfig
+from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, OptimConfig
 from fcn_jax.datasets import Dataset, Example
 from fcn_jax.evaluate import evaluate, make_forward
 from fcn_jax.fcn import FCN
@@ -35,7 +35,8 @@ from fcn_jax.feature_map import FeatureMap
 from fcn_jax.input import place, train_batches
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
 from fcn_jax.run import write_whole
-from fcn_jax.train import init_state, train_step
+from fcn_jax.state import init_state
+from fcn_jax.train import train_step
 
 # ------------------------------------------------------------------------------------------- ways to upsample
 # (values, factor, size, name) -> float[batch, *size, channels]; size is at most factor times that of the values.
@@ -208,7 +209,7 @@ def train(study: Study, name: str, seed: int, dataset: Dataset) -> Iterator[Row]
     num_classes = len(dataset.class_names)
     model = network(study, variant, num_classes)
     step_fn = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0)
-    forward = make_forward(model)
+    forward = make_forward(model, InputConfig())
     state = init_state(model, config)
     here = NamedSharding(Mesh(np.array(jax.local_devices()[:1]), ("data",)), PartitionSpec("data"))
     source, val = dataset.source("train"), dataset.source("val")
@@ -241,7 +242,9 @@ def first_logits(model: FCN, variables: Any, val: Sequence[Example], count: int 
     height, width = (min(side) // model.stride * model.stride for side in sides)
     cut = [e._replace(image=e.image[:height, :width], label=e.label[:height, :width]) for e in examples]
     batch = place(cut, len(cut), (height, width))
-    return np.asarray(jax.jit(lambda v, x: model.apply(v, normalise(x)))(variables, batch.image), np.float64)
+    return np.asarray(
+        jax.jit(lambda v, x: model.apply(v, normalise(x, InputConfig())))(variables, batch.image), np.float64
+    )
 
 
 def checkerboard(logits: np.ndarray, stride: int) -> float:

@@ -21,8 +21,8 @@ from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from fcn_jax.datasets.checks import check_label, png, read_pair
-from fcn_jax.datasets.download import locked, progress
 from fcn_jax.datasets.entries import Drawn, Entry, Files, drawing, list_problems, look
+from fcn_jax.download import locked, progress
 from fcn_jax.errors import InputError
 from fcn_jax.labels import palette
 

@@ -6,8 +6,8 @@ import uuid
 from pathlib import Path
 
 from fcn_jax.datasets.builder import SegmentationBuilder
-from fcn_jax.datasets.download import download, locked, progress
 from fcn_jax.datasets.entries import Files
+from fcn_jax.download import download, locked, progress
 from fcn_jax.errors import InputError
 
 ARCHIVE = "VOCtrainval_11-May-2012.tar"

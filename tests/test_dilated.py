@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fcn_jax
 from fcn_jax.backbones.resnet import Bottleneck, ResNet
 from fcn_jax.dilated import DilatedFCN, Head, resize
 from fcn_jax.feature_map import FeatureMap
 
-SMALL = DilatedFCN(4, ResNet(depths=(1, 1, 1, 1), width=4, block=Bottleneck, output_stride=8))
+SMALL = fcn_jax.DilatedFCN(4, ResNet(depths=(1, 1, 1, 1), width=4, block=Bottleneck, output_stride=8))
 
 
 def random_images(*shape: int) -> np.ndarray:

@@ -9,6 +9,7 @@ The zip format has checksums, which are verified. The other two have none: there
 """
 
 import functools
+import io
 import json
 import math
 import pickle
@@ -17,7 +18,6 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,7 +132,7 @@ class _Unpickler(pickle.Unpickler):
     What a pickle can name it can also change (its attributes), so nothing it gets here outlives it.
     """
 
-    def __init__(self, stream: BufferedIOBase, file: Path) -> None:
+    def __init__(self, stream: io.BufferedIOBase, file: Path) -> None:
         super().__init__(stream, encoding="utf-8")  # for strings of Python 2
         self.file = file
         self.storages: dict[str, _Storage] = {}
@@ -167,8 +167,8 @@ def _read_zip(file: Path) -> dict[str, np.ndarray]:
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in names:
             _require_little_endian(file, archive.read(f"{folder}byteorder") == b"little")
-        with archive.open(pickles[0]) as stream:
-            content = _Unpickler(stream, file).load()
+        # Read as a whole, and so checked, before a byte of it is obeyed.
+        content = _Unpickler(io.BytesIO(archive.read(pickles[0])), file).load()
         read = functools.cache(lambda key: archive.read(f"{folder}data/{key}"))
         return _arrays(content, read)
 

@@ -3,6 +3,7 @@
 The lists follow the reference's net.py files and BVLC's classifiers. Nothing here uses fcn_jax.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -378,14 +379,17 @@ def run_opencv(
 def opencv_python() -> str:
     """A Python that has OpenCV, made the first time: OpenCV must not be where TFDS would decode images with it."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fcn_jax" / OPENCV
+    folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(python), "-m", "pip", "install", "--quiet", OPENCV],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                pytest.skip(f"no environment with {OPENCV}: {' '.join(command)} says {done.stderr.strip()[-300:]}")
-        (folder / "complete").touch()
+    with folder.with_suffix(".lock").open("w") as lock:  # the test files run at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            for command in (
+                [sys.executable, "-m", "venv", "--clear", str(folder)],
+                [str(python), "-m", "pip", "install", "--quiet", OPENCV],
+            ):
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    pytest.skip(f"no environment with {OPENCV}: {' '.join(command)} says {done.stderr.strip()[-300:]}")
+            (folder / "complete").touch()
     return str(python)

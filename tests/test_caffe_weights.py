@@ -58,6 +58,28 @@ def test_every_form_of_the_format_reads_the_same(v1, legacy, packed, double, tmp
     chex.assert_trees_all_equal(weights.arrays, expected)
 
 
+def test_a_file_is_known_by_its_first_bytes():
+    for options in ({"v1": True}, {"v1": False}, {"name": "VGG"}):
+        content = caffe_peer.caffemodel(None, SMALL, **options)
+        content = content if options.get("name") else content[2:]
+        assert caffe.is_caffe(content[:16])
+    assert not any(map(caffe.is_caffe, (b"PK\x03\x04", b"\x80\x02", b"\x89HDF\r\n\x1a\n", b"<html>", b"")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [{"v1": True, "legacy": True}, {"packed": False}, {"v1": True}, {"legacy": True}])
+def test_opencv_reads_every_form_as_well(form, tmp_path):
+    """So the tests' files are what Caffe writes, not only what is read here. (OpenCV reads no doubles.)"""
+    net = caffe_peer.Net(data=3)
+    net.conv("conv1_1", "data", 4, 3, relu=False)
+    net.add("upscore", "Deconvolution", "conv1_1", num_output=4, kernel_size=4, stride=2, bias_term=False)
+    weights, inputs = net.random_weights(), {"data": np.ones((1, 3, 9, 8), np.float32)}
+    content = caffe_peer.caffemodel(net, weights, "toy", **form)
+    text = caffe_peer.prototxt(net, inputs)
+    got = caffe_peer.run_opencv(caffe_peer.opencv_python(), tmp_path, text, content, inputs, ["upscore"])
+    np.testing.assert_allclose(got["upscore"], caffe_peer.run_torch(net, weights, inputs)["upscore"], atol=1e-4)
+
+
 def test_fields_that_do_not_matter_are_passed_over(tmp_path):
     extra = caffe_peer.field(5, 1) + caffe_peer.field(8, b"shapes")
     double = caffe_peer.field(100, caffe_peer.field(7, caffe_peer.blob(np.ones(2, np.float32))) + b"\x5d1234")

@@ -64,6 +64,7 @@ def save_whole_model(file: h5py.File, layers) -> None:
 def test_both_formats_read_the_same(save, tmp_path):
     with h5py.File(tmp_path / "vgg.h5", "w") as file:
         save(file, LAYERS)
+    assert keras.is_keras((tmp_path / "vgg.h5").read_bytes()[:16])
     weights = keras.read(tmp_path / "vgg.h5")
     assert len(weights.unknown) == 1
     assert weights.input == keras.KERAS_INPUT

@@ -142,5 +142,5 @@ def test_scores_are_those_opencv_computes(kind, tmp_path):
             text, theirs_of = caffe_peer.reference_prototxt(Path(folder) / kind, inputs)
         expected = caffe_peer.run_opencv(python, tmp_path, text, None, theirs_of, tops)
         got = ours(model, read.arrays, inputs)
-        worst = assert_same_scores(got, [expected[top] for top in tops], 1e-3)
+        worst = assert_same_scores(got, [expected[top] for top in tops], 2e-5)
         print(f"{kind} at {height}x{width}: largest difference {worst:.1e} of the largest score")

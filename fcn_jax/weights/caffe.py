@@ -46,6 +46,14 @@ GOOGLENET_BRANCHES = {
 }
 
 
+def is_caffe(beginning: bytes) -> bool:
+    """Whether a file is a .caffemodel, by its first bytes: the key of a net's name, its inputs or its layers.
+
+    A file has no mark of its kind; of other formats that are read here, ask first.
+    """
+    return beginning.startswith((b"\x0a", b"\x12", b"\x1a", b"\xa2\x06"))
+
+
 def read(file: Path) -> Weights:
     """Reads a .caffemodel.
 
@@ -131,7 +139,8 @@ def _arrays(path: str, tasks: list[Layer]) -> dict[str, np.ndarray]:
         # Caffe adds x[i] * kernel[in, out, a] to y[i * stride + a]; a correlation with it has it turned round.
         turned = [_ungrouped(kernel)[:, :, ::-1, ::-1].transpose(2, 3, 0, 1) for kernel in kernels]
         return {f"{path}/kernel": np.ascontiguousarray(_block_diagonal(turned))}
-    arrays = {f"{path}/kernel": np.concatenate([kernel.transpose(2, 3, 1, 0) for kernel in kernels], axis=-1)}
+    kernel = np.concatenate([kernel.transpose(2, 3, 1, 0) for kernel in kernels], axis=-1)
+    arrays = {f"{path}/kernel": np.ascontiguousarray(kernel)}
     if all(len(layer.blobs) == 2 for layer in tasks):
         arrays[f"{path}/bias"] = np.concatenate([layer.blobs[1].ravel() for layer in tasks])
     return arrays

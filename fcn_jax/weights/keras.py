@@ -29,6 +29,11 @@ DENSE = {"fc1": "fc6", "fc2": "fc7"}
 SIDE_OUTPUTS = {f"dsn{stage}" for stage in range(1, 6)}
 
 
+def is_keras(beginning: bytes) -> bool:
+    """Whether a file is in HDF5, by its first bytes (the format's signature)."""
+    return beginning.startswith(b"\x89HDF\r\n\x1a\n")
+
+
 def read(file: Path) -> Weights:
     """Reads a `.h5` or `.weights.h5`.
 

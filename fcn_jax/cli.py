@@ -43,6 +43,10 @@ class OtherData:
     """where its files are"""
     cache: Path | None = None
     """where prepared data goes"""
+    classes: Path | None = None
+    """folder data: file with a class name a line"""
+    void: tuple[int, ...] | None = None
+    """folder data: label values that mean void, besides 255"""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def _train(words: list[str]) -> None:
     if not any(word.startswith("--model.input.") for word in words):
         config = _with_model(config, input=PRESETS[words[0]].model.input)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = config.run_dir or Path("runs", f"{words[0]}-{config.data.name}-{now}")
+    folder = config.run_dir.expanduser() if config.run_dir else Path("runs", f"{words[0]}-{config.data.name}-{now}")
     if re.match(r"\w+:/", str(folder)):
         raise InputError(f"run-dir is {folder}, which is not a folder here; mount it, or give a local --run-dir")
     if config.data.name == "shapes":
@@ -169,12 +173,17 @@ def _with_model(config: Config, **changes: Any) -> Config:
 
 def _absolute(config: Config) -> Config:
     """With absolute paths, so that data and weights are found and known again from anywhere."""
-    paths = {name: value.absolute() for name, value in vars(config.data).items() if isinstance(value, Path)}
+    paths = {name: _whole(value) for name, value in vars(config.data).items() if isinstance(value, Path)}
     model = config.model
-    weights = model.weights if model.weights in (None, "imagenet") else str(Path(model.weights).absolute())
-    init_from = None if model.init_from is None else model.init_from.absolute()
+    weights = model.weights if model.weights in (None, "imagenet") else str(_whole(Path(model.weights)))
+    init_from = None if model.init_from is None else _whole(model.init_from)
     config = _with_model(config, weights=weights, init_from=init_from)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **paths))
+
+
+def _whole(path: Path) -> Path:
+    """An absolute path; shells leave the ~ of --flag=~/folder as it is."""
+    return path.expanduser().absolute()
 
 
 def _eval(words: list[str]) -> None:
@@ -183,7 +192,7 @@ def _eval(words: list[str]) -> None:
     from fcn_jax import datasets, evaluate
     from fcn_jax.visualize import Panels, save_png
 
-    run, config, forward, variables, batch_size = _trained(options.run, options.step, options.batch_size)
+    run, config, forward, variables, batch_size, step = _trained(options.run, options.step, options.batch_size)
     changed = {name: value for name, value in dataclasses.asdict(options.data).items() if value is not None}
     other = changed.get("name", config.data.name) != config.data.name
     data = dataclasses.replace(DataConfig(cache=config.data.cache) if other else config.data, **changed)
@@ -199,12 +208,14 @@ def _eval(words: list[str]) -> None:
     print(evaluate.table(result, run.class_names))
     print(
         f"{result.num_examples} images of {data.name} {options.split} in {result.seconds:.1f} s, "
-        f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled"
+        f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled; "
+        f"step {step} of {run.folder}"
     )
     if options.json:
         from fcn_jax.run import to_plain, write_whole
 
-        write_whole(options.json, json.dumps(to_plain(evaluate.to_json(result, run.class_names)), indent=1) + "\n")
+        scores = {"step": step, "split": options.split, **evaluate.to_json(result, run.class_names)}
+        write_whole(options.json, json.dumps(to_plain(scores), indent=1) + "\n")
     if options.picture and (picture := panels.picture()) is not None:
         save_png(picture, options.picture)
 
@@ -214,15 +225,15 @@ def _predict(words: list[str]) -> None:
     from fcn_jax import predict
 
     files = predict.find_images(options.images)
-    run, _, forward, variables, batch_size = _trained(options.run, options.step, options.batch_size)
+    run, _, forward, variables, batch_size, _ = _trained(options.run, options.step, options.batch_size)
     began = time.perf_counter()
     for count, file in enumerate(predict.predict(forward, variables, files, options.out, run.palette, batch_size), 1):
         print(f"{count}/{len(files)} {file}")
     print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")
 
 
-def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[Any, Config, Any, Any, int]:
-    """A run, its configuration, its network's forward pass and variables, and the images to compute at once."""
+def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[Any, Config, Any, Any, int, int]:
+    """A run, its configuration, its network's forward pass and variables, the images to compute at once, the step."""
     from fcn_jax.evaluate import make_forward
     from fcn_jax.fcn import build
     from fcn_jax.run import open_run
@@ -231,10 +242,10 @@ def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[An
 
     run = open_run(folder)
     model = build(run.config.model, len(run.class_names))
-    variables, _ = restore_variables(run, model, step)
+    variables, step = restore_variables(run, model, step)
     config = dataclasses.replace(run.config, eval_batch_size=batch_size or run.config.eval_batch_size)
     forward = make_forward(model, config.model.settled_input)
-    return run, config, forward, variables, eval_batch_size(config)
+    return run, config, forward, variables, eval_batch_size(config), step
 
 
 def _weights(words: list[str]) -> None:
@@ -259,8 +270,16 @@ def _import(words: list[str]) -> None:
 def _can_be_written(*files: Path | None) -> None:
     """Said before hours of work, not after."""
     for file in files:
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise InputError(f"{file} cannot be written: it must be a file in a folder that is there")
+        if file is None:
+            continue
+        trial = file.with_name(file.name + ".tmp")
+        try:
+            if file.is_dir():
+                raise IsADirectoryError("it is a folder")
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            raise InputError(f"{file} cannot be written ({error}): give a file in a folder that is there") from error
 
 
 def _data(words: list[str]) -> None:

@@ -7,6 +7,7 @@ JAX nor a data set, so the command line answers at once.
 
 import dataclasses
 import difflib
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,8 +166,8 @@ class AugmentConfig:
             f"augment.crop is {self.crop}; it is a number of pixels, from 1",
         )
         _require(
-            self.scale == (0, 0) or 0 < self.scale[0] <= self.scale[1],
-            f"augment.scale is {self.scale}; give the smallest and the largest factor, both above 0",
+            self.scale == (0, 0) or 0 < self.scale[0] <= self.scale[1] < math.inf,
+            f"augment.scale is {self.scale}; give the smallest and the largest factor, both above 0 and finite",
         )
         _require(0 <= self.colour <= 1, f"augment.colour is {self.colour}; it lies within 0..1")
 
@@ -206,7 +207,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
-        _require(rate >= 0, f"optim.learning-rate is {rate}; give it above 0")
+        _require(0 <= rate < math.inf, f"optim.learning-rate is {rate}; give it above 0, and finite")
         _require(self.power >= 0, f"optim.power is {self.power}; it must not be negative")
         _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; it lies within 0..1, below 1")
         _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; it must not be negative")

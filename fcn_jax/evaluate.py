@@ -176,8 +176,8 @@ def table(evaluation: Evaluation, class_names: tuple[str, ...]) -> str:
     ):
         lines.append(f"{name:{width}}  {_percent(iu):>6}  {_percent(accuracy):>8}  {count:>12,}")
     lines.append("")
-    for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu"):
-        lines.append(f"{name:{width}}  {_percent(getattr(metrics, name)):>6}")
+    for name, value in list(metrics._asdict().items())[:4]:  # the rest is per class
+        lines.append(f"{name:{width}}  {_percent(value):>6}")
     absent = int(np.isnan(metrics.per_class_iu).sum())
     if absent:
         lines.append(f"{absent} classes are in neither truth nor prediction and are left out of mean_iu")

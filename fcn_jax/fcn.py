@@ -99,6 +99,8 @@ class FCN(nn.Module):
         for name, value, values in choices:
             if value not in values:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, values))}")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}; there is at least one, the background included")
 
     def _backbone(self, image: FeatureMap, train: bool) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         if isinstance(self.backbone, nn.Module):

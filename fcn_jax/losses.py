@@ -16,7 +16,7 @@ def cross_entropy(
     """Sums the cross-entropy of all pixels whose label is not `IGNORE`.
 
     The sum and the weight come apart so that any split of a batch, over devices or over accumulation steps, adds up
-    to the same loss: the mean is `total / max(weight, 1)`, the reference's loss is `total`. With class weights and
+    to the same loss: the mean is `total / weight`, the reference's loss is `total`. With class weights and
     smoothing as in PyTorch's `cross_entropy`: each pixel's one-hot label is mixed with `label_smoothing / classes`,
     each class's term multiplied by its weight; the weight of a pixel is that of its label.
 

@@ -73,7 +73,7 @@ def open_run(folder: Path) -> Run:
             np.array(stored["palette"], np.uint8),
             stored["contents"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{file} is not the configuration of a run ({error!r}); restore it or start a new run"
         ) from error
@@ -84,7 +84,7 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
 
     Raises:
         InputError: what is there was trained with another configuration or other classes (the difference is shown),
-            or is not a run directory, or none can be made there.
+            or is not a run directory, or none can be made there, or another process trains there.
     """
     if (folder / "config.json").exists():
         old = open_run(folder)
@@ -99,7 +99,7 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
                 f"{folder} holds a run with another configuration:\n  {listing}\n"
                 "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
             )
-    elif jax.process_index() == 0 and folder.is_dir() and any(folder.iterdir()):
+    elif jax.process_index() == 0 and folder.is_dir() and any(file.name != "lock" for file in folder.iterdir()):
         raise InputError(f"{folder} holds files but is not a run directory; give a new or an empty --run-dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,8 @@ def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
         "git": _git_hash(),
     }
     if jax.process_index() == 0:
-        write_whole(folder / "config.json", json.dumps(stored, indent=2) + "\n")
+        with alone(folder):  # the file of a run that another process trains is not touched
+            write_whole(folder / "config.json", json.dumps(stored, indent=2) + "\n")
     return Run(folder, config, dataset.class_names, dataset.palette, dataset.contents)
 
 

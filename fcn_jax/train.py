@@ -96,7 +96,8 @@ def train_step(
         sums, _ = jax.lax.scan(add_part, sums, (images, labels, jax.random.split(dropout_key, parts)))
     gradient, total, weight, statistics = sums
 
-    scale = 1 / jnp.maximum(weight, 1.0) if config.optim.reduction == "mean" else jnp.ones(())
+    # Where all is void the sum is 0 too, and nothing is divided by.
+    scale = 1 / jnp.where(weight > 0, weight, 1.0) if config.optim.reduction == "mean" else jnp.ones(())
     gradient = jax.tree.map(lambda g: g * scale, gradient)
     updates, opt_state = optimizer(config.optim, config.steps).update(gradient, state.opt_state, params)
     variables = {"params": optax.apply_updates(params, updates), **statistics}

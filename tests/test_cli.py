@@ -203,6 +203,8 @@ def test_eval_repeats_the_training_score(places, undisturbed):
     scores = json.loads((places[0] / "scores.json").read_text())
     assert scores["mean_iu"] == best["mean_iu"]
     assert scores["per_class_iu"] == best["per_class_iu"]
+    assert (scores["step"], scores["split"]) == (best["step"], "tiny")
+    assert f"step {best['step']} of {folder.name}" in output
     assert scores["num_examples"] == 3
     assert scores["num_pixels"] == sum(map(sum, scores["confusion"]))
     assert scores["class_names"] == ["ground", "thing"]
@@ -307,14 +309,17 @@ def test_a_damaged_checkpoint_is_named(places, undisturbed):
         (("eval", "nowhere"), "is not a run directory"),
         (("predict", "nowhere", "x.jpg"), "x.jpg matches no file"),
         (("data", "chek", "shapes"), "did you mean 'check'?"),
-        (("train", "fcn8s", "--steps", "-1"), "steps is -1"),
+        (("train", "fcn8s", "--steps", "-1"), "fcn-jax: steps is -1"),
+        (("train", "fcn8s", "--data.name", "folder", "--data.dir=~/none"), f"{Path.home()}/none does not exist"),
+        (("train", "fcn8s", "--model.fc-kernel", "2"), "fcn-jax: model.fc-kernel is 2; it must be odd"),
+        (("eval", "nowhere", "--json", "/proc/x.json"), "/proc/x.json cannot be written"),
         (("train", "fcn8s", "--data.name", "camvid"), "--data.dir"),
         (("train", "fcn8s", "--run-dir", "gs://bucket/run"), "run-dir is gs:/bucket/run, which is not a folder here"),
-        (("eval", "nowhere", "--json", "missing/scores.json"), "missing/scores.json cannot be written"),
-        (("eval", "nowhere", "--picture", "data"), "data cannot be written: it must be a file in a folder that"),
+        (("eval", "nowhere", "--json", "missing/scores.json"), "missing/scores.json cannot be written ([Errno 2]"),
+        (("eval", "nowhere", "--picture", "data"), "data cannot be written (it is a folder): give a file in a folder"),
         (("predict", "nowhere"), "no images are named"),
         (("weights", "imprt", "w"), "weights command 'imprt' is unknown, there are import; did you mean 'import'?"),
-        (("weights", "import", "w.pth", "--out", "no/w"), "no/w cannot be written: it must be a file in a folder"),
+        (("weights", "import", "w.pth", "--out", "no/w"), "no/w cannot be written ([Errno 2]"),
         (("train", "fcn8s", "--model.weights", "w.pth"), "w.pth cannot be read (No such file or directory)"),
         (("train", "fcn8s-pretrained", "--model.init-from", "x"), "a network starts from one of them: give None for"),
     ],

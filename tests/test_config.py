@@ -163,6 +163,8 @@ INVALID = [
     (AugmentConfig, {"colour": -0.1}, r"augment\.colour is -0\.1; it lies within 0\.\.1"),
     (OptimConfig, {"learning_rate": -0.1}, r"optim\.learning-rate is -0\.1; give it above 0"),
     (OptimConfig, {"learning_rate": float("nan")}, r"optim\.learning-rate is nan"),
+    (OptimConfig, {"learning_rate": float("inf")}, r"optim\.learning-rate is inf; give it above 0, and finite"),
+    (AugmentConfig, {"scale": (1.0, float("inf"))}, r"augment\.scale is \(1\.0, inf\); .* and finite"),
     (OptimConfig, {"power": -1.0}, r"optim\.power is -1\.0; it must not be negative"),
     (OptimConfig, {"momentum": 1.0}, r"optim\.momentum is 1\.0; it lies within 0\.\.1, below 1"),
     (OptimConfig, {"momentum": -0.5}, r"optim\.momentum is -0\.5"),

@@ -286,9 +286,10 @@ def test_one_program_for_all_sizes_on_a_canvas():
     ("attribute", "value", "message"),
     [
         ("stride", 4, r"stride is 4; it must be one of 8, 16, 32"),
+        ("num_classes", 0, r"num_classes is 0; there is at least one"),
         ("backbone", "resnet35", r"backbone is 'resnet35'; it must be one of 'vgg16', .*'resnet34', 'resnet50'"),
     ],
 )
 def test_attributes_without_meaning_are_refused(attribute, value, message):
     with pytest.raises(ValueError, match=message):
-        FCN(3, **{attribute: value}).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        FCN(**{"num_classes": 3, attribute: value}).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

@@ -70,7 +70,7 @@ def test_a_new_run_directory(tmp_path):
     run = start_or_resume(folder, CONFIG, DATASET)
     assert run.folder == folder
     assert run.checkpoints == folder / "checkpoints"
-    assert sorted(file.name for file in folder.iterdir()) == ["config.json"]
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "lock"]
     stored = json.loads((folder / "config.json").read_text())
     assert stored["class_names"] == ["background", "cat", "dog"]
     assert stored["config"]["data"]["dir"] == "some/where"
@@ -138,6 +138,8 @@ def test_a_second_training_is_kept_out_until_the_first_is_gone(tmp_path):
             print("here", flush=True)
             input()
         """
+    start_or_resume(tmp_path, CONFIG, DATASET)
+    before = (tmp_path / "config.json").read_bytes()
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
     first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -145,6 +147,11 @@ def test_a_second_training_is_kept_out_until_the_first_is_gone(tmp_path):
         message = f"another process trains in {tmp_path}; wait for it, or give another --run-dir"
         with pytest.raises(InputError, match=message), alone(tmp_path):
             pass
+        # Neither does it touch what the first has written down.
+        moved = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, dir=Path("/elsewhere")))
+        with pytest.raises(InputError, match=message):
+            start_or_resume(tmp_path, moved, DATASET)
+        assert (tmp_path / "config.json").read_bytes() == before
     finally:
         first.kill()
         first.communicate()
@@ -423,7 +430,7 @@ def test_of_two_processes_the_first_alone_writes(tmp_path):
             process.wait()
             process.stdout.close()
     first, second = (sorted(file.name for file in folder.iterdir()) for folder in made)
-    assert first == ["config.json", "metrics.jsonl", "tensorboard"]
+    assert first == ["config.json", "lock", "metrics.jsonl", "tensorboard"]
     assert lines(made[0]) == [{"step": 1, "split": "train", "loss": 1.5}]
     assert scalars(made[0]) == {("train/loss", 1): 1.5}
     # The second has a run as well, and leaves the files to the first.

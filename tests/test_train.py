@@ -178,6 +178,15 @@ def test_class_weights_and_smoothing_reach_the_loss():
         assert abs(losses(1, VGG_WITHOUT_DROPOUT, config(optim=optim), steps=2)[1, 0] - plain[1, 0]) > 1e-3
 
 
+def test_a_mean_loss_does_not_depend_on_the_size_of_class_weights():
+    """As in PyTorch: only their ratios count, even where they add up to less than 1."""
+    large, small = (
+        losses(1, VGG_WITHOUT_DROPOUT, config(optim=OptimConfig(learning_rate=0.05, class_weights=weights)), steps=3)
+        for weights in ((1.0, 5.0, 0.2), (1e-6, 5e-6, 0.2e-6))
+    )
+    np.testing.assert_allclose(small, large, rtol=1e-3)
+
+
 class Examples(list):
     """A source: what `len` and an index need."""
 

@@ -76,5 +76,5 @@ def read(file: Path) -> Weights:
             f"{file.name} (fcn_jax, from {notes['origin']})",
             None if class_names is None else tuple(class_names),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged: its notes cannot be read ({error!r}); convert it again") from error

@@ -234,6 +234,11 @@ def test_no_file_is_refused(tmp_path):
         (drawn(conv1_1=[(4, 3, 3, 3), (3,)]), r"'conv1_1' .* has blobs of the shapes"),
         (drawn(conv5_3=(4, 3, 3, 3), fc6=(7, 4 * 3)), "has 12 inputs, which is no square map of the 4 channels"),
         (drawn(fc6=(7, 12)), "has 12 inputs, which is no square map of the 0 channels"),
+        (
+            drawn(score_fr_sem=(4, 3, 1, 1), score_fr_geo=(2, 5, 1, 1)),
+            r"score_fr_sem \[4, 3, 1, 1\], score_fr_geo \[2, 5, 1, 1\]; on one trunk only their classes differ",
+        ),
+        (drawn(upscore_sem=(4, 4, 4, 4), upscore_geo=(2, 2, 8, 8)), "on one trunk only their classes differ"),
         (drawn(conv5_3=(4, 3, 3)), r"'conv5_3' .* has blobs of the shapes"),
         (drawn(upscore=(4, 3, 3, 3)), r"'upscore' .*\[4, 3, 3, 3\]; a deconvolution of n channels to n"),
         (drawn(upscore=[(4, 4, 3, 3), (4,)]), "and no bias"),

@@ -127,6 +127,8 @@ VARIANTS = {
     "aligned-32s": Variant(stride=32),
     "a-article": Variant(learned(even), optim=ARTICLE),
     "b-article": Variant(learned(tiled), optim=ARTICLE),
+    "b-rate": Variant(learned(tiled), optim={"learning_rate": ARTICLE["learning_rate"]}),
+    "b-decay": Variant(learned(tiled), optim={"weight_decay": ARTICLE["weight_decay"]}),
     "a-resnet34": Variant(learned(even), backbone="resnet34"),
     "aligned-resnet34": Variant(backbone="resnet34"),
 }
@@ -149,7 +151,7 @@ class Study:
 
 
 STUDIES = {
-    # Sized for two CPU cores: 14 variants, three seeds each, in an hour.
+    # Sized for two CPU cores: 16 variants, three seeds each, in an hour.
     "shapes": Study("shapes", "resnet18", steps=300, eval_every=100, variants=tuple(VARIANTS)),
     # The decisive pair, sized for two CPU cores.
     "camvid": Study(

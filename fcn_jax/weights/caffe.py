@@ -88,14 +88,14 @@ def read(file: Path) -> Weights:
         # The one upscore of late fusion serves both nets.
         for prefix in [stream] if stream in streams else sorted(streams):
             full = "/".join(part for part in ("params", prefix, path) if part)
-            arrays |= _arrays(full, [tasks[task] for task in sorted(tasks, key=("", *TASKS).index)])
+            arrays |= _arrays(full, [tasks[task] for task in sorted(tasks, key=("", *TASKS).index)], file)
     named = f", net {net}" if net else ""
     trained_on = _input(arrays, found.get(("", "score_fr"), {}), file)
     return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (Caffe{named})")
 
 
 def _place(name: str) -> tuple[str, str, str] | None:
-    """Where a Caffe layer goes: stream ("" but in late fusion), path of our layer, task ("" where there is one)."""
+    """Where a Caffe layer goes: stream (or ""), path of our layer, task (or ""); None: it has no place."""
     if match := LAYER.fullmatch(name):
         path = f"backbone/{match['trunk']}" if match["trunk"] else match["head"]
         return match["stream"] or match["of_stream"] or "", path, match["task"] or ""
@@ -132,33 +132,31 @@ def _as_convolution(layer: Layer, channels: int, file: Path) -> Layer:
     return Layer(layer.name, (kernel, *bias))
 
 
-def _arrays(path: str, tasks: list[Layer]) -> dict[str, np.ndarray]:
+def _arrays(path: str, tasks: list[Layer], file: Path) -> dict[str, np.ndarray]:
     """Kernel and bias of our layer, whose output channels are those of one Caffe layer, or of one for each task."""
     kernels = [layer.blobs[0] for layer in tasks]
-    if "upscore" in path:
+    deconvolution = "upscore" in path
+    if len({kernel.shape[2 if deconvolution else 1 :] for kernel in kernels}) > 1:
+        shapes = ", ".join(f"{layer.name} {list(layer.blobs[0].shape)}" for layer in tasks)
+        raise InputError(f"{file} has tasks with different kernels, {shapes}; on one trunk only their classes differ")
+    if deconvolution:
         # Caffe adds x[i] * kernel[in, out, a] to y[i * stride + a]; a correlation with it has it turned round.
-        turned = [_ungrouped(kernel)[:, :, ::-1, ::-1].transpose(2, 3, 0, 1) for kernel in kernels]
-        return {f"{path}/kernel": np.ascontiguousarray(_block_diagonal(turned))}
-    kernel = np.concatenate([kernel.transpose(2, 3, 1, 0) for kernel in kernels], axis=-1)
+        blocks = [part for kernel in kernels for part in np.split(kernel, len(kernel) // kernel.shape[1])]
+        whole = _block_diagonal(blocks)[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+        return {f"{path}/kernel": np.ascontiguousarray(whole)}
+    kernel = np.concatenate(kernels).transpose(2, 3, 1, 0)
     arrays = {f"{path}/kernel": np.ascontiguousarray(kernel)}
     if all(len(layer.blobs) == 2 for layer in tasks):
         arrays[f"{path}/bias"] = np.concatenate([layer.blobs[1].ravel() for layer in tasks])
     return arrays
 
 
-def _ungrouped(kernel: np.ndarray) -> np.ndarray:
-    """A deconvolution kernel [n, n / groups, h, w] of n channels to n, with its zeros: [n, n, h, w]."""
-    groups = len(kernel) // kernel.shape[1]
-    parts = [part.transpose(2, 3, 0, 1) for part in np.split(kernel, groups)]
-    return _block_diagonal(parts).transpose(2, 3, 0, 1)
-
-
 def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
-    """Kernels [h, w, in, out] side by side, nothing going from one to another."""
-    ins, outs = (np.cumsum([0, *(block.shape[axis] for block in blocks)]) for axis in (2, 3))
-    whole = np.zeros((*blocks[0].shape[:2], ins[-1], outs[-1]), np.float32)
+    """One kernel [in, out, h, w] of the kernels of groups or tasks, with zeros from one to another."""
+    ins, outs = (np.cumsum([0, *(block.shape[axis] for block in blocks)]) for axis in (0, 1))
+    whole = np.zeros((ins[-1], outs[-1], *blocks[0].shape[2:]), np.float32)
     for index, block in enumerate(blocks):
-        whole[:, :, ins[index] : ins[index + 1], outs[index] : outs[index + 1]] = block
+        whole[ins[index] : ins[index + 1], outs[index] : outs[index + 1]] = block
     return whole
 
 

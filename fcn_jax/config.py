@@ -246,8 +246,8 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    steps: int = 0
-    """optimizer steps; 0: from the data set"""
+    steps: int = -1
+    """optimizer steps; 0: only score what a run starts from; -1: from the data set"""
     batch_size: int = 0
     """images a step, over all devices and accumulation steps; 0: from the data set"""
     accumulate: int = 1
@@ -274,7 +274,8 @@ class Config:
     """staged: factors on optim.learning-rate for 32s, 16s and 8s"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size"):
+        _require(self.steps >= -1, f"steps is {self.steps}; give 0, or more to train")
+        for name in ("batch_size", "eval_every", "checkpoint_every", "eval_batch_size"):
             value = getattr(self, name)
             _require(value >= 0, f"{name.replace('_', '-')} is {value}; give at least 1")
         for name in ("accumulate", "keep", "log_every", "workers"):
@@ -307,8 +308,8 @@ class Config:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"data set {self.data.name!r} is unknown, there are {', '.join(DATASETS)}{hint}")
         wants = DATASETS[self.data.name]
-        steps = self.steps or wants.steps
-        eval_every = self.eval_every or min(wants.eval_every, steps)
+        steps = wants.steps if self.steps < 0 else self.steps
+        eval_every = self.eval_every or max(min(wants.eval_every, steps), 1)
         from_scratch = self.model.weights is None and self.model.init_from is None
         return dataclasses.replace(
             self,

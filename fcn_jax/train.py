@@ -151,6 +151,12 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
             train_source, dataset.max_size, config.batch_size, config.seed, first, config.workers, sharding
         )
         with contextlib.closing(Records(run.folder, first)) as records, Progress(config, first) as progress:
+            if config.steps == 0 and checkpoints.latest() is None:
+                evaluation = _evaluate(forward, state.variables, val_source, run, records, 0)
+                progress.say(f"before any step: {describe(evaluation)}")
+                items = {"variables": state.variables, "optimizer": state.opt_state}
+                checkpoints.save(0, items, {"mean_iu": evaluation.metrics.mean_iu})
+                return evaluation
             for step in range(first + 1, config.steps + 1):
                 state, metrics = step_fn(state, next(batches))
                 last = step == config.steps or stopped()

@@ -245,6 +245,17 @@ def test_a_runs_weights_are_passed_on_and_start_another(places, undisturbed):
     )
 
 
+def test_weights_are_scored_without_training(places, undisturbed):
+    folder, _ = undisturbed
+    run(places, "weights", "import", folder.name, "--out", "same.safetensors")
+    words = train(places, "scored", "--model.weights", "same.safetensors", "--steps", "0")
+    assert "before any step: mean IU" in run(places, *words)
+    best = max((line for line in lines(folder) if line["split"] == "val"), key=lambda line: line["mean_iu"])
+    assert lines(places[0] / "scored") == [{**best, "step": 0}]
+    assert "has all of its 0 steps; nothing to do" in run(places, *words)
+    assert f"{100 * best['mean_iu']:.2f}" in run(places, "eval", "scored", "--split", "tiny")
+
+
 @pytest.mark.slow
 def test_a_staged_training_is_killed_in_each_stage_and_ends_where_an_undisturbed_one_does(places):
     def staged(folder: str) -> tuple[str, ...]:
@@ -312,7 +323,7 @@ def test_a_damaged_checkpoint_is_named(places, undisturbed):
         (("eval", "nowhere"), "is not a run directory"),
         (("predict", "nowhere", "x.jpg"), "x.jpg matches no file"),
         (("data", "chek", "shapes"), "did you mean 'check'?"),
-        (("train", "fcn8s", "--steps", "-1"), "fcn-jax: steps is -1"),
+        (("train", "fcn8s", "--steps", "-2"), "fcn-jax: steps is -2"),
         (("train", "fcn8s", "--data.name", "folder", "--data.dir=~/none"), f"{Path.home()}/none does not exist"),
         (("train", "fcn8s", "--model.fc-kernel", "2"), "fcn-jax: model.fc-kernel is 2; it must be odd"),
         (("eval", "nowhere", "--json", "/proc/x.json"), "/proc/x.json cannot be written"),

@@ -178,9 +178,10 @@ INVALID = [
     (OptimConfig, {"rate_factors": (("score", 0.0),)}, r"optim\.rate-factors are \(\('score', 0\.0\),\); .* above 0"),
     (OptimConfig, {"auxiliary_weight": -0.5}, r"optim\.auxiliary-weight is -0\.5; it must not be negative"),
     (OptimConfig, {"bias_factor": 0.0}, r"optim\.bias-factor is 0\.0; give it above 0"),
+    (Config, {"steps": -2}, r"steps is -2; give 0, or more to train"),
     *[
         (Config, {name: -1}, rf"^{name.replace('_', '-')} is -1; give at least 1")
-        for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "eval_batch_size")
+        for name in ("batch_size", "eval_every", "checkpoint_every", "eval_batch_size")
     ],
     *[
         (Config, {name: 0}, rf"^{name.replace('_', '-')} is 0; it must be at least 1")
@@ -218,7 +219,7 @@ def test_resolved_fills_everything_in(preset, name):
     config = dataclasses.replace(given, data=DataConfig(name=name))
     resolved = config.resolved()
     wants = DATASETS[name]
-    assert resolved.steps == (given.steps or wants.steps)
+    assert resolved.steps == (given.steps if given.steps >= 0 else wants.steps)
     assert resolved.batch_size == (given.batch_size or wants.batch_size)
     assert resolved.eval_every == resolved.checkpoint_every == (given.eval_every or wants.eval_every)
     assert resolved.augment.crop == (given.augment.crop or wants.crop)
@@ -236,7 +237,7 @@ def test_recipes_are_complete_and_general_presets_fit_every_data_set():
     for name, config in PRESETS.items():
         recipe = name.startswith("voc-")
         assert recipe == (config.data.name == "voc2012")
-        assert recipe == bool(config.steps and config.batch_size and config.optim.learning_rate)
+        assert recipe == bool(config.steps > 0 and config.batch_size and config.optim.learning_rate)
 
 
 def test_the_rates_of_the_reference():

@@ -79,7 +79,7 @@ class ModelConfig:
     output_stride: Literal[8, 16, 32] = 32
     """ResNets: of the last map; 16 and 8 keep the last stage or two at the resolution before, by dilation"""
     freeze_bn: bool = False
-    """batch norms use the statistics they start with and leave them as they are"""
+    """the backbone's batch norms use the statistics they start with and leave them as they are"""
     weights: str | None = None
     """file to start from, of whatever framework, or "imagenet": torchvision's for the backbone, downloaded"""
     init_from: Path | None = None
@@ -199,7 +199,8 @@ class OptimConfig:
     auxiliary_weight: float = 0.5
     """of the loss of the dilated head's second scores, on the stage before; torchvision's 0.5"""
     frozen: tuple[str, ...] = ()
-    """beginnings of the paths of parameters that stay as they are: backbone/conv1 backbone/layer1"""
+    """beginnings of the paths of parameters that stay as they are: backbone/conv1 backbone/layer1 (their batch norms'
+    statistics too only with model.freeze-bn)"""
     rate_factors: tuple[tuple[str, float], ...] = ()
     """beginnings of paths and factors on their rate: score 10 upscore 10; where several fit they multiply"""
     bias_factor: float = 1.0
@@ -367,16 +368,28 @@ DATASETS = {
 }
 
 
-def mean_rate(sum_rate: float, pixels: int) -> float:
-    """The rate for a loss averaged over `pixels` labelled pixels that does what `sum_rate` does for their sum."""
-    return sum_rate * pixels
+def averaged(optim: OptimConfig, pixels: int) -> OptimConfig:
+    """The optimizer for a loss averaged over `pixels` labelled pixels that does what `optim` does for their sum.
+
+    The gradient becomes `pixels` times smaller, so the rate is multiplied by that number, and the decay, which is added
+    to the gradient, divided by it: 1e-10 and 5e-4 over the sum of 500 * 500 pixels are 2.5e-5 and 2e-9 over their mean.
+    """
+    rate, decay = optim.learning_rate * pixels, optim.weight_decay / pixels
+    return dataclasses.replace(optim, learning_rate=rate, weight_decay=decay, reduction="mean")
+
+
+def summed(optim: OptimConfig, pixels: int) -> OptimConfig:
+    """The inverse of `averaged`: for the sum over `pixels` pixels, what `optim` does for their mean."""
+    rate, decay = optim.learning_rate / pixels, optim.weight_decay * pixels
+    return dataclasses.replace(optim, learning_rate=rate, weight_decay=decay, reduction="sum")
 
 
 def _reference(head: Any, skip_scales: tuple[float, float] = (1.0, 1.0), steps: int = 100_000) -> Config:
     """The reference's folder voc-HEAD: its solver.prototxt, net.py and solve.py, and its stages before.
 
-    Whole images (none is larger than 500x500), one at a time, never changed. What differs: the 10 582 images of SBD
-    and VOC 2012 that are not in val, where it had the 8 498 of SBD's train.
+    Whole images (none is larger than 500x500), one at a time, their pixels never changed. What differs: a smaller image
+    lies anywhere in its window of 500x500, void around it; and they are the 10 582 of SBD and VOC 2012 that are not in
+    val, where the reference had the 8 498 of SBD's train.
     """
     return Config(
         model=ModelConfig(
@@ -386,7 +399,6 @@ def _reference(head: Any, skip_scales: tuple[float, float] = (1.0, 1.0), steps: 
             skip_scales=skip_scales,
             upsampling="fixed",
             weights="VGG_ILSVRC_16_layers.caffemodel",
-            input=CAFFE_INPUT,
         ),
         data=DataConfig("voc2012", train_split="trainaug"),
         augment=AugmentConfig(crop=500, scale=(1.0, 1.0), flip=False),
@@ -406,16 +418,6 @@ def _reference(head: Any, skip_scales: tuple[float, float] = (1.0, 1.0), steps: 
     )
 
 
-def _averaged(config: Config) -> Config:
-    """The same for a mean loss: 1e-10 over the sum of 500 * 500 pixels is 2.5e-5 over their mean.
-
-    Images differ in their number of pixels; here each counts as much as any other, in the sum larger ones count more.
-    """
-    rate = mean_rate(config.optim.learning_rate, 500 * 500)
-    optim = dataclasses.replace(config.optim, learning_rate=rate, reduction="mean")
-    return dataclasses.replace(config, optim=optim)
-
-
 PRESETS = {
     "fcn32s": Config(model=ModelConfig(head="fcn32s")),
     "fcn16s": Config(model=ModelConfig(head="fcn16s")),
@@ -432,7 +434,10 @@ PRESETS = {
     "voc-fcn32s": _reference("fcn32s"),
     "voc-fcn16s": _reference("fcn16s"),
     "voc-fcn8s": _reference("fcn8s"),
-    "voc-fcn8s-mean": _averaged(_reference("fcn8s")),
+    # The same but for the images' sizes: each counts as much as any other, where in the sum larger ones count more.
+    "voc-fcn8s-mean": dataclasses.replace(
+        _reference("fcn8s"), optim=averaged(_reference("fcn8s").optim, pixels=500 * 500)
+    ),
     "voc-fcn8s-atonce": _reference("fcn8s", (0.01, 0.0001), steps=300_000),
     # The article names rate, decay and backbone; no momentum, so PyTorch's default, none. 60 epochs.
     "voc-resnet34": Config(
@@ -444,6 +449,8 @@ PRESETS = {
         eval_every=1_000,
     ),
     # references/segmentation/train.py of torchvision: the auxiliary head alone learns ten times as fast. 30 epochs.
+    # What differs: it scales the shorter side to 0.5 to 2 times 520 pixels, here an image to 0.5 to 2 times its size;
+    # and its decay is on norms and biases too.
     "voc-dilated": Config(
         model=ModelConfig(head="dilated", backbone="resnet50", weights="imagenet"),
         data=DataConfig("voc2012", train_split="trainaug"),
@@ -464,14 +471,17 @@ DESCRIPTIONS = {
     "fcn16s": "FCN-16s: pool4 fused in, then x16",
     "fcn8s": "FCN-8s: pool4 and pool3 fused in, then x8",
     "fcn8s-atonce": "FCN-8s with the reference's skip scales, which fit Caffe's VGG16 and its inputs of 0..255",
-    "fcn8s-pretrained": "FCN-8s on a ResNet50 that knows ImageNet, with today's augmentation; not measured yet",
+    "fcn8s-pretrained": "FCN-8s on a ResNet50 that knows ImageNet, today's augmentation; score and time not measured",
     "voc-fcn32s": f"the paper's FCN-32s; {_CAFFE}; 63.6 on seg11valid (reference README), three days on a K40",
     "voc-fcn16s": f"the paper's FCN-16s, 32s before it; {_CAFFE}; 65.0 on seg11valid, four days on a K40",
     "voc-fcn8s": f"the paper's FCN-8s, 32s and 16s before it; {_CAFFE}; 65.5 on seg11valid, five days on a K40",
-    "voc-fcn8s-mean": "voc-fcn8s with a loss averaged over pixels, at rates that do the same",
-    "voc-fcn8s-atonce": f"the paper's FCN-8s at once; {_CAFFE}; 65.4 on seg11valid (reference README)",
-    "voc-resnet34": "an article's FCN-8s on a pretrained ResNet34, VOC's 1464 images alone: 53 to 56 on val",
-    "voc-dilated": "torchvision's FCN on a dilated ResNet50: 60.5 on COCO's val (torchvision), 67.1 on VOC (mmseg)",
+    "voc-fcn8s-mean": "voc-fcn8s for a loss averaged over pixels: rate and decay to match, so score and time too",
+    "voc-fcn8s-atonce": f"the paper's FCN-8s at once; {_CAFFE}; 65.4 on seg11valid (reference README), as long as 8s",
+    "voc-resnet34": "an article's FCN-8s on a pretrained ResNet34, VOC's 1464 images: 53 to 56 on val, time unknown",
+    "voc-dilated": (
+        "torchvision's FCN on a dilated ResNet50: 60.5 on COCO's val (torchvision), 67.1 on VOC (mmseg, "
+        "whose V100 does 23 images/s)"
+    ),
 }
 
 # What decides the numbers a run computes; the rest (where, how often, how many threads) may change on resume.

@@ -4,10 +4,17 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from fcn_jax.config import STAGES, Config
+from fcn_jax.config import STAGES, Config, OptimConfig
 from fcn_jax.evaluate import Evaluation
 from fcn_jax.train import train
 from fcn_jax.transfer import last_step
+
+# What a stage's network has not yet (see `fcn_jax.fcn`).
+LATER = {
+    "fcn32s": ("score_pool", "upscore2", "upscore_pool4", "upscore16", "upscore8"),
+    "fcn16s": ("score_pool3", "upscore_pool4", "upscore8"),
+    "fcn8s": (),
+}
 
 
 def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
@@ -24,10 +31,21 @@ def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
         model = dataclasses.replace(config.model, head=head)
         if result:
             model = dataclasses.replace(model, weights=None, init_from=(result[-1][1]).absolute())
-        optim = dataclasses.replace(config.optim, learning_rate=resolved.optim.learning_rate * factor)
+        optim = dataclasses.replace(
+            _groups(config.optim, LATER[head]), learning_rate=resolved.optim.learning_rate * factor
+        )
         stage = dataclasses.replace(config, model=model, optim=optim, run_dir=None, staged=False)
         result.append((stage, folder / head))
     return result
+
+
+def _groups(optim: OptimConfig, later: tuple[str, ...]) -> OptimConfig:
+    """Without the groups of layers that come in a later stage."""
+    return dataclasses.replace(
+        optim,
+        frozen=tuple(name for name in optim.frozen if not name.startswith(later)),
+        rate_factors=tuple((name, factor) for name, factor in optim.rate_factors if not name.startswith(later)),
+    )
 
 
 def train_staged(config: Config, folder: Path, say: Callable[[str], None] = print) -> Evaluation | None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,10 @@ from fcn_jax.config import (
     InputConfig,
     ModelConfig,
     OptimConfig,
+    averaged,
     differences,
     from_json,
-    mean_rate,
+    summed,
     to_json,
 )
 from fcn_jax.errors import InputError
@@ -252,11 +254,25 @@ def test_the_rates_of_the_reference():
 
 def test_a_sum_and_a_mean_take_the_same_steps():
     """Worked example: 1e-10 on the sum of a 500x500 image is 2.5e-5 on its mean; a step of each moves w alike."""
-    assert mean_rate(1e-10, 500 * 500) == pytest.approx(2.5e-5)
-    assert PRESETS["voc-fcn8s-mean"].optim.learning_rate == pytest.approx(2.5e-5)
-    gradients = np.random.default_rng(0).normal(size=500 * 500)
-    by_sum, by_mean = 1e-10 * gradients.sum(), mean_rate(1e-10, gradients.size) * gradients.mean()
-    assert by_mean == pytest.approx(by_sum)
+    of_sum, of_mean = PRESETS["voc-fcn8s"].optim, PRESETS["voc-fcn8s-mean"].optim
+    assert (of_mean.learning_rate, of_mean.weight_decay) == pytest.approx((2.5e-5, 2e-9))
+    back = summed(of_mean, 500 * 500)
+    assert (back.learning_rate, back.weight_decay) == pytest.approx((1e-10, 5e-4))
+    assert (back.reduction, of_mean.reduction) == ("sum", "mean")
+    # Several steps with momentum and decay, the decay large enough to be seen.
+    of_sum = dataclasses.replace(of_sum, learning_rate=1e-3, weight_decay=0.5)
+    of_mean = averaged(of_sum, 40)
+    gradients = np.random.default_rng(0).normal(size=(5, 40))
+
+    def path(optim: OptimConfig, reduce: Callable[[np.ndarray], np.floating]) -> list[float]:
+        weight, velocity, weights = 1.0, 0.0, []
+        for gradient in gradients:
+            velocity = optim.momentum * velocity + reduce(gradient) + optim.weight_decay * weight
+            weight -= optim.learning_rate * velocity
+            weights.append(weight)
+        return weights
+
+    assert path(of_mean, np.mean) == pytest.approx(path(of_sum, np.sum), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", DATASETS)

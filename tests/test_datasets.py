@@ -467,7 +467,7 @@ def test_names_and_table():
     head, *rows = datasets.describe().splitlines()
     assert head.split() == ["name", "splits", "classes", "what", "and", "where"]
     assert [row.split()[0] for row in rows] == list(datasets.names())
-    assert (rows[1].split()[1:3], rows[1].split()[4]) == (["train", "val"], str(len(Voc2012.class_names)))
+    assert (rows[1].split()[1:3], rows[1].split()[5]) == (["train", "val"], str(len(Voc2012.class_names)))
     assert rows[2].split()[4] == str(len(CamVid.class_names))
 
 
@@ -833,6 +833,15 @@ def test_voc_archive_is_unpacked_by_two_where_there_are_no_locks(tmp_path, monke
     voc._unpack(file, folder)
     assert len(list(folder.rglob("*.jpg"))) == 3
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_voc_seg11valid_where_its_list_is(tmp_path):
+    base = voc_tree(tmp_path)
+    (base / "ImageSets/Segmentation/seg11valid.txt").write_text("2007_000003\n")
+    data = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert data.splits == {"train": 2, "val": 1, "seg11valid": 1}
+    official = np.asarray(Image.open(base / "SegmentationClass/2007_000003.png"))
+    np.testing.assert_array_equal(data.source("seg11valid")[0].label, official)
 
 
 def test_voc_archive_of_something_else(tmp_path):

@@ -21,7 +21,7 @@ from fcn_jax.errors import InputError
 TABLE = {  # name: splits, number of classes, what it is and where it comes from
     "shapes": ("train val", "7", "drawn here, overlapping shapes: needs no data"),
     "voc2012": (
-        "train val (trainaug)",
+        "train val (trainaug, seg11valid)",
         "21",
         "PASCAL VOC 2012: --data.dir VOCdevkit or its archive, else fetched, 2 GB",
     ),

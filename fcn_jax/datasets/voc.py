@@ -22,7 +22,11 @@ _LISTS, _MASKS, _AUG = "ImageSets/Segmentation", "SegmentationClass", "Segmentat
 
 
 class Voc2012(SegmentationBuilder):
-    """The official splits train and val, and trainaug where its list and the masks of SBD are there."""
+    """The official splits train and val, and those whose lists and masks are there.
+
+    trainaug has the masks of SBD; seg11valid the 736 images of VOC 2011's val that are not in SBD's train, on which the
+    FCN papers score (the reference's data/pascal/seg11valid.txt).
+    """
 
     name = "voc2012"
     class_names = (
@@ -44,7 +48,8 @@ class Voc2012(SegmentationBuilder):
         """
         self._root = _find(dir, cache)
         augmented = (self._root / _LISTS / "trainaug.txt").is_file() and (self._root / _AUG).is_dir()
-        self.splits = ("train", "val", "trainaug") if augmented else ("train", "val")
+        scored = (self._root / _LISTS / "seg11valid.txt").is_file()
+        self.splits = ("train", "val", *["trainaug"] * augmented, *["seg11valid"] * scored)
         super().__init__(cache)
 
     def examples(self, split: str) -> list[Files]:

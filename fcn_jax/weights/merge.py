@@ -69,7 +69,8 @@ def match(variables: dict[str, Any], weights: Weights, class_names: Sequence[str
     """Finds for each of a network's variables the weights it starts from.
 
     The backbone must come from the file as a whole. Scores and upsampling may be new: they start at zero and
-    bilinearly, so that a finer net first predicts what the coarser one does; what the file has of others is not used.
+    bilinearly, so that a finer net first predicts what the coarser one does, if its last upsampling is bilinear; what
+    the file has of others is not used.
     Where the file has other classes, scores are taken by the names of the classes, and new classes start at zero
     (compare `expand_score` of the reference's surgery.py, where the old classes are the first ones); where it does not
     name its classes and has another number of them, the scores start anew.

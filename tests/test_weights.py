@@ -234,6 +234,26 @@ def test_a_classifiers_backbone_starts_a_net_and_its_head_is_left_over():
     assert set(result.loaded) == set(backbone.arrays)
 
 
+LEFT_OVER = (
+    "fc.weight", "module.fc.bias", "classifier.6.weight", "head.fc.weight", "aux1.fc1.weight", "aux_classifier.4.bias",
+    "fc8", "fc8_voc", "prob", "loss3/classifier", "loss1/conv", "dsn1", "fuse", "predictions",
+)  # fmt: skip
+
+
+def test_heads_of_classifiers_losses_and_side_outputs_may_be_left_over():
+    match(variables(), file_of(variables(seed=1), unknown=LEFT_OVER), NAMES)
+
+
+@pytest.mark.parametrize(
+    "name", ["layer1.0.se.fc1.weight", "layer1.0.se.fc.weight", "bn_conv1", "scale_conv1", "losses.x"]
+)
+def test_what_is_not_known_may_matter_and_is_refused_unless_it_is_allowed(name):
+    file = file_of(variables(seed=1), unknown=("fc.weight", name))
+    with pytest.raises(InputError, match=rf"network:\n  {re.escape(name)} of the file is nothing that is known here\n"):
+        match(variables(), file, NAMES)
+    match(variables(), file, NAMES, (name[:6],))
+
+
 def test_a_backbone_must_come_whole_unless_it_is_allowed_to_differ():
     file = without(file_of(variables(seed=1)), "bn1/var", "layer4_0/conv1")
     file.arrays["params/backbone/conv1/kernel"] = np.zeros((3, 3, 3, 8), np.float32)

@@ -1,5 +1,6 @@
 """Weights into a network's variables, with an account of every array of both."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
@@ -12,6 +13,12 @@ from fcn_jax.errors import InputError
 from fcn_jax.weights import Weights
 
 SHOWN = 12  # lines of an error
+# Layers that an FCN has no place for, of all frameworks: a classifier's last ones, losses, side outputs. Anything else
+# that stands for nothing here may be part of what the network computes.
+LEFTOVER = re.compile(
+    r"([a-z_]+\.)?(fc|classifier|aux_classifier|aux\d|head|pre_logits)\.|"
+    r"fc8|(prob|predictions|data|label|loss\d?|dsn\d|fuse)\b"
+)
 
 
 class Match(NamedTuple):
@@ -79,7 +86,8 @@ def match(variables: dict[str, Any], weights: Weights, class_names: Sequence[str
         variables: of a new network, or their shapes.
         weights: from a file or a run.
         class_names: of the data.
-        allow: beginnings of paths, "backbone/fc", of what may be missing, left over or of another shape.
+        allow: beginnings of paths, "backbone/fc", of what may be missing, left over or of another shape; or of the
+            file's own names, of what is not known here.
 
     Raises:
         InputError: something that neither the rules above nor `allow` expect, all of it named.
@@ -104,6 +112,8 @@ def match(variables: dict[str, Any], weights: Weights, class_names: Sequence[str
             new.append(path)
             if not (axes or _begins(path, allowed)):
                 problems.append(f"{path} is {array.shape} in the file and {variable.shape} in the network")
+    strange = [name for name in weights.unknown if not (LEFTOVER.match(name) or name.startswith(allowed))]
+    problems += [f"{name} of the file is nothing that is known here" for name in strange]
     unused = [path for path in weights.arrays if path not in own]
     problems += [f"{path} is not in the network" for path in unused if not _may_differ(path, allowed)]
     if problems:

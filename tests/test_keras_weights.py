@@ -17,7 +17,7 @@ from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import CAFFE_INPUT
 from fcn_jax.errors import InputError
 from fcn_jax.feature_map import FeatureMap
-from fcn_jax.weights import keras
+from fcn_jax.weights import HDF5, keras
 
 GENERATOR = np.random.default_rng(0)
 SHAPES = {
@@ -64,7 +64,7 @@ def save_whole_model(file: h5py.File, layers) -> None:
 def test_both_formats_read_the_same(save, tmp_path):
     with h5py.File(tmp_path / "vgg.h5", "w") as file:
         save(file, LAYERS)
-    assert keras.is_keras((tmp_path / "vgg.h5").read_bytes()[:16])
+    assert (tmp_path / "vgg.h5").read_bytes().startswith(HDF5)
     weights = keras.read(tmp_path / "vgg.h5")
     assert len(weights.unknown) == 1
     assert weights.input == keras.KERAS_INPUT
@@ -196,3 +196,10 @@ def test_vgg16_hed_draws_the_contours_of_objects(photograph, hed_file, voc_dir):
     wrong = contrast({**weights.arrays, name: weights.arrays[name][:, :, ::-1]})
     assert (wrong[4:] < 0.95 * right[4:]).all()
     assert wrong[4] < 1
+
+
+def test_model_weights_that_are_no_group(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["model_weights"] = np.zeros(3)
+    with pytest.raises(InputError, match="is no whole HDF5 file of Keras"):
+        keras.read(tmp_path / "x.h5")

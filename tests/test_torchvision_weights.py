@@ -178,6 +178,72 @@ def test_no_other_name_is_given_out(tmp_path, name):
         read_tensors(tmp_path / "x.pth")
 
 
+class Built:
+    """An OrderedDict with attributes, by the pickle's BUILD: it looks like a storage."""
+
+    def __reduce__(self):
+        return OrderedDict, (), {"key": "0", "dtype": "O"}
+
+
+class Rebuilt:
+    """A tensor on anything."""
+
+    def __init__(self, storage: object):
+        self.storage = storage
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor_v2, (self.storage, 0, (1, 1, 1, 1), (1, 1, 1, 1), False, OrderedDict())
+
+
+class ObjectStorage:
+    """A storage whose type of numbers is NumPy's of Python objects."""
+
+
+class ObjectPickler(pickle.Pickler):
+    def persistent_id(self, obj):
+        return ("storage", "O", "0", "cpu", 1) if isinstance(obj, ObjectStorage) else None
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        (ObjectStorage(), "a storage has the type 'O', which is none of numbers"),
+        (Built(), "in a OrderedDict, which is"),
+    ],
+)
+def test_numbers_are_never_taken_for_objects(tmp_path, kind, storage, message):
+    """Where the file's bytes were addresses of objects, methods of these would run."""
+    file, stream = tmp_path / "x.pth", io.BytesIO()
+    ObjectPickler(stream, 2).dump({"conv1.weight": Rebuilt(storage)})
+    address = struct.pack("<Q", id(None))
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", stream.getvalue())
+            archive.writestr("archive/data/0", address)
+    else:
+        keys = ["0"] if isinstance(storage, ObjectStorage) else []
+        system = pickle.dumps({"little_endian": True}, 2)
+        parts = (LEGACY_START, pickle.dumps(1001, 2), system, stream.getvalue(), pickle.dumps(keys, 2))
+        file.write_bytes(b"".join(parts) + struct.pack("<q", 1) + address)
+    with pytest.raises(InputError, match=message):
+        read_tensors(file)
+
+
+def test_tensors_without_a_name_are_none(tmp_path):
+    torch.save({0: torch.zeros(2)}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="holds no tensors by name"):
+        read_tensors(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "module."])
+def test_two_tensors_for_one_place_are_refused(tmp_path, prefix):
+    torch.save({f"{before}conv1.weight": torch.zeros(4, 3, 7, 7) for before in ("", prefix)}, tmp_path / "x.pth")
+    message = f"two tensors for params/backbone/conv1/kernel, one of them {prefix}conv1.weight"
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "x.pth")
+
+
 def test_what_a_pickle_changes_is_gone_with_it(tmp_path):
     """BUILD sets attributes of whatever a pickle can name."""
     code = b"ctorch._utils\n_rebuild_parameter\n}U\x07changedK\x01sb."

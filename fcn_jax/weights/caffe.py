@@ -46,14 +46,6 @@ GOOGLENET_BRANCHES = {
 }
 
 
-def is_caffe(beginning: bytes) -> bool:
-    """Whether a file is a .caffemodel, by its first bytes: the key of a net's name, its inputs or its layers.
-
-    A file has no mark of its kind; of other formats that are read here, ask first.
-    """
-    return beginning.startswith((b"\x0a", b"\x12", b"\x1a", b"\xa2\x06"))
-
-
 def read(file: Path) -> Weights:
     """Reads a .caffemodel.
 

@@ -29,11 +29,6 @@ DENSE = {"fc1": "fc6", "fc2": "fc7"}
 SIDE_OUTPUTS = {f"dsn{stage}" for stage in range(1, 6)}
 
 
-def is_keras(beginning: bytes) -> bool:
-    """Whether a file is in HDF5, by its first bytes (the format's signature)."""
-    return beginning.startswith(b"\x89HDF\r\n\x1a\n")
-
-
 def read(file: Path) -> Weights:
     """Reads a `.h5` or `.weights.h5`.
 
@@ -46,7 +41,7 @@ def read(file: Path) -> Weights:
     try:
         with h5py.File(file) as opened:
             layers = list(_layers(opened))
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} ({file.stat().st_size} bytes) is no whole HDF5 file of Keras: {error}; download it again and "
             "compare its size with the server's (of a .keras file, unpack it and give its model.weights.h5)"

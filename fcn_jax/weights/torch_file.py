@@ -119,11 +119,23 @@ class _Tensor(NamedTuple):
     def __setstate__(self, state: Any) -> None:
         """Called for parameters of torch before 0.4, with what training needs to know of them."""
 
-    def array(self, data: bytes) -> np.ndarray:
-        """The numbers, of the storage's bytes; NumPy checks that the view does not leave them."""
-        dtype = jnp.dtype(self.storage.dtype)
+    def array(self, read: Callable[[str], bytes]) -> np.ndarray:
+        """The numbers, of the storage's bytes; NumPy checks that the view does not leave them.
+
+        A pickle can build a tensor on anything, and a storage of any type, so both are checked here.
+        """
+        if not isinstance(self.storage, _Storage):
+            raise ValueError(f"a tensor's numbers are in a {type(self.storage).__name__}, which is no storage")
+        dtype = _number_type(self.storage.dtype)
         strides = [stride * dtype.itemsize for stride in self.strides]
-        return np.ndarray(self.shape, dtype, data, self.offset * dtype.itemsize, strides)
+        return np.ndarray(self.shape, dtype, read(self.storage.key), self.offset * dtype.itemsize, strides)
+
+
+def _number_type(name: Any) -> np.dtype:
+    """A type of `STORAGES`: of others NumPy makes more than numbers, of "O" objects of whatever the bytes point to."""
+    if not isinstance(name, str) or name not in STORAGES.values():
+        raise ValueError(f"a storage has the type {name!r}, which is none of numbers")
+    return jnp.dtype(name)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -182,7 +194,7 @@ def _read_legacy(file: Path) -> dict[str, np.ndarray]:
         data = {}
         for key in _Unpickler(stream, file).load():
             (count,) = struct.unpack("<q", stream.read(8))
-            data[key] = stream.read(count * jnp.dtype(unpickler.storages[key].dtype).itemsize)
+            data[key] = stream.read(count * _number_type(unpickler.storages[key].dtype).itemsize)
         return _arrays(content, data.__getitem__)
 
 
@@ -197,7 +209,8 @@ def _arrays(content: Any, read: Callable[[str], bytes]) -> dict[str, np.ndarray]
         wrapped = [content[name] for name in WRAPPERS if isinstance(content, dict) and name in content]
         content = next((inner for inner in wrapped if isinstance(inner, dict)), content)
     items = content.items() if isinstance(content, dict) else ()
-    return {name: value.array(read(value.storage.key)) for name, value in items if isinstance(value, _Tensor)}
+    tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, _Tensor)}
+    return {name: value.array(read) for name, value in tensors.items()}
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:

@@ -42,12 +42,12 @@ def read(file: Path) -> Weights:
     Raises:
         InputError: the file cannot be read, or its names are those of other networks.
     """
-    tensors = {AROUND.sub("", name): (name, value) for name, value in read_tensors(file).items()}
-    shapes = {name: value.shape for name, (_, value) in tensors.items()}
+    tensors = [(AROUND.sub("", name), name, value) for name, value in read_tensors(file).items()]
+    shapes = {name: value.shape for name, _, value in tensors}
     paths = _vgg_paths(shapes) or _resnet_paths(shapes)
     arrays: dict[str, np.ndarray] = {}
     unknown = []
-    for name, (full_name, value) in tensors.items():
+    for name, full_name, value in tensors:
         module, _, kind = name.rpartition(".")
         # PyTorch's count of batches serves averages without a momentum alone, which none of these networks has.
         if kind == "num_batches_tracked":
@@ -60,7 +60,12 @@ def read(file: Path) -> Weights:
         collection, leaf = names[kind]
         if leaf == "kernel":
             value = _kernel(value, side=7 if path == "backbone/fc6" else 1, name=f"{full_name} of {file}")
-        arrays[f"{collection}/{path}/{leaf}"] = value.astype(np.float32, copy=False)
+        full_path = f"{collection}/{path}/{leaf}"
+        if full_path in arrays:
+            raise InputError(
+                f"{file} has two tensors for {full_path}, one of them {full_name}; give a file of one network alone"
+            )
+        arrays[full_path] = value.astype(np.float32, copy=False)
     if not arrays:
         raise InputError(
             f"{file} holds none of the networks that are known here: its {len(tensors)} tensors are named "

@@ -13,6 +13,7 @@ from fcn_jax.backbones.alexnet import AlexNet, local_response_norm
 from fcn_jax.backbones.googlenet import GoogLeNet, Unit
 from fcn_jax.fcn import FCN8s, alignment
 from fcn_jax.feature_map import FeatureMap
+from fcn_jax.weights.torchvision import read
 
 NETS = {
     "alexnet": AlexNet(fc_features=8),
@@ -103,7 +104,7 @@ def test_local_response_norm_is_its_formula():
     np.testing.assert_allclose(local_response_norm(jnp.asarray(x), alpha=1e-2), expected, rtol=1e-5)
 
 
-def test_googlenet_bn_is_torchvisions(torchvision):
+def test_googlenet_bn_is_torchvisions(torchvision, tmp_path):
     torch = pytest.importorskip("torch")
     theirs = torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=False).eval()
     shapes = {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
@@ -117,16 +118,18 @@ def test_googlenet_bn_is_torchvisions(torchvision):
             state[name] = np.asarray(generator.normal(size=shape) * scale, np.float32)
     theirs.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
 
-    leaves = {"conv.weight": ("params", "conv/kernel"), "bn.weight": ("params", "bn/scale")}
-    leaves |= {"bn.bias": ("params", "bn/bias"), "bn.running_mean": ("batch_stats", "bn/mean")}
-    leaves |= {"bn.running_var": ("batch_stats", "bn/var")}
-    arrays = {}
-    for name, value in state.items():
-        *modules, kind, leaf = name.split(".")
-        if f"{kind}.{leaf}" in leaves:
-            collection, path = leaves[f"{kind}.{leaf}"]
-            unit = "/".join((modules[0], "_".join(modules[1:]))) if len(modules) > 1 else modules[0]
-            arrays[f"{collection}/{unit}/{path}"] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+    torch.save({**theirs.state_dict(), "aux1.fc1.weight": torch.zeros(1)}, tmp_path / "googlenet.pth")
+    weights = read(tmp_path / "googlenet.pth")
+    # Pixels in 0..255 as it takes them: ImageNet's normalisation, and then `transform_input`.
+    normalised = (np.array([0.0, 128.0, 255.0]) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    theirs.transform_input = True
+    taken = theirs._transform_input(torch.from_numpy(normalised.reshape(1, 3, 1, 1)))
+    theirs.transform_input = False
+    mean, std = np.array(weights.input.mean), np.array(weights.input.std)
+    np.testing.assert_allclose((np.array([0.0, 128.0, 255.0]) - mean) / std, taken.ravel(), atol=1e-6)
+    assert weights.origin == "googlenet.pth (PyTorch, GoogLeNet)"
+    assert set(weights.unknown) == {"fc.weight", "fc.bias", "aux1.fc1.weight"}
+    arrays = {path.replace("/backbone/", "/"): array for path, array in weights.arrays.items()}
     variables = traverse_util.unflatten_dict(arrays, sep="/")
 
     image = generator.normal(size=(2, 3, 83, 118)).astype(np.float32)

@@ -12,6 +12,7 @@ FILES = {
     "vgg16_bn": "vgg16_bn-6c64b313.pth",
     "vgg19": "vgg19-dcbb9e9d.pth",
     "vgg19_bn": "vgg19_bn-c79401a0.pth",
+    "googlenet_bn": "googlenet-1378be20.pth",
     "resnet18": "resnet18-f37072fd.pth",
     "resnet34": "resnet34-b627a593.pth",
     "resnet50": "resnet50-0676ba61.pth",

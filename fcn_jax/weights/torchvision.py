@@ -1,4 +1,4 @@
-"""Weights of PyTorch networks with the names of torchvision or timm: VGG, ResNet, and torchvision's FCN.
+"""Weights of PyTorch networks with the names of torchvision or timm: VGG, ResNet, torchvision's FCN and GoogLeNet.
 
 Convolutions are turned from [out, in, rows, columns] to [rows, columns, in, out]. VGG's dense layers fc6 and fc7 become
 convolutions (paper, section 3.1); a classifier's last layer stands for nothing in a segmentation network.
@@ -17,6 +17,9 @@ from fcn_jax.weights.torch_file import read_tensors
 # What torch.nn.DataParallel and torch.compile put around a network.
 AROUND = re.compile(r"^(module\.|_orig_mod\.)+")
 RESNET = re.compile(r"(?:backbone\.)?(conv1|bn1|layer\d\.\d+\.(?:conv\d|bn\d|downsample\.[01]))")
+GOOGLENET = re.compile(r"((?:conv\d|inception\d[a-e]\.branch\d)(?:\.\d)?)\.(conv|bn)")
+# What torchvision's GoogLeNet makes of ImageNet's normalisation (`transform_input` in its googlenet.py).
+GOOGLENET_INPUT = InputConfig(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
 VGG_FEATURES = re.compile(r"features\.(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)")
 # torchvision's names, and timm's.
 VGG_DENSE = {"classifier.0": "fc6", "classifier.3": "fc7", "pre_logits.fc1": "fc6", "pre_logits.fc2": "fc7"}
@@ -37,14 +40,14 @@ def read(file: Path) -> Weights:
         file: a network's `state_dict`, alone or under one of `torch_file.WRAPPERS`.
 
     Returns:
-        Arrays for the backbones `VGG` and `ResNet`, or for all of `DilatedFCN`.
+        Arrays for the backbones `VGG`, `ResNet` and `GoogLeNet` (with BatchNorm), or for all of `DilatedFCN`.
 
     Raises:
         InputError: the file cannot be read, or its names are those of other networks.
     """
     tensors = [(AROUND.sub("", name), name, value) for name, value in read_tensors(file).items()]
     shapes = {name: value.shape for name, _, value in tensors}
-    paths = _vgg_paths(shapes) or _resnet_paths(shapes)
+    paths = _vgg_paths(shapes) or _googlenet_paths(shapes) or _resnet_paths(shapes)
     arrays: dict[str, np.ndarray] = {}
     unknown = []
     for name, full_name, value in tensors:
@@ -70,9 +73,10 @@ def read(file: Path) -> Weights:
         raise InputError(
             f"{file} holds none of the networks that are known here: its {len(tensors)} tensors are named "
             f"{', '.join(unknown[:3])}, ...; give weights with torchvision's or timm's names of a VGG or ResNet, or of "
-            "torchvision's FCN"
+            "torchvision's FCN or GoogLeNet"
         )
-    return Weights(arrays, tuple(unknown), InputConfig(), f"{file.name} (PyTorch, {_what(arrays)})")
+    trained_on = GOOGLENET_INPUT if _is_googlenet(shapes) else InputConfig()
+    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (PyTorch, {_what(arrays)})")
 
 
 def _vgg_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
@@ -97,6 +101,20 @@ def _vgg_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
         if layers == 3:
             paths[f"features.{place + 1}"] = f"backbone/bn{stage}_{index}"
         before = place
+    return paths
+
+
+def _is_googlenet(shapes: dict[str, tuple[int, ...]]) -> bool:
+    return "inception3a.branch1.conv.weight" in shapes
+
+
+def _googlenet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Our path of each of a GoogLeNet's modules: "inception3a.branch2.0.conv" is "inception3a/branch2_0/conv"."""
+    paths = {}
+    for module in {name.rpartition(".")[0] for name in shapes} if _is_googlenet(shapes) else ():
+        if match := GOOGLENET.fullmatch(module):
+            unit = re.sub(r"\.(\d)$", r"_\1", match[1]).replace(".", "/")
+            paths[module] = f"backbone/{unit}/{match[2]}"
     return paths
 
 
@@ -129,6 +147,8 @@ def _kernel(value: np.ndarray, side: int, name: str) -> np.ndarray:
 
 def _what(arrays: dict[str, np.ndarray]) -> str:
     """The network's name, its depth counted as in the papers."""
+    if "params/backbone/inception3a/branch1/conv/kernel" in arrays:
+        return "GoogLeNet"
     if "params/backbone/conv1_1/kernel" in arrays:
         depth = 3 + sum("/conv" in path and path.endswith("kernel") for path in arrays)
         return f"VGG{depth}" + (" with BatchNorm" if "params/backbone/bn1_1/scale" in arrays else "")

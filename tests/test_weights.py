@@ -403,6 +403,13 @@ def test_without_a_network_it_is_said_which_file_goes_where(tmp_path, monkeypatc
     with pytest.raises(InputError, match=re.escape(expected)):
         imagenet.fetch("resnet34", tmp_path)
     place.write_bytes(b"placed by hand")
+    with pytest.raises(
+        InputError, match=rf"{place} has the SHA-256 [0-9a-f]{{64}}, .* begins with b627a593; delete it"
+    ):
+        imagenet.fetch("resnet34", tmp_path)
+    digits = hashlib.sha256(b"placed by hand").hexdigest()[:8]
+    monkeypatch.setitem(imagenet.FILES, "resnet34", f"resnet34-{digits}.pth")
+    place = place.rename(place.with_name(f"resnet34-{digits}.pth"))
     assert imagenet.fetch("resnet34", tmp_path) == place
 
 

@@ -1,5 +1,6 @@
 """The official weights of torchvision's classifiers, trained on ImageNet, as starts of backbones."""
 
+import hashlib
 from pathlib import Path
 
 from fcn_jax.download import download
@@ -41,4 +42,13 @@ def fetch(backbone: str, cache: Path) -> Path:
         )
     name = FILES[backbone]
     digits = name.removesuffix(".pth").rsplit("-", 1)[1]
-    return download(f"{SERVER}/{name}", cache / "weights" / name, digits)
+    file = download(f"{SERVER}/{name}", cache / "weights" / name, digits)
+    # Also of what was placed there by hand, or has been there for long.
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not found.startswith(digits):
+        raise InputError(
+            f"{file} has the SHA-256 {found}, and that of torchvision's file begins with {digits}; delete it, and it is "
+            "fetched again, or give a file of your own by --model.weights FILE"
+        )
+    return file

@@ -2,7 +2,8 @@
 
 Prints Markdown tables of medians and of ratios (a peer's time divided by ours: above 1, ours is faster). Every
 candidate is warmed up and waited for; PyTorch uses all cores and the better of its two memory layouts. Without
-PyTorch its columns stay empty. On a GPU (JAX's default backend) a second table follows.
+PyTorch its columns stay empty. Grouped `lax`, which takes up to a minute, is called once, compilation included. On a
+GPU (JAX's default backend) a second table follows.
 """
 
 import argparse

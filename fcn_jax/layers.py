@@ -239,14 +239,21 @@ def conv_transpose(
     out (an ordinary convolution with ``ceil(kernel / stride)`` taps and ``stride ** axes`` times the channels),
     ``"dilated"`` is XLA's convolution over an input with inserted zeros. ``None`` chooses when tracing:
 
-    1. stride 1 on every axis, one group: "dilated", which then inserts no zero and is an ordinary convolution;
-    2. on a TPU: "conv", because its matrix unit gathers patches by itself;
-    3. on other backends: "matmul" while the patches are at most 4 times the output, else "conv"; with groups on the
-       CPU always "matmul", because XLA's grouped convolution is slow there.
+    1. with groups on the CPU: "matmul", because the gradients of XLA's grouped convolution are slow there;
+    2. stride 1 on every axis: "dilated", which then inserts no zero and is an ordinary convolution;
+    3. on a TPU: "conv", because its matrix unit gathers patches by itself;
+    4. on other backends: "matmul" while the patches are at most 4 times the output, else "conv".
 
-    **Memory.** "matmul" needs, beside the arguments, at most about twice the output and the patches, which are
-    ``ceil(kernel / stride) ** axes * in / (stride ** axes * out)`` times the output: 1 time at kernel 4 and stride 2,
-    1/256 at kernel 64 and stride 32, never above 4 by default. The gradient needs as much again.
+    **Memory.** "matmul" needs, beside the arguments, the output and up to two copies of patches and kernel. The
+    patches are ``ceil(kernel / stride) ** axes * in / (stride ** axes * out)`` times the output: 1 time at kernel 4 and
+    stride 2, 1/256 at kernel 64 and stride 32, never above 4 by default. On the CPU 16-bit values are computed in
+    float32, and the limit of 4 does not hold with groups: a depthwise kernel of 9 at stride 1 has 81 times the output.
+    There, where memory is short, `method="dilated"` needs least. The gradient needs as much again.
+
+    **Values.** Inputs are to be finite: where a kernel is no multiple of the stride, taps of zero meet them, and an inf
+    becomes NaN in the whole of its blocks.
+
+    **Sharding.** With automatic mesh axes any; with explicit ones `x` may be split along its first axis.
 
     Args:
         x: ``[*batch, *spatial, in]``, floating point; one or two spatial axes (any number works).
@@ -296,8 +303,10 @@ def conv_transpose(
             f"feature_group_count {groups}; the channels of x must be the kernel's times the groups, and the groups "
             "must divide the outputs."
         )
-    if bias is not None and bias.shape != (features,):
-        raise ValueError(f"bias has the shape {bias.shape}; it must be one value an output channel, ({features},).")
+    if bias is not None and jnp.shape(bias) != (features,):
+        raise ValueError(
+            f"bias has the shape {jnp.shape(bias)}; it must be one value an output channel, ({features},)."
+        )
     size = kernel.shape[:axes]
     batch, spatial = x.shape[: -axes - 1], x.shape[-axes - 1 : -1]
     if min(*size, *spatial) < 1:
@@ -588,7 +597,7 @@ def upsample_bilinear(
     """The fixed bilinear transposed convolution, every channel by itself: two small matrix products.
 
     Equal to `ConvTranspose` without bias and with `bilinear_init`, whose filter is separable: columns first, then
-    rows, each output a mean of the one to three inputs that reach it.
+    rows, each output a weighted mean of the inputs that reach it.
 
     **Alignment** (docs/upsampling.md has the drawings), against ``jax.image.resize(..., "bilinear")``:
 
@@ -716,7 +725,8 @@ def max_pool(
 
     Without `ceil` the result is that of `nn.max_pool`. The gradient goes to the FIRST largest value of a
     window in reading order, as in PyTorch and Caffe; the forward pass remembers its place in one byte, and the
-    backward pass compares it, where XLA's own gradient searches every window again.
+    backward pass compares it, where XLA's own gradient searches every window again. Values are to be numbers above
+    -inf: where a window's largest is NaN or -inf, the gradient may go to another place, or into the padding.
 
     Args:
         x: ``[*batch, height, width, channel]``.

@@ -48,7 +48,7 @@ def fetch(backbone: str, cache: Path) -> Path:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if not found.startswith(digits):
         raise InputError(
-            f"{file} has the SHA-256 {found}, and that of torchvision's file begins with {digits}; delete it, and it is "
-            "fetched again, or give a file of your own by --model.weights FILE"
+            f"{file} has the SHA-256 {found}, and that of torchvision's file begins with {digits}; delete it, and it "
+            "is fetched again, or give a file of your own by --model.weights FILE"
         )
     return file

@@ -239,7 +239,8 @@ def conv_transpose(
     out (an ordinary convolution with ``ceil(kernel / stride)`` taps and ``stride ** axes`` times the channels),
     ``"dilated"`` is XLA's convolution over an input with inserted zeros. ``None`` chooses when tracing:
 
-    1. with groups on the CPU: "matmul", because the gradients of XLA's grouped convolution are slow there;
+    1. with groups on the CPU: "matmul", because XLA's grouped convolution over inserted zeros, and with several inputs
+       a group its gradient, is slow there; but "dilated" at stride 1 with one input a group, where it is not;
     2. stride 1 on every axis: "dilated", which then inserts no zero and is an ordinary convolution;
     3. on a TPU: "conv", because its matrix unit gathers patches by itself;
     4. on other backends: "matmul" while the patches are at most 4 times the output, else "conv".
@@ -247,7 +248,7 @@ def conv_transpose(
     **Memory.** "matmul" needs, beside the arguments, the output and up to two copies of patches and kernel. The
     patches are ``ceil(kernel / stride) ** axes * in / (stride ** axes * out)`` times the output: 1 time at kernel 4 and
     stride 2, 1/256 at kernel 64 and stride 32, never above 4 by default. On the CPU 16-bit values are computed in
-    float32, and the limit of 4 does not hold with groups: a depthwise kernel of 9 at stride 1 has 81 times the output.
+    float32, and the limit of 4 does not hold with groups: a depthwise kernel of 9 at stride 2 has 6 times the output.
     There, where memory is short, `method="dilated"` needs least. The gradient needs as much again.
 
     **Values.** Inputs are to be finite: where a kernel is no multiple of the stride, taps of zero meet them, and an inf
@@ -336,7 +337,7 @@ def _choose_method(size, strides, ins: int, outs: int, groups: int) -> str:
     """The rule in `conv_transpose`'s docstring."""
     backend = jax.default_backend()
     if groups > 1 and backend == "cpu":
-        return "matmul"
+        return "dilated" if math.prod(strides) == 1 and ins == groups else "matmul"
     if math.prod(strides) == 1:
         return "dilated"
     taps = math.prod(-(-k // s) for k, s in zip(size, strides, strict=True))

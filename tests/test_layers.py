@@ -311,7 +311,9 @@ def test_bfloat16_is_rounded_once():
         ("gpu", 4, 2, (21, 21), 1, "matmul"),
         ("tpu", 4, 2, (21, 21), 1, "conv"),
         ("cpu", 3, 1, (8, 8), 1, "dilated"),
-        ("cpu", 3, 1, (8, 8), 8, "matmul"),
+        ("cpu", 3, 1, (8, 8), 8, "dilated"),
+        ("cpu", 3, 1, (8, 8), 4, "matmul"),
+        ("cpu", 3, 2, (8, 8), 8, "matmul"),
         ("gpu", 3, 1, (8, 8), 8, "dilated"),
         ("cpu", 9, 2, (8, 8), 1, "conv"),  # patches 25 / 4 of the output
         ("cpu", 8, 2, (8, 8), 1, "matmul"),  # exactly 4
@@ -491,6 +493,21 @@ def test_the_filter_is_the_reference_s(size):
     rectangular = bilinear_kernel((size, 4))
     rows, columns = (np.sqrt(np.diag(reference_filter(side))) for side in (size, 4))  # an outer product of tents
     np.testing.assert_allclose(rectangular, np.outer(rows, columns), rtol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [9, 16])
+def test_large_strides_are_the_transposed_convolution_and_so_is_their_gradient(stride):
+    """Above stride 8 the CPU has another form, that of FCN-16s and FCN-32s."""
+    x = jnp.asarray(numbers(2, 3, 4, 2), jnp.float32)
+    size = 2 * stride - stride % 2
+    kernel = np.zeros((size, size, 2, 2), np.float32)
+    kernel[:, :, [0, 1], [0, 1]] = reference_filter(size)[..., None]
+    pad = ((size - stride) // 2,) * 2
+    want, back = jax.vjp(lambda x: conv_transpose(x, jnp.asarray(kernel), stride, (pad, pad), method="dilated"), x)
+    got, our_back = jax.vjp(lambda x: upsample_bilinear(x, stride), x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    g = jnp.asarray(numbers(*want.shape, seed=1), jnp.float32)
+    np.testing.assert_allclose(our_back(g)[0], back(g)[0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 8, 32])

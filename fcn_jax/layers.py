@@ -348,13 +348,17 @@ def _choose_method(size, strides, ins: int, outs: int, groups: int) -> str:
 def _dilated(x, kernel, strides, low, sizes, groups, precision):
     """XLA's own form: an ordinary convolution over the input with inserted zeros."""
     axes = len(strides)
-    pads = []
+    # The convolution gives full[begin : end], where its padding lies between 0 and k - 1, and so does that of its
+    # gradient: with a negative one XLA's CPU backend reads beyond its arrays (openxla/xla issue 48713).
+    pads, border = [], []
     for n, k, s, a, out in zip(x.shape[1:-1], kernel.shape, strides, low, sizes, strict=False):
-        before = k - 1 - a
-        pads.append((before, out + k - 1 - before - ((n - 1) * s + 1)))
+        full = (n - 1) * s + k
+        begin, after = min(max(a, 0), k - 1), min(max(full - a - out, 0), k - 1)
+        pads.append((k - 1 - begin, k - 1 - after))
+        border.append((begin - a, a + out - (full - after), 0))
     channel = axes + 1
     spec = (0, channel, *range(1, channel))
-    return lax.conv_general_dilated(
+    y = lax.conv_general_dilated(
         x,
         kernel,
         (1,) * axes,
@@ -364,6 +368,7 @@ def _dilated(x, kernel, strides, low, sizes, groups, precision):
         feature_group_count=groups,
         precision=precision,
     )
+    return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *border, (0, 0, 0)])  # a negative pad crops
 
 
 def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):

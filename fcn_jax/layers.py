@@ -8,6 +8,9 @@ values, which multiplies zeros most of the time: all but one in ``stride ** 2``.
 position is ``stride * q + r``: the block q says which few inputs reach it, the phase r which kernel taps they
 meet. So all phases of all blocks are one matrix product, inputs in reach (patches) times kernel taps, whose result
 is put in order by moving phases from channels to space.
+
+With explicit mesh axes (`jax.sharding.AxisType.Explicit`) only the first axis of an input may be split; with automatic
+ones any may. Under `jax.export` batch axes may be symbolic; height and width are to be numbers.
 """
 
 from __future__ import annotations
@@ -27,10 +30,24 @@ from flax.linen.linear import default_kernel_init
 from jax import lax
 from jax.sharding import PartitionSpec
 
+__all__ = [
+    "ConvTranspose",
+    "bilinear_init",
+    "bilinear_kernel",
+    "conv_transpose",
+    "conv_transpose_padding",
+    "conv_transpose_size",
+    "convolutionalize",
+    "depth_to_space",
+    "max_pool",
+    "shift_and_stitch",
+    "upsample_bilinear",
+]
+
 Array = jax.Array
 ArrayLike = jax.Array | np.ndarray
-Ints = int | Sequence[int]
-Padding = str | int | Sequence[int | Sequence[int]]
+Ints = int | Sequence[int] | np.ndarray
+Padding = str | int | Sequence[int | Sequence[int]] | np.ndarray
 
 # Patches larger than this many times the output are not written out; see `conv_transpose`, "Method".
 _LARGEST_PATCHES = 4
@@ -43,11 +60,25 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def _listed(value: Any) -> Any:
+    """Sizes and paddings that NumPy has computed, as an int or (nested) lists of ints."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _axes(value: Any, of_an_int: int) -> int:
+    """How many axes a value with one entry an axis speaks of."""
+    value = _listed(value)
+    return max(len(value), 1) if isinstance(value, Sequence) else of_an_int
+
+
 def _per_axis(value: Any, axes: int, name: str, least: int | None = None) -> tuple[int, ...]:
     """An int, or one int an axis, as one int an axis."""
+    value = _listed(value)
     values = (value,) * axes if _is_int(value) else tuple(value) if isinstance(value, Sequence) else (value,)
     if len(values) != axes or not all(_is_int(v) for v in values):
-        raise ValueError(f"{name} is {value!r}; it must be an integer or {axes} integers, one a spatial axis.")
+        raise ValueError(
+            f"{name} is {value!r}; it must be an integer{f' or {axes} integers, one a spatial axis' * (axes > 1)}."
+        )
     if least is not None and min(values) < least:
         raise ValueError(f"{name} is {value!r}; the smallest value allowed is {least}.")
     return tuple(int(v) for v in values)
@@ -55,6 +86,7 @@ def _per_axis(value: Any, axes: int, name: str, least: int | None = None) -> tup
 
 def _pairs(padding: Any, axes: int) -> tuple[tuple[int, int], ...]:
     """Padding given as an int, or as an int or a (low, high) pair an axis, as a pair an axis."""
+    padding = _listed(padding)
     values = (padding,) * axes if _is_int(padding) else padding
     if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == axes:
         pairs = tuple((v, v) if _is_int(v) else v for v in values)
@@ -71,6 +103,7 @@ def _crops(padding: Padding, kernel: Sequence[int], strides: Sequence[int]) -> t
 
     The full output has ``(n - 1) * stride + kernel`` values. A negative crop adds zeros instead.
     """
+    padding = _listed(padding)
     if padding == "VALID":  # the whole, and at least stride * n
         return tuple((0, min(0, k - s)) for k, s in zip(kernel, strides, strict=True))
     if padding == "SAME":  # exactly stride * n; of an odd number of values the high end loses one more
@@ -79,7 +112,12 @@ def _crops(padding: Padding, kernel: Sequence[int], strides: Sequence[int]) -> t
     return _pairs(padding, len(kernel))
 
 
-def _reshape(x: Array, *shape: int) -> Array:
+def _known(sizes: Sequence[Any]) -> bool:
+    """Whether all sizes are numbers of at least 1, and none is a symbol of `jax.export`."""
+    return all(_is_int(n) and n >= 1 for n in sizes)
+
+
+def _reshape(x: Array, *shape: Any) -> Array:
     """`x.reshape`; an axis 0 that is split over a mesh with explicit axes stays split."""
     first, *others = (*jax.typeof(x).sharding.spec, None)
     if first is None or any(others):
@@ -100,13 +138,14 @@ def conv_transpose_size(
         kernel: kernel size.
         stride: upsampling factor.
         padding: as in `conv_transpose`; of a pair, ``low + high`` takes the place of ``2 * padding``.
-        output_padding: values added at the high end.
+        output_padding: values added at the high end, less than the stride.
 
     Returns:
         The size; a tuple with one size an axis when any argument has one value an axis.
 
     Raises:
-        ValueError: arguments with different numbers of axes, a size or stride below 1, or no output left.
+        ValueError: arguments with different numbers of axes, a size or stride below 1, an output padding that is not
+            less than the stride, or no output left.
 
     Example:
         >>> conv_transpose_size(16, kernel=64, stride=32, padding=16)
@@ -114,8 +153,9 @@ def conv_transpose_size(
         >>> conv_transpose_size((4, 5), kernel=3, stride=2, padding=1, output_padding=(1, 0))
         (8, 9)
     """
-    several = [v for v in (n, kernel, stride, padding, output_padding) if not _is_int(v) and not isinstance(v, str)]
-    axes = len(several[0]) if several and isinstance(several[0], Sequence) else 1
+    given = map(_listed, (n, kernel, stride, padding, output_padding))
+    several = [v for v in given if not _is_int(v) and not isinstance(v, str)]
+    axes = _axes(several[0], 1) if several else 1
     n = _per_axis(n, axes, "n", 1)
     kernel = _per_axis(kernel, axes, "kernel", 1)
     stride = _per_axis(stride, axes, "stride", 1)
@@ -125,6 +165,11 @@ def conv_transpose_size(
 
 
 def _output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int, ...]:
+    if any(extra >= s for extra, s in zip(output_padding, strides, strict=True)):
+        raise ValueError(
+            f"output_padding is {output_padding} with the strides {strides}; it must be smaller than the stride. To "
+            "extend the output further, give a negative high padding: padding=((low, -high), ...)."
+        )
     spatial = zip(n, kernel, strides, crops, output_padding, strict=True)
     sizes = tuple((a - 1) * s + k - sum(crop) + extra for a, k, s, crop, extra in spatial)
     if min(sizes) < 1:
@@ -135,29 +180,40 @@ def _output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int, ...]:
     return sizes
 
 
-def conv_transpose_padding(kernel: int, stride: int) -> tuple[int, int]:
+def conv_transpose_padding(kernel: Ints, stride: Ints) -> tuple[int, int] | tuple[tuple[int, ...], tuple[int, ...]]:
     """The padding and output padding with which a transposed convolution gives exactly ``stride * n``.
 
     The inverse of `conv_transpose_size`: ``kernel - 2 * padding + output_padding = stride``, with the output
     padding 0 or 1. The padding is negative for ``kernel < stride - 1``; PyTorch does not know negative padding.
 
+    Args:
+        kernel: kernel size.
+        stride: upsampling factor.
+
+    Returns:
+        Padding and output padding; each with one value an axis when kernel or stride has one value an axis.
+
     Raises:
-        ValueError: an even kernel with stride 1, which no integer padding keeps at the input's size.
+        ValueError: an even kernel with stride 1, which no integer padding keeps at the input's size; different numbers
+            of axes, or values below 1.
 
     Example:
         >>> conv_transpose_padding(64, 32)
         (16, 0)
-        >>> conv_transpose_padding(3, 2)
-        (1, 1)
+        >>> conv_transpose_padding((4, 3), 2)
+        ((1, 1), (0, 1))
     """
-    (kernel,), (stride,) = _per_axis(kernel, 1, "kernel", 1), _per_axis(stride, 1, "stride", 1)
-    output_padding = (kernel - stride) % 2
-    if output_padding >= stride:
-        raise ValueError(
-            f"kernel {kernel} with stride 1 has no integer padding that keeps the size: choose an odd kernel, or "
-            f"the pair padding ({kernel // 2 - 1}, {kernel // 2})."
-        )
-    return (kernel - stride + output_padding) // 2, output_padding
+    axes = max(_axes(kernel, 1), _axes(stride, 1))
+    sizes, strides = _per_axis(kernel, axes, "kernel", 1), _per_axis(stride, axes, "stride", 1)
+    for k, s in zip(sizes, strides, strict=True):
+        if s == 1 and k % 2 == 0:
+            raise ValueError(
+                f"kernel {k} with stride 1 has no integer padding that keeps the size: choose an odd kernel, or the "
+                f"pair padding ({k // 2 - 1}, {k // 2})."
+            )
+    extra = tuple((k - s) % 2 for k, s in zip(sizes, strides, strict=True))
+    padding = tuple((k - s + e) // 2 for k, s, e in zip(sizes, strides, extra, strict=True))
+    return (padding[0], extra[0]) if _is_int(kernel) and _is_int(stride) else (padding, extra)
 
 
 # ------------------------------------------------------------------------------------ transposed convolution
@@ -173,15 +229,15 @@ def depth_to_space(x: ArrayLike, block: Ints) -> Array:
         block: the factor of each spatial axis; one integer means two axes.
 
     Raises:
-        ValueError: channels that are no multiple of the block, or too few axes.
+        ValueError: channels that are no multiple of the block, too few axes, or a block that is no integers.
 
     Example:
         >>> depth_to_space(jnp.arange(4).reshape(1, 1, 4), 2)[:, :, 0].tolist()
         [[0, 1], [2, 3]]
     """
     x = jnp.asarray(x)
-    block = _per_axis(block, 2 if _is_int(block) else len(block), "block", 1)  # pyright: ignore[reportArgumentType]
-    axes = len(block)
+    axes = _axes(block, 2)
+    block = _per_axis(block, axes, "block", 1)
     if x.ndim < axes + 1 or x.shape[-1] % math.prod(block):
         raise ValueError(
             f"x has the shape {x.shape}; for the block {block} it needs {axes} spatial axes and a number of channels "
@@ -245,16 +301,20 @@ def conv_transpose(
     3. on a TPU: "conv", because its matrix unit gathers patches by itself;
     4. on other backends: "matmul" while the patches are at most 4 times the output, else "conv".
 
-    **Memory.** "matmul" needs, beside the arguments, the output and up to two copies of patches and kernel. The
-    patches are ``ceil(kernel / stride) ** axes * in / (stride ** axes * out)`` times the output: 1 time at kernel 4 and
-    stride 2, 1/256 at kernel 64 and stride 32, never above 4 by default. On the CPU 16-bit values are computed in
-    float32, and the limit of 4 does not hold with groups: a depthwise kernel of 9 at stride 2 has 6 times the output.
-    There, where memory is short, `method="dilated"` needs least. The gradient needs as much again.
+    **Memory**, on the CPU in float32, beside arguments and result. "matmul" takes the result once more, before it is
+    cropped, and up to two copies of patches and kernel; with the gradients up to three times the three. The patches are
+    ``ceil(kernel / stride) ** axes * in / (stride ** axes * out)`` times the result: 1 time at kernel 4 and stride 2,
+    1/256 at kernel 64 and stride 32, and by default never above 4 without groups. With groups there is no such limit: a
+    depthwise kernel of 9 at stride 2 has 6.25 times the result, and with two copies takes 13 times, with its gradients
+    20 times. Where memory is short there, `method="dilated"` takes nothing, with the gradients 1.4 times (at stride 1
+    twice) the result. "conv" takes the result once more, with the gradients up to 3.5 times. 16-bit values are computed
+    in float32 on the CPU and take twice that; "dilated" then takes 2, with the gradients 5 times the result.
 
     **Values.** Inputs are to be finite: where a kernel is no multiple of the stride, taps of zero meet them, and an inf
     becomes NaN in the whole of its blocks.
 
-    **Sharding.** With automatic mesh axes any; with explicit ones `x` may be split along its first axis.
+    **Sharding.** With automatic mesh axes any; with explicit ones `x` may be split along its first axis, and the kernel
+    not.
 
     Args:
         x: ``[*batch, *spatial, in]``, floating point; one or two spatial axes (any number works).
@@ -310,15 +370,12 @@ def conv_transpose(
         )
     size = kernel.shape[:axes]
     batch, spatial = x.shape[: -axes - 1], x.shape[-axes - 1 : -1]
-    if min(*size, *spatial) < 1:
-        raise ValueError(f"the input's size {spatial} and the kernel's {size} must be at least 1 on every axis.")
+    if not _known((*size, *spatial)):
+        raise ValueError(
+            f"the input's size {spatial} and the kernel's {size} must be numbers of at least 1 on every axis."
+        )
     strides = _per_axis(strides, axes, "strides", 1)
     output_padding = _per_axis(output_padding, axes, "output_padding", 0)
-    if any(extra >= s for extra, s in zip(output_padding, strides, strict=True)):
-        raise ValueError(
-            f"output_padding is {output_padding} with the strides {strides}; it must be smaller than the stride. To "
-            "extend the output further, give a negative high padding: padding=((low, -high), ...)."
-        )
     crops = _crops(padding, size, strides)
     sizes = _output_sizes(spatial, size, strides, crops, output_padding)
     if method is None:
@@ -472,7 +529,7 @@ class ConvTranspose(nn.Module):
         strides: upsampling factor, one for all axes or one an axis; None means 1.
         padding: "SAME", "VALID", integers or (low, high) pairs, which crop the OUTPUT as in PyTorch and Caffe; see
             `conv_transpose`.
-        output_padding: values added at the high end.
+        output_padding: values added at the high end, less than the stride.
         feature_group_count: number of groups g; the kernel is ``[*kernel_size, in / g, features]``.
         use_bias: whether to add a bias.
         dtype: dtype of the computation and the result; None infers it from input and parameters.
@@ -509,15 +566,18 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: ArrayLike) -> Array:
         """Upsamples ``[*batch, *spatial, in]`` to ``[*batch, *output spatial, features]``."""
-        size = self.kernel_size if isinstance(self.kernel_size, Sequence) else (self.kernel_size,)
-        if self.feature_group_count < 1 or x.shape[-1] % self.feature_group_count:
+        x = jnp.asarray(x)
+        size = _per_axis(self.kernel_size, _axes(self.kernel_size, 1), "kernel_size", 1)
+        (features,) = _per_axis(self.features, 1, "features", 1)
+        (groups,) = _per_axis(self.feature_group_count, 1, "feature_group_count", 1)
+        if x.ndim < len(size) + 1 or x.shape[-1] < 1 or x.shape[-1] % groups:
             raise ValueError(
-                f"x has {x.shape[-1]} channels with feature_group_count {self.feature_group_count}; the groups must "
-                "divide the channels."
+                f"x has the shape {x.shape} with the kernel_size {size} and feature_group_count {groups}; it must be "
+                f"[*batch, *spatial, in] with {len(size)} spatial axes, and the groups must divide its channels."
             )
-        shape = (*size, x.shape[-1] // self.feature_group_count, self.features)
+        shape = (*size, x.shape[-1] // groups, features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        bias = self.param("bias", self.bias_init, (features,), self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return conv_transpose(
             x,  # pyright: ignore[reportArgumentType]
@@ -525,7 +585,7 @@ class ConvTranspose(nn.Module):
             1 if self.strides is None else self.strides,
             self.padding,
             output_padding=self.output_padding,
-            feature_group_count=self.feature_group_count,
+            feature_group_count=groups,
             bias=bias,
             precision=self.precision,
             method=self.method,
@@ -616,7 +676,13 @@ def upsample_bilinear(
     - odd s, default kernel 2s - 1 and padding (s - 1) / 2: both at once, the centres of the first
       kind; equal to `jax.image.resize` as there.
 
-    Memory: the result, and between the two steps ``1 / stride`` of it.
+    **Memory**, on the CPU beside argument and result: in float32 ``2 / stride`` of the result, above stride 8
+    ``4 / stride``; with the gradient up to 1.6 times the result. Sums of 16-bit values are taken in float32: up to
+    twice, with the gradient up to 3.2 times the result.
+
+    **Values.** Inputs are to be finite. Up to stride 8 on the CPU an inf stays within the reach of its filter; above,
+    and on other backends at every stride, it meets weights of zero as well, which makes NaN of what else is in the
+    blocks (of one stride) that it reaches.
 
     Args:
         x: ``[*batch, height, width, channel]``, floating point.
@@ -638,10 +704,10 @@ def upsample_bilinear(
         [0.0, 2.0, 4.0, 6.0, 8.0]
     """
     x = jnp.asarray(x)
-    if x.ndim < 3 or min(x.shape[-3:-1]) < 1 or not jnp.issubdtype(x.dtype, jnp.inexact):
+    if x.ndim < 3 or not _known(x.shape[-3:-1]) or not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(
-            f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*batch, height, width, channel], with a "
-            "height and width of at least 1."
+            f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*batch, height, width, channel], with numbers "
+            "of at least 1 as height and width."
         )
     strides = _per_axis(stride, 2, "stride", 1)
     size = tuple(2 * s - s % 2 for s in strides)
@@ -731,11 +797,15 @@ def max_pool(
 
     Without `ceil` the result is that of `nn.max_pool`. The gradient goes to the FIRST largest value of a
     window in reading order, as in PyTorch and Caffe; the forward pass remembers its place in one byte, and the
-    backward pass compares it, where XLA's own gradient searches every window again. Values are to be numbers above
-    -inf: where a window's largest is NaN or -inf, the gradient may go to another place, or into the padding.
+    backward pass compares it, where XLA's own gradient searches every window again (a window of 255 places or more
+    takes four bytes).
+
+    A window with a NaN gives NaN; its gradient goes to the largest value before the first NaN in reading order, or to
+    the NaN where nothing is before it. The gradient of a window of nothing but -inf goes to its first place. Either is
+    lost where that place lies in the padding, which counts as -inf.
 
     Args:
-        x: ``[*batch, height, width, channel]``.
+        x: ``[*batch, height, width, channel]``, floating point or integers.
         window: height and width of the window, or one integer for both.
         strides: distance of the windows; None means the window's size (`nn.max_pool` takes 1).
         padding: "SAME" or "VALID" as in `nn.max_pool`, or integers or (low, high) pairs of the INPUT's border, smaller
@@ -748,7 +818,8 @@ def max_pool(
         ``[*batch, windows down, windows across, channel]``.
 
     Raises:
-        ValueError: padding that is not smaller than the window, or (without `ceil`) a window larger than the input.
+        ValueError: values that are neither floating point nor integers, padding that is not smaller than the window, or
+            (without `ceil`) a window larger than the input.
 
     Example:
         >>> x = jnp.arange(5.0).reshape(1, 5, 1)
@@ -758,11 +829,19 @@ def max_pool(
         [1.0, 3.0, 4.0]
     """
     x = jnp.asarray(x)
-    if x.ndim < 3 or min(x.shape[-3:-1]) < 1:
-        raise ValueError(f"x has the shape {x.shape}; it must be [*batch, height, width, channel], none of them empty.")
+    if x.ndim < 3 or not _known(x.shape[-3:-1]):
+        raise ValueError(
+            f"x has the shape {x.shape}; it must be [*batch, height, width, channel], with numbers of at least 1 as "
+            "height and width."
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError(
+            f"x is {x.dtype}; it must be floating point or integers. For the maximum of truth values cast them: "
+            "x.astype(jnp.uint8)."
+        )
     window = _per_axis(window, 2, "window", 1)
     strides = window if strides is None else _per_axis(strides, 2, "strides", 1)
-    spatial = x.shape[-3:-1]
+    spatial, padding = x.shape[-3:-1], _listed(padding)
     if padding == "SAME":
         excess = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(spatial, window, strides, strict=True)]
         pads = tuple((e // 2, e - e // 2) for e in excess)
@@ -876,8 +955,8 @@ def convolutionalize(kernel: ArrayLike, window: Ints, order: str = "hwc") -> Arr
         ValueError: weights that do not fit the window, or an unknown order.
 
     Example:
-        >>> convolutionalize(jnp.zeros((25088, 4096)), 7, "chw").shape
-        (7, 7, 512, 4096)
+        >>> convolutionalize(jnp.zeros((25088, 10)), 7, "chw").shape
+        (7, 7, 512, 10)
     """
     kernel = jnp.asarray(kernel)
     height, width = _per_axis(window, 2, "window", 1)
@@ -910,7 +989,7 @@ def shift_and_stitch(net: Callable[[Array], Array], x: ArrayLike, stride: Ints) 
         cell. Behind the last cell (the last ``stride - 1`` positions) the net may see zeros beyond the input.
 
     Raises:
-        ValueError: an input without height and width, or a net whose size does not follow the stride.
+        ValueError: an input without a known height and width, or a net whose size does not follow the stride.
 
     Example:
         >>> halve = lambda x: max_pool(x, 2)
@@ -920,8 +999,11 @@ def shift_and_stitch(net: Callable[[Array], Array], x: ArrayLike, stride: Ints) 
     """
     x = jnp.asarray(x)
     strides = _per_axis(stride, 2, "stride", 1)
-    if x.ndim < 3:
-        raise ValueError(f"x has the shape {x.shape}; it must be [*batch, height, width, channel].")
+    if x.ndim < 3 or not _known(x.shape[-3:-1]):
+        raise ValueError(
+            f"x has the shape {x.shape}; it must be [*batch, height, width, channel], with numbers of at least 1 as "
+            "height and width."
+        )
     batch, (height, width, channels) = x.shape[:-3], x.shape[-3:]
     # Shift s - 1 - i: zeros before, and behind as many as make the net's map one cell larger.
     border = [(0, 0, 0)] * len(batch) + [(s - 1, s, 0) for s in strides] + [(0, 0, 0)]

@@ -121,17 +121,11 @@ def numbers(*shape, seed=0):
 # -------------------------------------------------------------------------------------------------- examples
 
 
-def public():
-    mine = [
-        v for n, v in vars(layers).items() if not n.startswith("_") and getattr(v, "__module__", "") == layers.__name__
-    ]
-    return [v for v in mine if callable(v)]
-
-
 def test_every_public_name_has_an_example_and_every_example_holds():
-    assert {f.__name__ for f in public()} >= {"conv_transpose", "ConvTranspose", "upsample_bilinear", "max_pool"}
-    for function in public():
-        assert ">>>" in inspect.getdoc(function), function.__name__
+    mine = {n for n, v in vars(layers).items() if getattr(v, "__module__", "") == layers.__name__ and callable(v)}
+    assert sorted(n for n in mine if not n.startswith("_")) == sorted(layers.__all__)
+    for name in layers.__all__:
+        assert ">>>" in inspect.getdoc(getattr(layers, name)), name
     failed, tried = doctest.testmod(layers)
     assert tried >= 20
     assert failed == 0
@@ -150,7 +144,7 @@ def test_the_file_stands_alone():
 def transposed(draw):
     """A transposed convolution with at least one output value."""
     two = st.tuples(st.integers(0, 1), st.integers(0, 1))
-    kernel = draw(st.tuples(st.integers(1, 9), st.integers(1, 5)))
+    kernel = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
     strides = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     spatial = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     extra = tuple(min(e, s - 1) for e, s in zip(draw(two), strides, strict=True))
@@ -218,50 +212,116 @@ def test_conv_transpose_is_the_scatter_loop_at_length(case):
     check_transposed(case)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "extra", "groups"),
-    [
-        (4, 2, 1, 0, 1),
-        (3, 2, 1, 1, 1),
-        ((5, 2), (3, 4), (2, 0), (0, 3), 1),
-        (6, 4, 1, 0, 2),
-        (4, 2, 1, 0, 4),
-        (2, 3, 0, 2, 1),
-        (3, 1, 1, 0, 1),
-    ],
-)
-def test_conv_transpose_and_its_gradients_are_pytorch_s(kernel, stride, padding, extra, groups):
+@st.composite
+def peers(draw):
+    """One or two axes, every kernel and stride, any groups, and a padding that leaves something of the output."""
+    axes = draw(st.sampled_from([1, 2, 2]))
+    kernel, strides, spatial = (tuple(draw(st.tuples(*[st.integers(1, top)] * axes))) for top in (9, 5, 4))
+    extra = tuple(draw(st.integers(0, s - 1)) for s in strides)
+    sizes = [(n - 1) * s + k + e for n, s, k, e in zip(spatial, strides, kernel, extra, strict=True)]
+    padding = tuple(draw(st.integers(0, min(8, (size - 1) // 2))) for size in sizes)
+    # Groups, inputs and outputs of a group: dense, grouped, depthwise with one and with several outputs.
+    channels = draw(st.sampled_from([(1, 2, 3), (1, 3, 1), (2, 2, 3), (2, 3, 1), (4, 1, 1), (3, 1, 2)]))
+    return kernel, strides, spatial, padding, extra, channels, draw(st.integers(0, 1000))
+
+
+def check_against_pytorch(case):
+    """Result and gradients of input, kernel and bias, in float64."""
     torch = pytest.importorskip("torch")
-    size = (kernel, kernel) if isinstance(kernel, int) else kernel
-    x, weight = numbers(2, 4, 5, 3), numbers(4, 8 // groups, *size, seed=1)  # NCHW and [in, out / groups, kh, kw]
-    tx, tw = (torch.tensor(v, requires_grad=True) for v in (x, weight))
-    want = torch.nn.functional.conv_transpose2d(tx, tw, None, stride, padding, extra, groups)
-    g = numbers(*want.shape, seed=2)
+    kernel, strides, spatial, padding, extra, (groups, ins, outs), seed = case
+    axes = len(kernel)
+    rng = np.random.default_rng(seed)
+    x, weight, bias = (  # [batch, channel, *spatial] and [in, out / groups, *kernel]
+        rng.normal(size=shape)
+        for shape in ((2, groups * ins, *spatial), (groups * ins, outs, *kernel), (groups * outs,))
+    )
+    peer = torch.nn.functional.conv_transpose1d if axes == 1 else torch.nn.functional.conv_transpose2d
+    leaves = [torch.tensor(v, requires_grad=True) for v in (x, weight, bias)]
+    want = peer(*leaves, strides, padding, extra, groups)
+    g = rng.normal(size=want.shape)
     want.backward(torch.tensor(g))
 
-    def forward(x, weight):
-        # [in, out / groups, ...]: the outputs of group i belong to its inputs, so groups move to the outputs.
-        kernel = weight.reshape(groups, 4 // groups, *weight.shape[1:])[..., ::-1, ::-1]
-        kernel = kernel.transpose(3, 4, 1, 0, 2).reshape(*size, 4 // groups, 8)
+    def forward(x, weight, bias):
+        kernel = weight.reshape(groups, ins, outs, *weight.shape[2:])
+        kernel = jnp.flip(kernel, range(3, 3 + axes))
+        kernel = kernel.transpose(*range(3, 3 + axes), 1, 0, 2).reshape(*weight.shape[2:], ins, groups * outs)
         y = conv_transpose(
-            x.transpose(0, 2, 3, 1), kernel, stride, padding, output_padding=extra, feature_group_count=groups
+            jnp.moveaxis(x, 1, -1),
+            kernel,
+            strides,
+            padding,
+            output_padding=extra,
+            feature_group_count=groups,
+            bias=bias,
         )
-        return y.transpose(0, 3, 1, 2)
+        return jnp.moveaxis(y, -1, 1)
 
-    y, dx, dw = with_gradients(forward, g, x, weight)
-    close(y, want.detach())
-    close(dx, tx.grad)
-    close(dw, tw.grad)
+    with jax.enable_x64(True):
+        y, *grads = with_gradients(forward, jnp.asarray(g), *map(jnp.asarray, (x, weight, bias)))
+    assert y.dtype == np.float64
+    assert y.shape[2:] == tuple(conv_transpose_size(spatial, kernel, strides, padding, extra))
+    close(y, want.detach(), "float64", scale=2)
+    for got, leaf in zip(grads, leaves, strict=True):
+        close(got, leaf.grad, "float64", scale=8)
 
 
+@example(((4, 4), (2, 2), (5, 3), (1, 1), (0, 0), (4, 1, 1), 0))
+@example(((2, 1), (3, 5), (4, 3), (0, 2), (2, 0), (1, 2, 3), 0))
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(peers())
+def test_conv_transpose_and_its_gradients_are_pytorch_s(case):
+    check_against_pytorch(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+@given(peers())
+def test_conv_transpose_and_its_gradients_are_pytorch_s_at_length(case):
+    check_against_pytorch(case)
+
+
+def check_against_flax(kernel, strides, padding, seed):
+    """Result and gradients of input, kernel and bias, with the very same parameters."""
+    ours, flax = (layer(3, kernel, strides, padding) for layer in (ConvTranspose, nn.ConvTranspose))
+    x = numbers(2, *(4, 3)[: len(kernel)], 2, seed=seed)
+    params = {"params": {"kernel": numbers(*kernel, 2, 3, seed=seed + 1), "bias": numbers(3, seed=seed + 2)}}
+    g = numbers(*jax.eval_shape(flax.apply, params, x).shape, seed=seed + 3)
+    results = (with_gradients(layer.apply, g, params, x) for layer in (ours, flax))
+    jax.tree.map(functools.partial(close, scale=4), *results)
+
+
+sides = st.tuples(st.integers(1, 9), st.integers(1, 5))  # kernel and stride of an axis
+
+
+@example([(2, 3), (9, 1)], "VALID", 0)
+@example([(1, 5), (4, 2)], "SAME", 0)
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@given(st.lists(sides, min_size=1, max_size=2), st.sampled_from(["SAME", "VALID"]), st.integers(0, 1000))
+def test_same_and_valid_and_their_gradients_are_those_of_flax(axes, padding, seed):
+    check_against_flax(*zip(*axes, strict=True), padding, seed)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (3, 2), (2, 3), (5, 4), (4, 1)])
-def test_same_and_valid_and_their_gradients_are_those_of_flax(padding, kernel, stride):
-    ours, flax = (layer(3, (kernel, 2), (stride, 1), padding) for layer in (ConvTranspose, nn.ConvTranspose))
-    x = numbers(2, 3, 4, 2)
-    params = {"params": {"kernel": numbers(kernel, 2, 2, 3, seed=2), "bias": numbers(3, seed=3)}}
-    g = numbers(*jax.eval_shape(flax.apply, params, x).shape, seed=1)
-    jax.tree.map(close, *(with_gradients(layer.apply, g, params, x) for layer in (ours, flax)))
+@pytest.mark.parametrize("stride", range(1, 6))
+def test_every_kernel_with_same_and_valid_is_flax_s(stride, padding):
+    for kernel in range(1, 10):
+        check_against_flax((kernel,), (stride,), padding, kernel)
+        check_against_flax((kernel, 10 - kernel), (stride, 6 - stride), padding, kernel)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(64, 32, (16, 16)), (5, 2, (1, 3)), (3, 1, (0, 1)), (2, 5, (-2, 0))]
+)
+def test_the_explicit_padding_of_flax_is_kernel_minus_1_minus_ours(kernel, stride, padding):
+    theirs = tuple(kernel - 1 - p for p in padding)
+    ours, flax = (
+        layer(2, (kernel, kernel), (stride, stride), padding=(pair, pair))
+        for layer, pair in ((ConvTranspose, padding), (nn.ConvTranspose, theirs))
+    )
+    x = numbers(1, 3, 4, 2)
+    params = {"params": {"kernel": numbers(kernel, kernel, 2, 2, seed=1), "bias": numbers(2, seed=2)}}
+    close(quick(ours.apply)(params, x), quick(flax.apply)(params, x))
 
 
 def test_the_parameters_start_as_in_flax():
@@ -302,11 +362,18 @@ def test_an_output_entirely_beyond_the_input_is_zero():
         np.testing.assert_array_equal(y, np.zeros((1, 7, 1)))
 
 
-def test_bfloat16_is_rounded_once():
-    x, kernel = (jnp.asarray(v, jnp.bfloat16) for v in (numbers(1, 4, 4, 64), numbers(4, 4, 64, 8, seed=1)))
-    want = scatter(x, kernel, (2, 2), ((1, 1), (1, 1)), (0, 0))
-    y = np.asarray(conv_transpose(x, kernel, 2, 1), np.float64)
-    np.testing.assert_allclose(y, want, rtol=2**-8, atol=1e-3)
+@pytest.mark.parametrize("method", [None, "matmul", "conv", "dilated"])
+@pytest.mark.parametrize(("ins", "outs", "groups"), [(16, 64, 1), (64, 8, 1), (16, 32, 4)])
+def test_bfloat16_is_rounded_once(ins, outs, groups, method):
+    """Half a unit in the last place and no more: 8 bits, so 2**-9 to 2**-8 of the value. A sum that is rounded on the
+    way, tap by tap, is off by more.
+    """
+    x = jnp.asarray(numbers(1, 4, 4, ins), jnp.bfloat16)
+    kernel = jnp.asarray(numbers(4, 4, ins // groups, outs, seed=1), jnp.bfloat16)
+    want = scatter(x, kernel, (2, 2), ((1, 1), (1, 1)), (0, 0), groups)
+    y = quick(lambda x, kernel: conv_transpose(x, kernel, 2, 1, feature_group_count=groups, method=method))(x, kernel)
+    half = 2.0 ** (np.floor(np.log2(np.abs(want))) - 8)
+    assert (np.abs(np.asarray(y, np.float64) - want) <= half + 1e-5).all()
 
 
 @pytest.mark.parametrize(
@@ -335,18 +402,67 @@ def test_the_method_is_chosen_as_documented(monkeypatch, backend, kernel, stride
     assert chosen == [method]
 
 
-def test_memory_is_as_documented():
-    for kernel, stride, n in [(64, 32, 8), (16, 8, 32), (4, 2, 128)]:
-        x = jax.ShapeDtypeStruct((1, n, n, 21), jnp.float32)
-        w = jax.ShapeDtypeStruct((kernel, kernel, 21, 21), jnp.float32)
-        forward = jax.jit(lambda x, w, s=stride: conv_transpose(x, w, s, "SAME")).lower(x, w).compile()
-        memory = forward.memory_analysis()
-        output = 4 * 21 * (n * stride) ** 2
-        patches = 4 * 21 * 4 * (n + 1) ** 2
-        weights = 4 * 21 * 21 * kernel**2
-        assert memory.output_size_in_bytes == output
-        # The blocks reach over the border by less than one stride: (n + 1) ** 2 of them.
-        assert memory.temp_size_in_bytes <= 1.1 * (output * ((n + 1) / n) ** 2 + 2 * patches + 2 * weights)
+def temporary(forward, *shapes):
+    """What the result and what the gradients need beside arguments and results, in units of the result."""
+    result = jax.eval_shape(forward, *shapes)
+    both = [forward, lambda g, *args: jax.vjp(forward, *args)[1](g)]
+    needs = [
+        jax.jit(run).lower(*args).compile().memory_analysis().temp_size_in_bytes
+        for run, args in zip(both, (shapes, (result, *shapes)), strict=True)
+    ]
+    return [need / (result.size * result.dtype.itemsize) for need in needs]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "n", "groups", "method", "dtype"),
+    [
+        (64, 32, 8, 1, None, "float32"),
+        (16, 8, 32, 1, None, "float32"),
+        (4, 2, 128, 1, None, "float32"),
+        (4, 2, 64, 1, "conv", "float32"),
+        (4, 2, 64, 1, "dilated", "float32"),
+        (3, 1, 64, 1, "dilated", "float32"),
+        (4, 2, 64, 1, None, "bfloat16"),
+        (4, 2, 64, 1, "dilated", "bfloat16"),
+        (9, 2, 64, 21, None, "float32"),
+        (9, 2, 64, 21, "dilated", "float32"),
+    ],
+)
+def test_memory_is_as_documented(kernel, stride, n, groups, method, dtype):
+    x = jax.ShapeDtypeStruct((1, n, n, 21), dtype)
+    w = jax.ShapeDtypeStruct((kernel, kernel, 21 // groups, 21), dtype)
+    forward, both = temporary(
+        lambda x, w: conv_transpose(x, w, stride, "SAME", feature_group_count=groups, method=method), x, w
+    )
+    whole = ((n + 1) / n) ** 2  # the blocks reach over the border by less than one stride
+    weights = kernel**2 * w.shape[2] * 21 / (21 * (n * stride) ** 2)
+    patches = whole * (-(-kernel // stride)) ** 2 / stride**2
+    if method == "dilated":
+        limits = (0.02, 2.1 if stride == 1 else 1.4) if dtype == "float32" else (2.1, 5.1)
+    elif method == "conv":
+        limits = (1.05 * whole, 3.5 * whole)
+    else:
+        wide = 2 if dtype == "bfloat16" else 1
+        limits = (1.1 * wide * (whole + 2 * patches + 2 * weights), 3.1 * wide * (whole + patches + weights))
+    assert forward <= limits[0]
+    assert both <= limits[1]
+
+
+@pytest.mark.parametrize(
+    ("stride", "n", "dtype", "limits"),
+    [
+        (2, 128, "float32", (1.0, 1.6)),
+        (8, 64, "float32", (1 / 4, 1.6)),
+        (16, 32, "float32", (1 / 4, 1.6)),
+        (32, 16, "bfloat16", (2.0, 3.2)),
+        (2, 128, "bfloat16", (2.0, 3.2)),
+    ],
+)
+def test_memory_of_the_fixed_upsampling_is_as_documented(stride, n, dtype, limits):
+    shape = jax.ShapeDtypeStruct((1, n, n, 21), dtype)
+    forward, both = temporary(lambda x: upsample_bilinear(x, stride), shape)
+    assert forward <= 1.02 * limits[0]
+    assert both <= limits[1]
 
 
 def test_checkpoints_of_transposed_kernels_and_of_pytorch_move_over():
@@ -392,6 +508,38 @@ def test_one_compilation_a_shape():
 ONE, KERNEL = np.ones((1, 4, 4, 2), np.float32), np.ones((3, 3, 2, 2), np.float32)
 
 
+def initialized(*args, **attributes):
+    return ConvTranspose(*args, **attributes).init(jax.random.key(0), ONE)
+
+
+def symbolic(function, shape="4, h, w, 2"):
+    """`function` exported for every height and width."""
+    return jax.export.export(jax.jit(function))(jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), jnp.float32))
+
+
+def test_a_symbolic_batch_is_exported():
+    exported = symbolic(
+        lambda x: (conv_transpose(x, KERNEL, 2), upsample_bilinear(x, 2), max_pool(x, 2), depth_to_space(x, (1, 2))),
+        "b, 4, 4, 2",
+    )
+    x = numbers(3, 4, 4, 2)
+    want = conv_transpose(x, KERNEL, 2), upsample_bilinear(x, 2), max_pool(x, 2), depth_to_space(x, (1, 2))
+    jax.tree.map(close, tuple(exported.call(x)), want)
+
+
+def test_sizes_that_numpy_has_computed_are_taken():
+    two, pairs = np.array([2, 2]), np.array([[1, 0], [0, 1]])
+    np.testing.assert_array_equal(
+        conv_transpose(ONE, KERNEL, two, pairs, output_padding=np.array([1, 0])),
+        conv_transpose(ONE, KERNEL, (2, 2), ((1, 0), (0, 1)), output_padding=(1, 0)),
+    )
+    np.testing.assert_array_equal(upsample_bilinear(ONE, two, padding=two), upsample_bilinear(ONE, 2, padding=(2, 2)))
+    np.testing.assert_array_equal(max_pool(ONE, two, padding=pairs), max_pool(ONE, 2, padding=((1, 0), (0, 1))))
+    assert conv_transpose_size(np.array([4, 5]), 3, two, pairs, 1) == (9, 11)
+    assert ConvTranspose(2, np.array([3, 3]), two).init_with_output(jax.random.key(0), ONE)[0].shape == (1, 8, 8, 2)
+    np.testing.assert_array_equal(depth_to_space(ONE, np.array([1, 2])), depth_to_space(ONE, (1, 2)))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -404,7 +552,7 @@ ONE, KERNEL = np.ones((1, 4, 4, 2), np.float32), np.ones((3, 3, 2, 2), np.float3
         (lambda: conv_transpose(ONE, KERNEL, feature_group_count=0), "feature_group_count 0"),
         (lambda: conv_transpose(ONE, KERNEL, bias=np.ones(3, np.float32)), r"bias has the shape \(3,\).*\(2,\)"),
         (lambda: conv_transpose(ONE[:, :0], KERNEL), r"size \(0, 4\).*at least 1"),
-        (lambda: conv_transpose(ONE, KERNEL[:, :0]), r"kernel's \(3, 0\) must be at least 1"),
+        (lambda: conv_transpose(ONE, KERNEL[:, :0]), r"kernel's \(3, 0\) must be numbers of at least 1"),
         (lambda: conv_transpose(ONE, KERNEL, 0), "strides is 0; the smallest value allowed is 1"),
         (lambda: conv_transpose(ONE, KERNEL, (1, 2, 3)), r"strides is \(1, 2, 3\).*2 integers"),
         (
@@ -418,11 +566,28 @@ ONE, KERNEL = np.ones((1, 4, 4, 2), np.float32), np.ones((3, 3, 2, 2), np.float3
         (lambda: conv_transpose(ONE[0], KERNEL[0], 2, (1, 1)), r"write \(\(low, high\),\)"),
         (lambda: conv_transpose(ONE, KERNEL, 1, 3), r"the output would have the size \(0, 0\).*lower the padding"),
         (lambda: conv_transpose(ONE, KERNEL, method="fft"), "method is 'fft'.*matmul, conv, dilated"),
-        (lambda: ConvTranspose(2, (3, 3), feature_group_count=3).init(jax.random.key(0), ONE), "2 channels.*count 3"),
+        (
+            lambda: initialized(2, (3, 3), feature_group_count=3),
+            r"\(1, 4, 4, 2\).*count 3.*groups must divide its chan",
+        ),
+        (lambda: initialized(2, (3, 3, 3, 3)), r"x has the shape \(1, 4, 4, 2\).*with 4 spatial axes"),
+        (lambda: initialized(2, (3, 3), feature_group_count=0), "feature_group_count is 0; the smallest"),
+        (lambda: initialized(0, (3, 3)), "features is 0; the smallest value allowed is 1"),
+        (lambda: initialized(2, (0, 3)), r"kernel_size is \(0, 3\); the smallest value allowed is 1"),
+        (lambda: initialized(2, ()), r"kernel_size is \(\); it must be an integer"),
+        (
+            lambda: ConvTranspose(2, (3, 3)).init(jax.random.key(0), ONE[..., :0]),
+            r"\(1, 4, 4, 0\).*must divide its chan",
+        ),
         (lambda: conv_transpose_size((4, 4), 3, (2, 2, 2)), r"stride is \(2, 2, 2\).*2 integers"),
         (lambda: conv_transpose_size(4, 3, 1, 3), r"size \(0,\)"),
+        (lambda: conv_transpose_size(4, 3, 2, 1, 2), r"output_padding is \(2,\).*smaller than the stride"),
         (lambda: conv_transpose_padding(4, 1), r"kernel 4 with stride 1.*odd kernel.*\(1, 2\)"),
+        (lambda: conv_transpose_padding((3, 4), 1), r"kernel 4 with stride 1.*odd kernel"),
+        (lambda: conv_transpose_padding((3, 4), (1, 2, 3)), r"kernel is \(3, 4\).*3 integers"),
         (lambda: depth_to_space(ONE, 2), r"\(1, 4, 4, 2\); for the block \(2, 2\).*multiple of 4"),
+        (lambda: inspect.unwrap(depth_to_space)(ONE, 2.0), r"block is 2.0; it must be an integer or 2 integers"),
+        (lambda: depth_to_space(ONE, ()), r"block is \(\); it must be an integer"),
         (lambda: bilinear_kernel(0), "size is 0; the smallest value allowed is 1"),
         (lambda: bilinear_init(None, (3, 3, 2, 3)), r"\(3, 3, 2, 3\); bilinear_init needs.*multiple of the inputs"),
         (lambda: upsample_bilinear(ONE[0, 0], 2), r"x is float32\[4, 2\]; it must be floating point"),
@@ -430,6 +595,11 @@ ONE, KERNEL = np.ones((1, 4, 4, 2), np.float32), np.ones((3, 3, 2, 2), np.float3
         (lambda: upsample_bilinear(ONE, 2, kernel_size=0), "kernel_size is 0"),
         (lambda: upsample_bilinear(ONE, 1, padding=3), "the output would have the size"),
         (lambda: max_pool(ONE[0, 0], 2), r"x has the shape \(4, 2\)"),
+        (lambda: max_pool(ONE > 0, 2), "x is bool; it must be floating point or integers.*uint8"),
+        (lambda: symbolic(lambda x: conv_transpose(x, KERNEL)), "must be numbers of at least 1"),
+        (lambda: symbolic(lambda x: upsample_bilinear(x, 2)), "numbers of at least 1 as height and width"),
+        (lambda: symbolic(lambda x: max_pool(x, 2)), "numbers of at least 1 as height and width"),
+        (lambda: symbolic(lambda x: shift_and_stitch(lambda v: v, x, 2)), "numbers of at least 1 as height and width"),
         (lambda: max_pool(ONE, 2, 2, 2), r"padding 2 with the window \(2, 2\).*smaller than the window"),
         (lambda: max_pool(ONE, 2, 2, -1), "must be at least 0"),
         (lambda: max_pool(ONE, 5), r"window \(5, 5\) is larger than the input \(4, 4\).*ceil=True"),
@@ -462,7 +632,10 @@ def test_the_size_is_the_article_s_formula_and_the_layer_s(n, kernel, stride, pa
         return
     assert conv_transpose_size(n, kernel, stride, padding) == want
     assert conv_transpose_size(n[0], kernel[0], stride[0], ((padding[0], padding[0]),)) == (want[0],)
-    assert conv_transpose_size(n[0], kernel[0], stride[0], padding[0], 2) == want[0] + 2
+    extra = stride[0] - 1
+    assert conv_transpose_size(n[0], kernel[0], stride[0], padding[0], extra) == want[0] + extra
+    with pytest.raises(ValueError, match="smaller than the stride"):
+        conv_transpose_size(n[0], kernel[0], stride[0], padding[0], stride[0])
     x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((*n, 1), (*kernel, 1, 1)))
     assert jax.eval_shape(lambda x, w: conv_transpose(x, w, stride, padding), x, w).shape[:-1] == want
 
@@ -474,6 +647,10 @@ def test_the_inverse_gives_exactly_the_multiple():
         padding, output_padding = conv_transpose_padding(kernel, stride)
         assert output_padding in (0, 1)
         assert conv_transpose_size(n, kernel, stride, padding, output_padding) == stride * n
+        paddings = conv_transpose_padding((kernel, 4), (stride, 2))
+        assert conv_transpose_size((n, 3), (kernel, 4), (stride, 2), *paddings) == (stride * n, 6)
+    assert conv_transpose_padding((4,), 2) == ((1,), (0,))
+    assert conv_transpose_padding(3, (1, 2)) == ((1, 1), (0, 1))
     assert conv_transpose_size(5, 4, 3, "SAME") == 15
     assert conv_transpose_size(5, 2, 3, "VALID") == 15
 
@@ -601,6 +778,23 @@ def test_the_module_with_bilinear_init_is_upsample_bilinear():
         close(quick(layer.init_with_output)(jax.random.key(0), x)[0], quick(lambda x: upsample_bilinear(x, 2))(x))
 
 
+@pytest.mark.parametrize(("stride", "on_cpu", "nan"), [(3, True, 0), (8, True, 0), (9, True, 440), (2, False, 20)])
+def test_what_an_inf_becomes_is_as_documented(monkeypatch, stride, on_cpu, nan):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if on_cpu else "gpu")
+    x = np.ones((1, 5, 5, 1), np.float32)
+    reached = np.zeros((1, 5 * stride, 5 * stride, 1), bool)
+    blocks = np.zeros_like(reached)
+    x[:, 2, 2] = np.inf
+    size = 2 * stride - stride % 2
+    low = 2 * stride - (size - stride) // 2
+    reached[:, low : low + size, low : low + size] = True
+    blocks[:, stride : 4 * stride, stride : 4 * stride] = True
+    y = np.asarray(quick(lambda x: upsample_bilinear(x, stride))(x))
+    assert np.isposinf(y[reached]).all()
+    assert np.isnan(y[blocks & ~reached]).sum() == nan == np.isnan(y).sum()
+    assert np.isfinite(y[~blocks]).all()
+
+
 # ----------------------------------------------------------------------------------------------------- pooling
 
 
@@ -675,12 +869,43 @@ def test_max_pool_is_flax_s(padding):
         np.testing.assert_array_equal(max_pool(x, window, strides, padding), nn.max_pool(x, window, strides, padding))
 
 
-@pytest.mark.slow
-def test_a_window_of_more_places_than_a_byte_has_values():
-    x = np.arange(40 * 40, dtype=np.float32).reshape(1, 40, 40, 1)
-    y, dx = with_gradients(lambda x: max_pool(x, 20), np.ones((1, 2, 2, 1), np.float32), x)
-    assert y.ravel().tolist() == [779.0, 799.0, 1579.0, 1599.0]
-    assert np.flatnonzero(dx).tolist() == [779, 799, 1579, 1599]
+@pytest.mark.parametrize(
+    "window", [(15, 17), (16, 16), *(pytest.param(w, marks=pytest.mark.slow) for w in [(2, 127), (20, 20)])]
+)
+def test_windows_of_as_many_places_as_a_byte_has_values(window):
+    """Places by turns the largest. A byte numbers 254 of them beside its two codes for none: 255 need more."""
+    rows, columns = window
+    x = np.zeros((rows * columns, rows + 1, columns + 1, 1), np.float32)
+    at = np.arange(rows * columns)
+    x[at, at // columns, at % columns] = 1
+    strides = (rows * 2 // 3, columns * 2 // 3)  # no divisors, so that there are phases beyond the window
+    y, dx = with_gradients(lambda x: max_pool(x, window, strides), np.ones((len(x), 1, 1, 1), np.float32), x)
+    np.testing.assert_array_equal(y, np.ones_like(y))
+    np.testing.assert_array_equal(dx, x)
+
+
+@pytest.mark.parametrize(
+    ("values", "padding", "place"),
+    [
+        ([1.0, np.nan, 2.0, 3.0], 0, 0),  # the largest before the NaN
+        ([1.0, 2.0, np.nan, 3.0], 0, 1),
+        ([np.nan, 2.0, 5.0, 3.0], 0, 0),  # the NaN itself
+        ([-np.inf] * 4, 0, 0),
+        ([-np.inf, -np.inf, -5.0, -np.inf], 0, 2),
+        ([-np.inf] * 4, ((1, 0), (0, 0)), None),  # lost in the padding above
+        ([np.nan, 2.0, 5.0, 3.0], ((1, 0), (0, 0)), None),
+        ([-5.0, -7.0, 5.0, 3.0], ((1, 0), (0, 0)), 0),
+    ],
+)
+def test_the_gradients_of_nan_and_of_minus_infinity_go_where_the_docstring_says(values, padding, place):
+    x = np.array(values, np.float32).reshape(1, 2, 2, 1)
+    want = np.zeros(4)
+    if place is not None:
+        want[place] = 1
+    first = with_gradients(lambda x: max_pool(x, 2, 2, padding, ceil=True)[:, :1], np.ones((1, 1, 1, 1), np.float32), x)
+    np.testing.assert_array_equal(first[1].ravel(), want)
+    seen = x if padding == 0 else x[:, :1]
+    np.testing.assert_array_equal(first[0].ravel(), [seen.max()])  # NaN where there is one
 
 
 def test_max_pool_of_integers_and_of_nan():

@@ -118,6 +118,16 @@ def test_a_batch_split_over_devices(name, axes):
         assert got[1][0].sharding.is_equivalent_to(images, 4)
 
 
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_any_axis_may_be_split_over_an_automatic_mesh(name, axis):
+    x, kernel = numbers(2, 8, 8, 4), numbers(4, 4, 4, 8, seed=1)
+    value = quick(jax.value_and_grad(FUNCTIONS[name], (0, 1)))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    split = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data")))
+    closely(value(split, jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))), value(x, kernel))
+
+
 @each
 def test_inside_shard_map(name):
     loss = FUNCTIONS[name]

@@ -2,8 +2,9 @@
 
 Prints Markdown tables of medians and of ratios (a peer's time divided by ours: above 1, ours is faster). Every
 candidate is warmed up and waited for; PyTorch uses all cores and the better of its two memory layouts. Without
-PyTorch its columns stay empty. Grouped `lax`, which takes up to a minute, is called once, compilation included. On a
-GPU (JAX's default backend) a second table follows.
+PyTorch its columns stay empty. One exception: grouped `lax` takes seconds at stride 16 and a minute at stride 32, so
+there it is called once, compilation (below a second) included; `--quick` leaves it out. On a GPU (JAX's default
+backend) another table takes the place of these.
 """
 
 import argparse
@@ -52,6 +53,13 @@ def median_ms(candidates: dict, repeats: int, rounds: int = 3) -> dict:
                     run()
                 times[name].append((time.perf_counter() - start) / calls)
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+
+
+def once_ms(run) -> float:
+    """One call, for what takes seconds."""
+    start = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - start)
 
 
 def jax_runs(forward, arguments: tuple, seed: int = 0) -> dict:
@@ -143,8 +151,13 @@ def add(candidates: dict, name: str, runs: dict) -> None:
     candidates.update({f"{name} {what}": run for what, run in runs.items()})
 
 
+def number(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def row(*cells) -> None:
-    print("| " + " | ".join("" if c is None else f"{c:.3g}" if isinstance(c, float) else str(c) for c in cells) + " |")
+    print("| " + " | ".join("" if c is None else number(c) if isinstance(c, float) else str(c) for c in cells) + " |")
 
 
 def head(*cells) -> None:
@@ -174,16 +187,14 @@ def transposed_tables(repeats: int, quick: bool) -> None:
                 add(candidates, f"torch learned {last}", torch_runs(learned, (nchw, weight), last))
                 add(candidates, f"torch fixed {last}", torch_runs(fixed, (nchw,), last))
         times = median_ms(candidates, repeats)
-        # The slow ones: a few runs suffice, and one of the grouped form (up to a minute each).
+        # The slow ones: a few runs suffice.
         slow = {}
         add(slow, "flax", jax_runs(functools.partial(flax_transposed, stride=stride), (x, w)))
         times |= median_ms(slow, 1 if quick else 3, rounds=1 if quick else 2)
         if not quick:
-            depthwise = jnp.asarray(w[:, :, :1])
-            runs = jax_runs(functools.partial(lax_grouped, stride=stride), (x, depthwise))
-            start = time.perf_counter()
-            runs["forward"]()
-            times["grouped forward"] = 1e3 * (time.perf_counter() - start)
+            grouped, depthwise = {}, w[:, :, :1]
+            add(grouped, "grouped", jax_runs(lambda x, w=depthwise, s=stride: lax_grouped(x, w, s), (x,)))
+            times |= median_ms(grouped, 3, rounds=1) if stride <= 8 else {k: once_ms(run) for k, run in grouped.items()}
         results[kernel, stride, n] = times
 
     for what, title in (("forward", "forward"), ("both", "forward + backward")):
@@ -208,6 +219,7 @@ def transposed_tables(repeats: int, quick: bool) -> None:
             "PyTorch interpolate, ms",
             "× interpolate",
             "× our learned",
+            "grouped lax, ms",
             "× grouped lax",
         )
         for (kernel, stride, n), times in results.items():
@@ -220,6 +232,7 @@ def transposed_tables(repeats: int, quick: bool) -> None:
                 peer,
                 over(peer, ours),
                 over(times[f"ours {what}"], ours),
+                times.get(f"grouped {what}"),
                 over(times.get(f"grouped {what}"), ours),
             )
 
@@ -304,7 +317,7 @@ def gpu_table(repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few repetitions, without the slowest peer")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, without grouped lax")
     quick = parser.parse_args().quick
     # JAX computes where it is called, as PyTorch does; handing a call to another thread takes longer than the smallest
     # of these computations.

@@ -170,6 +170,7 @@ class Tpus(NamedTuple):
         return 2 * (devices - 1) / devices * size / width + 2 * hops * 0.5e-6
 
 
+IMAGES = {"VOC 2012 train": 1464, "VOC 2012 trainaug": 10582}
 # docs/scaling.md has the sources.
 ACCELERATORS = {
     "A100 80 GB": Gpus(312e12, 2.039e12, 80e9, 300e9, 25e9),
@@ -210,7 +211,7 @@ def extrapolate(platform: str, devices: int, utilisation: float) -> None:
         "compute, ms",
         "gradient, ms",
         "BatchNorm, ms",
-        "efficiency, hidden",
+        "efficiency, gradient hidden",
         "efficiency, not hidden",
         "images/s a host must feed",
     )
@@ -235,6 +236,12 @@ def extrapolate(platform: str, devices: int, utilisation: float) -> None:
                 ", ".join(f"{seconds / plain[n]:.0%}" for n in COUNTS),
                 f"{machine.host * batch / hidden[8]:.0f}",
             )
+
+    print("\nSteps an epoch, for the same numbers of accelerators:\n")
+    table("images each", "global batch", *IMAGES)
+    for batch in (8, 1):
+        steps = [", ".join(f"{images / (batch * n):.1f}" for n in COUNTS) for images in IMAGES.values()]
+        row(batch, ", ".join(str(batch * n) for n in COUNTS), *steps)
 
 
 def table(*columns: str) -> None:

@@ -1,7 +1,11 @@
 """What devices say to each other in a step, read off the compiled program, and what they compute together."""
 
 import functools
+import json
+import socket
+import subprocess
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +15,10 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from PIL import Image
 
+from fcn_jax import cli
+from fcn_jax import train as module
 from fcn_jax.augment import normalise
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
@@ -184,6 +191,73 @@ def test_batch_norm_sees_the_global_batch():
     # Within the two images of a device it is another one.
     apart = values.reshape(8, -1, values.shape[-1]).var(axis=1).mean(axis=0)
     assert np.abs(apart / variance - 1).max() > 0.2
+
+
+# Several hosts.
+
+
+@pytest.mark.slow
+def test_two_hosts_train_what_one_does(tmp_path, monkeypatch):
+    """Each decodes its half of a batch and scores its half of val; the losses are those of one with eight devices."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 3)):
+        for index in range(count):
+            for kind, shape in (("images", (30, 30 + index, 3)), ("labels", (30, 30 + index))):
+                values = rng.integers(0, 256 if kind == "images" else CLASSES, shape, np.uint8)
+                file = tmp_path / "data" / kind / split / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(file)
+    (tmp_path / "data" / "classes.txt").write_text("sky\nsea\nsand\n")
+    flags = ["--data.name", "folder", "--data.dir", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache")]
+    flags += ["--augment.crop", "32", "--steps", "3", "--batch-size", "8", "--log-every", "1"]
+    monkeypatch.setattr(module, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=RESNET))
+    cli.main(["train", "fcn8s", *flags, "--run-dir", str(tmp_path / "one")])
+
+    code = """
+        import sys
+        import jax
+        jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), initialization_timeout=100)
+        assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 4, 8)
+
+        from fcn_jax import cli, train
+        from fcn_jax.backbones.resnet import ResNet
+        from fcn_jax.fcn import FCN8s
+
+        backbone = ResNet(depths=(1, 1, 1, 1), width=8)
+        train.build = lambda model, classes: FCN8s(num_classes=classes, backbone=backbone)
+        cli.main(sys.argv[3:])
+        """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
+    command = ["train", "fcn8s", *flags, "--run-dir", str(tmp_path / "two")]
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), address, host, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for host in "01"
+    ]
+    try:
+        for host in hosts:
+            output, _ = host.communicate(timeout=200)
+            assert host.returncode == 0, output
+    finally:
+        for host in hosts:
+            host.kill()
+            host.wait()
+            host.stdout.close()
+    one, two = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    )
+    assert [(line["step"], line["split"]) for line in two] == [(1, "train"), (2, "train"), (3, "train"), (3, "val")]
+    for expected, got in zip(one, two, strict=True):
+        assert got["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+    assert sorted(int(file.name) for file in (tmp_path / "two" / "checkpoints").iterdir()) == [3]
 
 
 # The reader of programs.

@@ -133,7 +133,6 @@ class Gpus(NamedTuple):
 
     rate: float
     memory_rate: float
-    memory: float
     link: float
     card: float
     host: int = 8
@@ -150,12 +149,11 @@ class Gpus(NamedTuple):
 class Tpus(NamedTuple):
     """Slices of a torus; rates in FLOP/s or bytes/s, of a link one way.
 
-    Half a microsecond a hop, from neighbour to neighbour (jax-ml.github.io/scaling-book, part 2, which says it of v5e).
+    A microsecond a hop, from neighbour to neighbour (jax-ml.github.io/scaling-book, part 3).
     """
 
     rate: float
     memory_rate: float
-    memory: float
     link: float
     host: int
     slices: dict[int, tuple[int, ...]]
@@ -167,17 +165,17 @@ class Tpus(NamedTuple):
         rings = [axis % self.ring == 0 for axis in axes]
         width = sum(self.link * (2 if closed else 1) for closed in rings)
         hops = sum(axis / 2 if closed else axis - 1 for axis, closed in zip(axes, rings, strict=True))
-        return 2 * (devices - 1) / devices * size / width + 2 * hops * 0.5e-6
+        return 2 * (devices - 1) / devices * size / width + 2 * hops * 1e-6
 
 
 IMAGES = {"VOC 2012 train": 1464, "VOC 2012 trainaug": 10582}
 # docs/scaling.md has the sources.
 ACCELERATORS = {
-    "A100 80 GB": Gpus(312e12, 2.039e12, 80e9, 300e9, 25e9),
-    "H100 SXM": Gpus(989.4e12, 3.35e12, 80e9, 450e9, 50e9),
-    "TPU v5e": Tpus(197e12, 819e9, 16e9, 50e9, 8, {8: (2, 4), 64: (8, 8), 256: (16, 16)}, 16),
-    "TPU v5p": Tpus(459e12, 2.765e12, 95e9, 100e9, 4, {8: (2, 2, 2), 64: (4, 4, 4), 256: (4, 8, 8)}, 4),
-    "TPU v6e": Tpus(918e12, 1.638e12, 32e9, 100e9, 8, {8: (2, 4), 64: (8, 8), 256: (16, 16)}, 16),
+    "A100 80 GB": Gpus(312e12, 2.039e12, 300e9, 25e9),
+    "H100 SXM": Gpus(989.4e12, 3.35e12, 450e9, 50e9),
+    "TPU v5e": Tpus(197e12, 819e9, 50e9, 8, {8: (2, 4), 64: (8, 8), 256: (16, 16)}, 16),
+    "TPU v5p": Tpus(459e12, 2.765e12, 100e9, 4, {8: (2, 2, 2), 64: (4, 4, 4), 256: (4, 8, 8)}, 4),
+    "TPU v6e": Tpus(918e12, 1.638e12, 100e9, 8, {8: (2, 4), 64: (8, 8), 256: (16, 16)}, 16),
 }
 COUNTS = (8, 64, 256)
 

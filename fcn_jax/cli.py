@@ -115,7 +115,7 @@ class Data:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; the process exits with 2 on bad input, with 1 when a training has diverged."""
+    """Runs a command; exits with 2 on bad input, with 1 when a training has diverged, with 130 on Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _dispatch("command", COMMANDS, HELP, words)
@@ -125,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FloatingPointError as error:
         print(f"fcn-jax: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("fcn-jax: stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 def _dispatch(what: str, commands: dict[str, Callable[[list[str]], None]], text: str, words: list[str]) -> None:
@@ -192,7 +195,7 @@ def _eval(words: list[str]) -> None:
     from fcn_jax import datasets, evaluate
     from fcn_jax.visualize import Panels, save_png
 
-    run, config, forward, variables, batch_size, step = _trained(options.run, options.step, options.batch_size)
+    run, config, forward, variables, batch_size, step = _trained(options, labelled=True)
     changed = {name: value for name, value in dataclasses.asdict(options.data).items() if value is not None}
     other = changed.get("name", config.data.name) != config.data.name
     data = dataclasses.replace(DataConfig(cache=config.data.cache) if other else config.data, **changed)
@@ -225,14 +228,15 @@ def _predict(words: list[str]) -> None:
     from fcn_jax import predict
 
     files = predict.find_images(options.images)
-    run, _, forward, variables, batch_size, _ = _trained(options.run, options.step, options.batch_size)
+    run, config, forward, variables, batch_size, _ = _trained(options, labelled=False)
     began = time.perf_counter()
-    for count, file in enumerate(predict.predict(forward, variables, files, options.out, run.palette, batch_size), 1):
+    results = predict.predict(forward, variables, files, options.out, run.palette, batch_size, config.workers)
+    for count, file in enumerate(results, 1):
         print(f"{count}/{len(files)} {file}")
     print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")
 
 
-def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[Any, Config, Any, Any, int, int]:
+def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any, Any, int, int]:
     """A run, its configuration, its network's forward pass and variables, the images to compute at once, the step."""
     from fcn_jax.evaluate import make_forward
     from fcn_jax.fcn import build
@@ -240,11 +244,11 @@ def _trained(folder: Path, step: int | None, batch_size: int | None) -> tuple[An
     from fcn_jax.state import restore_variables
     from fcn_jax.train import eval_batch_size
 
-    run = open_run(folder)
+    run = open_run(options.run)
     model = build(run.config.model, len(run.class_names))
-    variables, step = restore_variables(run, model, step)
-    config = dataclasses.replace(run.config, eval_batch_size=batch_size or run.config.eval_batch_size)
-    forward = make_forward(model, config.model.settled_input)
+    variables, step = restore_variables(run, model, options.step)
+    config = dataclasses.replace(run.config, eval_batch_size=options.batch_size or run.config.eval_batch_size)
+    forward = make_forward(model, config.model.settled_input, labelled)
     return run, config, forward, variables, eval_batch_size(config), step
 
 

@@ -1,11 +1,13 @@
 """Class maps of images at their own sizes, and the score of a split.
 
-Images are put on few canvases (`canvas_of`), so that few programs are compiled; the network keeps what lies outside an
-image from reaching it, so the results are those of each image alone. `evaluate` and `predict` share this path.
+Images are put on few canvases (`canvas_of`, `_batches`), so that few programs are compiled; the network keeps what lies
+outside an image from reaching it, so the results are those of each image alone. `evaluate` and `predict` share this
+path.
 """
 
+import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,10 +27,16 @@ from fcn_jax.fcn import Network
 from fcn_jax.input import Batch, place
 from fcn_jax.losses import cross_entropy
 from fcn_jax.metrics import Metrics, compute_metrics, confusion_matrix
+from fcn_jax.threaded import threaded_map
 
 AREA = 512 * 512  # pixels of a canvas up to which a whole batch is computed at once
+# Pixels computed in vain until a canvas gets a program of its own: on two cores compiling takes as long as computing
+# 0.3 million pixels (VGG16) to 2 (ResNet18).
+WASTE = AREA
 
+Canvas = tuple[int, int]
 Forward = Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]
+Segmented = tuple[Example, UInt8[np.ndarray, "height width"], float, float]
 
 
 class Evaluation(NamedTuple):
@@ -40,7 +48,7 @@ class Evaluation(NamedTuple):
         confusion: pixels by (true class, predicted class).
         num_examples: images scored.
         seconds: what it took.
-        programs: canvases met, each compiled once.
+        programs: canvases used, each compiled once.
     """
 
     loss: float
@@ -55,25 +63,26 @@ class Evaluation(NamedTuple):
         return {"loss": self.loss, **self.metrics._asdict()}
 
 
-def make_forward(model: Network, input_config: InputConfig) -> Forward:
+def make_forward(model: Network, input_config: InputConfig, labelled: bool = True) -> Forward:
     """The jitted (variables, batch) -> (class map uint8[batch, height, width], summed loss, labelled pixels).
 
     Args:
         model: the network.
         input_config: what it takes pixels to be.
+        labelled: whether there are labels to score; without them loss and pixels are 0, and cost nothing.
     """
 
     @jax.jit
     def forward(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         image, label, size = map(jnp.asarray, batch)
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size))
-        total, weight = cross_entropy(logits, label)
+        total, weight = cross_entropy(logits, label) if labelled else (jnp.zeros(()), jnp.zeros(()))
         return logits.argmax(axis=-1).astype(jnp.uint8), total, weight
 
     return forward
 
 
-def canvas_of(height: int, width: int) -> tuple[int, int]:
+def canvas_of(height: int, width: int) -> Canvas:
     """The canvas for an image: each side rounded up to one of 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, ...
 
     Four steps to a doubling, at least 32 pixels each: at most a quarter is added to a side longer than 128, and all
@@ -87,20 +96,19 @@ def canvas_of(height: int, width: int) -> tuple[int, int]:
     return rounded(height), rounded(width)
 
 
-def segment(
-    forward: Forward, variables: Any, examples: Iterable[Example], batch_size: int
-) -> Iterator[tuple[Example, UInt8[np.ndarray, "height width"], float, float]]:
+def segment(forward: Forward, variables: Any, examples: Iterable[Example], batch_size: int) -> Iterator[Segmented]:
     """Class maps, each of its image's size, with the batch's summed loss and weight on the first of a batch.
 
     Images of one canvas are computed together, as soon as `batch_size` of them are there (fewer where they are larger
-    than `AREA`, to bound the memory), so the order changes. The host prepares the next batch while the device computes.
+    than `AREA`, to bound the memory), so the order changes. While the device computes, the host prepares the next batch
+    and the caller has the results of the last one.
     """
     sharding = NamedSharding(Mesh(np.array(jax.local_devices()), ("data",)), PartitionSpec("data"))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     variables = jax.device_put(jax.tree.map(lambda array: array.addressable_data(0), variables), everywhere)
     under_way = None
     limit = partial(_batch_size, batch_size, jax.local_device_count())
-    for canvas, members in _by_canvas(examples, limit):
+    for canvas, members in _batches(examples, limit):
         batch = jax.device_put(place(members, limit(canvas), canvas), sharding)
         results = forward(variables, batch)
         if under_way:
@@ -127,19 +135,27 @@ def evaluate(
         source: the split.
         num_classes: of the data.
         batch_size: images at once on this host, a multiple of its devices.
-        workers: threads that decode.
-        show: called with every image and its class map.
+        workers: threads that decode, and as many that count.
+        show: called with every image and its class map, in threads.
     """
     began = time.perf_counter()
     confusion = np.zeros((num_classes, num_classes), np.int64)
     sums, canvases = np.zeros(2), set()
     examples = grain.MapDataset.source(source)[jax.process_index() :: jax.process_count()]
     stream = examples.to_iter_dataset(grain.ReadOptions(num_threads=workers, prefetch_buffer_size=4 * workers))
-    for example, prediction, total, weight in segment(forward, variables, stream, batch_size):
-        confusion += confusion_matrix(example.label, prediction, num_classes)
-        sums += total, weight
-        canvases.add(canvas_of(*example.label.shape))
+
+    def noted(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        canvases.add(batch.label.shape[1:])
+        return forward(variables, batch)
+
+    def score(result: Segmented) -> tuple[np.ndarray, float, float]:
+        example, prediction, total, weight = result
         show(example, prediction)
+        return confusion_matrix(example.label, prediction, num_classes), total, weight
+
+    for counts, total, weight in threaded_map(score, segment(noted, variables, stream, batch_size), workers):
+        confusion += counts
+        sums += total, weight
     if jax.process_count() > 1:
         # As pairs of 32-bit words: JAX would cut 64-bit numbers to 32.
         confusion = multihost_utils.process_allgather(confusion.view(np.int32)).view(np.int64).sum(axis=0)
@@ -188,25 +204,52 @@ def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _batch_size(batch_size: int, devices: int, canvas: tuple[int, int]) -> int:
+def _batch_size(batch_size: int, devices: int, canvas: Canvas) -> int:
     """Images of this canvas to compute at once: a multiple of the devices."""
     fit = batch_size * AREA // max(AREA, canvas[0] * canvas[1])
     return max(fit // devices, 1) * devices
 
 
-def _by_canvas(
-    examples: Iterable[Example], limit: Callable[[tuple[int, int]], int]
-) -> Iterator[tuple[tuple[int, int], list[Example]]]:
-    waiting: dict[tuple[int, int], list[Example]] = defaultdict(list)
+def _batches(examples: Iterable[Example], limit: Callable[[Canvas], int]) -> Iterator[tuple[Canvas, list[Example]]]:
+    """Full batches as they come, then what is left, the largest first and together with what has room beside it.
+
+    A canvas that has no program yet borrows the smallest one that holds it, until that has cost `WASTE` pixels: most
+    canvases of a folder are those of a few images, and are not worth compiling for.
+    """
+    waiting: dict[Canvas, list[Example]] = defaultdict(list)
+    compiled: list[Canvas] = []
+    wasted: Counter[Canvas] = Counter()
+
+    def chosen(canvas: Canvas) -> Canvas:
+        if canvas in compiled:
+            return canvas
+        larger = [c for c in compiled if _holds(c, canvas) and limit(c) == limit(canvas)]
+        best = min(larger, key=math.prod, default=canvas)
+        wasted[canvas] += limit(canvas) * (math.prod(best) - math.prod(canvas))
+        if best == canvas or wasted[canvas] > WASTE:
+            compiled.append(canvas)
+            return canvas
+        return best
+
     for example in examples:
         canvas = canvas_of(*example.label.shape)
         waiting[canvas].append(example)
         if len(waiting[canvas]) == limit(canvas):
-            yield canvas, waiting.pop(canvas)
-    yield from waiting.items()
+            yield chosen(canvas), waiting.pop(canvas)
+    left = [(canvas, example) for canvas, members in waiting.items() for example in members]
+    left.sort(key=lambda pair: -math.prod(pair[0]))
+    while left:
+        canvas = chosen(left[0][0])
+        taken = [index for index, (own, _) in enumerate(left) if _holds(canvas, own)][: limit(canvas)]
+        yield canvas, [left[index][1] for index in taken]
+        left = [pair for index, pair in enumerate(left) if index not in taken]
 
 
-def _unpack(members: list[Example], results: tuple[jax.Array, jax.Array, jax.Array]) -> Iterator[tuple]:
+def _holds(canvas: Canvas, other: Canvas) -> bool:
+    return other[0] <= canvas[0] and other[1] <= canvas[1]
+
+
+def _unpack(members: list[Example], results: tuple[jax.Array, jax.Array, jax.Array]) -> Iterator[Segmented]:
     maps, total, weight = jax.device_get(results)
     for index, (example, class_map) in enumerate(zip(members, maps, strict=False)):
         height, width = example.label.shape

@@ -1,6 +1,7 @@
 """Segments photographs with a trained network."""
 
 import glob
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fcn_jax.datasets import Example
 from fcn_jax.errors import InputError
-from fcn_jax.evaluate import Forward, segment
+from fcn_jax.evaluate import Forward, Segmented, segment
 from fcn_jax.labels import IGNORE
+from fcn_jax.threaded import threaded_map
 from fcn_jax.visualize import overlay, save_palette_png, save_png
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -76,23 +78,27 @@ def predict(
     out: Path,
     palette: UInt8[np.ndarray, "classes 3"],
     batch_size: int,
+    workers: int = 4,
 ) -> Iterator[Path]:
     """Writes `<stem>.png` (class indices, mode P, the image's own size) and `<stem>_overlay.png` for each file.
 
+    Files are read ahead and written behind while the device computes. Each is complete or not there, also after Ctrl-C.
+
     Args:
-        forward: from `evaluate.make_forward`.
+        forward: from `evaluate.make_forward`; it needs no labels.
         variables: parameters and batch statistics.
         files: images with different stems.
         out: folder, made if it is not there.
         palette: the classes' colours.
         batch_size: images at once, a multiple of the devices.
+        workers: threads that read, and as many that write.
 
     Yields:
         The label file of each image once it is written.
 
     Raises:
-        InputError: `out` is not a folder, or a result would take the place of one of `files`; or, once all others are
-            written, those that cannot be read.
+        InputError: `out` is not a folder that can be written to, or a result would take the place of one of `files`;
+            or, once all others are written, those that cannot be read.
     """
     written = {(out / name).resolve() for file in files for name in _results(file)}
     for file in files:
@@ -100,13 +106,23 @@ def predict(
             raise InputError(f"{file} would be overwritten by a result; give another --out than {out}")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise InputError(f"{out} cannot be made a folder for the results ({error}); give another --out") from error
+
+    def write(result: Segmented) -> Path:
+        example, class_map, _, _ = result
+        file = out / f"{example.name}.png"
+        try:
+            save_png(overlay(example.image, class_map, palette), out / f"{example.name}_overlay.png")
+            save_palette_png(class_map, palette, file)
+        except OSError as error:
+            raise InputError(f"{file} cannot be written ({error}); make room, or give another --out") from error
+        return file
+
     unreadable: list[str] = []
-    for example, class_map, _, _ in segment(forward, variables, _unlabelled(files, unreadable), batch_size):
-        save_png(overlay(example.image, class_map, palette), out / f"{example.name}_overlay.png")
-        save_palette_png(class_map, palette, out / f"{example.name}.png")
-        yield out / f"{example.name}.png"
+    results = segment(forward, variables, _unlabelled(files, unreadable, workers), batch_size)
+    yield from threaded_map(write, results, workers)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
 
@@ -116,11 +132,16 @@ def _results(file: Path) -> tuple[str, str]:
     return f"{file.stem}.png", f"{file.stem}_overlay.png"
 
 
-def _unlabelled(files: Sequence[Path], unreadable: list[str]) -> Iterator[Example]:
-    for file in files:
+def _unlabelled(files: Sequence[Path], unreadable: list[str], workers: int) -> Iterator[Example]:
+    def read(file: Path) -> Example | InputError:
         try:
             image = read_image(file)
         except InputError as error:
-            unreadable.append(str(error))
-            continue
-        yield Example(file.stem, image, np.full(image.shape[:2], IGNORE, np.uint8))
+            return error
+        return Example(file.stem, image, np.full(image.shape[:2], IGNORE, np.uint8))
+
+    for result in threaded_map(read, files, workers):
+        if isinstance(result, InputError):
+            unreadable.append(str(result))
+        else:
+            yield result

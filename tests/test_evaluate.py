@@ -1,6 +1,8 @@
 """Evaluation: exact at each image's own size, nothing dropped, few programs."""
 
 import functools
+import threading
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from fcn_jax.augment import normalise
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.config import InputConfig
 from fcn_jax.datasets import Example
-from fcn_jax.evaluate import canvas_of, evaluate, make_forward, segment, table, to_json
+from fcn_jax.evaluate import AREA, WASTE, _batches, canvas_of, evaluate, make_forward, segment, table, to_json
 from fcn_jax.fcn import FCN8s
 
 CLASSES = 4
@@ -101,7 +103,78 @@ def test_the_score_is_that_of_a_loop_over_single_images():
     assert result.confusion.sum() == count
     np.testing.assert_allclose(result.loss, total / count, rtol=1e-5)
     assert result.num_examples == len(examples()) == len(set(shown))
-    assert result.programs == len({canvas_of(*example.label.shape) for example in examples()})
+    # All fit on the 64 x 64 canvas, and few pixels are wasted so.
+    assert result.programs == 1 < len({canvas_of(*example.label.shape) for example in examples()})
+
+
+def test_without_labels_there_are_the_same_class_maps_and_nothing_is_scored():
+    model, variables = network()
+    with_labels = segment(make_forward(model, InputConfig()), variables, examples(), 8)
+    without = segment(make_forward(model, InputConfig(), labelled=False), variables, examples(), 8)
+    for (example, expected, *_), (same, class_map, total, weight) in zip(with_labels, without, strict=True):
+        assert example is same
+        np.testing.assert_array_equal(class_map, expected)
+        assert total == weight == 0
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_batches_hold_every_image_once_on_a_canvas_with_room_for_it(count):
+    generator = np.random.default_rng(count)
+    members = [blank(f"{i}", *generator.integers(1, 700, 2)) for i in range(200)]
+    limit = lambda canvas: max(count * AREA // max(AREA, canvas[0] * canvas[1]), 1)  # noqa: E731
+    seen, used, vain = [], set(), Counter()
+    for canvas, batch in _batches(iter(members), limit):
+        assert 1 <= len(batch) <= limit(canvas)
+        used.add(canvas)
+        for example in batch:
+            own = canvas_of(*example.label.shape)
+            assert own[0] <= canvas[0]
+            assert own[1] <= canvas[1]
+            vain[own] += canvas[0] * canvas[1] - own[0] * own[1] if limit(own) == count == 1 else 0
+            seen.append(example.name)
+    assert sorted(seen) == sorted(example.name for example in members)
+    own = {canvas_of(*example.label.shape) for example in members}
+    assert used <= own
+    assert len(used) < len(own)
+    assert max(vain.values()) <= WASTE
+
+
+def test_a_canvas_borrows_a_program_until_that_has_cost_as_much_as_one_of_its_own():
+    sizes = [(500, 500), *[(375, 500)] * 6, (500, 375), (600, 500), (500, 375)]
+    canvases = [canvas for canvas, _ in _batches((blank("", *size) for size in sizes), lambda canvas: 1)]
+    # 512 x (512 - 384) pixels are lost on each: four of them make 512 x 512.
+    borrowed, own = [(512, 512)] * 4, [(384, 512)] * 2
+    assert canvases == [(512, 512), *borrowed, *own, (512, 512), (640, 512), (512, 512)]
+
+
+def test_what_is_left_over_is_computed_together():
+    sizes = [(384, 512)] * 5 + [(32, 32), (512, 384), (512, 512), (320, 512), (32, 512)]
+    batches = list(_batches((blank(f"{h}x{w}", h, w) for h, w in sizes), lambda canvas: 4))
+    assert [(canvas, [example.name for example in batch]) for canvas, batch in batches] == [
+        ((384, 512), ["384x512"] * 4),
+        ((512, 512), ["512x512", "384x512", "512x384", "320x512"]),
+        ((32, 512), ["32x512", "32x32"]),  # 4 x 352 x 512 pixels on the first canvas would be too many
+    ]
+
+
+def test_scoring_goes_on_while_the_next_batch_computes():
+    """The first image is shown only once the second batch is under way, and that one waits for nothing else."""
+    shown, begun = threading.Event(), []
+
+    def forward(variables, batch):
+        begun.append(batch.label.shape)
+        if len(begun) == 3:
+            assert shown.wait(10)
+        return jnp.zeros(batch.label.shape, jnp.uint8), jnp.zeros(()), jnp.zeros(())
+
+    members = [blank(f"{i}", 20, 20) for i in range(40)]
+    result = evaluate(forward, {}, members, 1, 8, show=lambda *_: shown.set())
+    assert len(begun) == 5
+    assert result.confusion.tolist() == [[40 * 400]]
+
+
+def blank(name: str, height: int, width: int) -> Example:
+    return Example(name, np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8))
 
 
 def test_no_more_programs_are_compiled_than_there_are_canvases():

@@ -2,7 +2,12 @@
 
 import io
 import itertools
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -11,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_jax import predict as module
 from fcn_jax.errors import InputError
 from fcn_jax.labels import palette
 from fcn_jax.predict import find_images, predict, read_image
@@ -258,10 +264,140 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(tmp_path, photograph
     )
 
 
-def test_out_must_be_a_folder(tmp_path, photographs):
+def test_out_must_be_a_folder_that_can_be_written_to(tmp_path, photographs):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file cannot be made a folder for the results .*; give another --out"):
-        list(predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "file", palette(5), 8))
+    closed = tmp_path / "closed"
+    closed.mkdir(0o500)
+    folders = [tmp_path / "file", closed]
+    if os.access(closed, os.W_OK):  # root may write everywhere, but not here
+        folders[1] = Path("/proc")
+    for folder in folders:
+        message = rf"{folder} cannot be made a folder for the results .*; give another --out"
+        with pytest.raises(InputError, match=message):
+            list(predict(by_red, {}, find_images([str(tmp_path / "in")]), folder, palette(5), 8))
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path, photographs, monkeypatch):
+    save, out = Image.Image.save, tmp_path / "out"
+
+    def full(picture, file, **options):
+        save(picture, file, **options)
+        if file.name.startswith((".p4.png", ".p9_")):
+            file.write_bytes(file.read_bytes()[:40])
+            raise OSError(28, "No space left on device")
+
+    files = find_images([str(tmp_path / "in")])
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match=r"p\d\.png cannot be written \(.*No space left.*\); make room, or give"):
+        list(predict(by_red, {}, files, out, palette(5), 8))
+    assert all_whole(out) < 2 * len(photographs) - 1
+
+
+def test_any_error_of_a_writer_comes_out(tmp_path, photographs, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no such colour")
+
+    monkeypatch.setattr(module, "overlay", broken)
+    with pytest.raises(RuntimeError, match="no such colour"):
+        list(predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "out", palette(5), 8))
+
+
+def all_whole(folder: Path) -> int:
+    """The number of files in a folder, all of them whole PNGs."""
+    files = list(folder.iterdir())
+    for file in files:
+        assert file.suffix == ".png"
+        assert not file.name.startswith(".")
+        with Image.open(file) as picture:
+            picture.load()
+    return len(files)
+
+
+def test_files_are_read_ahead_and_written_behind(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for index in range(40):
+        Image.fromarray(RGB).save(tmp_path / "in" / f"p{index}.png")
+    read, out, batches, ahead = [], tmp_path / "out", 0, []
+
+    def slowly(file):
+        time.sleep(0.01)
+        read.append(file)
+        return read_image(file)
+
+    def forward(variables, batch):
+        nonlocal batches
+        batches += 1
+        # The device is busy until more is read than it has been given, and the first batch is being written.
+        began = time.monotonic()
+        while time.monotonic() < began + 10:
+            if (len(read) > 8 * batches or batches > 3) and (batches < 3 or list(out.glob("*.png"))):
+                ahead.append(batches)
+                break
+            time.sleep(0.001)
+        return by_red(variables, batch)
+
+    monkeypatch.setattr(module, "read_image", slowly)
+    files = find_images([str(tmp_path / "in")])
+    assert len(list(predict(forward, {}, files, out, palette(5), 8))) == 40
+    assert ahead == [1, 2, 3, 4, 5]
+
+
+def test_real_photographs_one_of_them_cut_short(tmp_path, voc_dir):
+    chosen = sorted((voc_dir / "VOC2012/JPEGImages").glob("*.jpg"))[:6]
+    (tmp_path / "in").mkdir()
+    for file in chosen:
+        (tmp_path / "in" / file.name).write_bytes(file.read_bytes())
+    cut = tmp_path / "in" / chosen[2].name
+    cut.write_bytes(cut.read_bytes()[:9000])
+    out, colours = tmp_path / "out", palette(5)
+    results = predict(by_red, {}, find_images([str(tmp_path / "in")]), out, colours, 8)
+    with pytest.raises(InputError, match=rf"1 of 6 images are left out:\n  {cut} cannot be read as an image"):
+        list(results)
+    assert all_whole(out) == 10
+    for file in chosen[:2] + chosen[3:]:
+        with Image.open(file) as picture:
+            image = np.asarray(picture.convert("RGB"))
+        expected = image[..., 0] // 52
+        with Image.open(out / f"{file.stem}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), expected)
+        with Image.open(out / f"{file.stem}_overlay.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), overlay(image, expected, colours))
+
+
+INTERRUPTED = """
+import sys, types
+import numpy as np
+import fcn_jax.cli as cli
+from fcn_jax.labels import palette
+
+def forward(variables, batch):
+    return np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(())
+
+run, config = types.SimpleNamespace(palette=palette(5)), types.SimpleNamespace(workers=4)
+cli._trained = lambda options, labelled: (run, config, forward, {}, 1, 0)
+cli.main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    for index in range(300):
+        (tmp_path / "in" / f"p{index}.bmp").write_bytes(encoded(Image.fromarray(image), "BMP"))
+    command = [sys.executable, "-u", "-c", INTERRUPTED, "predict", "run", str(tmp_path / "in"), "--out", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[1]), "XLA_FLAGS": ""}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    lines = [process.stdout.readline() for _ in range(5)]
+    assert lines[0].startswith("1/300 out/"), process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert errors == "fcn-jax: stopped\n"
+    count = all_whole(tmp_path / "out")
+    assert 10 <= count < 600
+    assert count % 2 == 0  # class map and overlay
 
 
 def test_hidden_files_are_passed_over(tmp_path):

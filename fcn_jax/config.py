@@ -145,6 +145,9 @@ class DataConfig:
     """split to train on"""
     val_split: str = "val"
     """split to evaluate on"""
+    decoded: Literal["never", "disk", "device"] = "never"
+    """training images are decoded every time; once, into a file beside the prepared data; or once a start, and kept on
+    every device (4 bytes a pixel of the largest image, times images). The batches are the same"""
 
 
 @dataclass(frozen=True)
@@ -486,7 +489,7 @@ DESCRIPTIONS = {
 
 # What decides the numbers a run computes; the rest (where, how often, how many threads) may change on resume.
 DECISIVE = ("model", "augment", "optim", "steps", "batch_size", "accumulate", "seed", "data")
-INCIDENTAL = ("data.dir", "data.cache", "data.classes", "data.val_split")
+INCIDENTAL = ("data.dir", "data.cache", "data.classes", "data.val_split", "data.decoded")
 
 
 def to_json(config: Config) -> dict[str, Any]:

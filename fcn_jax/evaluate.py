@@ -74,7 +74,7 @@ def make_forward(model: Network, input_config: InputConfig, labelled: bool = Tru
 
     @jax.jit
     def forward(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        image, label, size = map(jnp.asarray, batch)
+        image, label, size = map(jnp.asarray, (batch.image, batch.label, batch.size))
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size))
         total, weight = cross_entropy(logits, label) if labelled else (jnp.zeros(()), jnp.zeros(()))
         return logits.argmax(axis=-1).astype(jnp.uint8), total, weight

@@ -2,12 +2,15 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import jax
 from tqdm import tqdm
 
 from fcn_jax.config import Config
+
+T = TypeVar("T")
 
 
 class Progress:
@@ -27,18 +30,19 @@ class Progress:
         if self._bar:
             self._bar.close()
 
-    def show(self, step: int, loss: float) -> None:
-        """Tells how far it is; the first steps include the compilation."""
+    def show(self, step: int, loss: float, input_wait: float) -> None:
+        """Tells how far it is, and the share of time spent waiting for input; the first steps include compilation."""
         seconds = time.perf_counter() - self._began
         rate = (step - self._first) / seconds
         images = rate * self._config.batch_size
+        waiting = f"input {input_wait:.1%}"
         if self._bar:
             self._bar.update(step - self._bar.n)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {images:.1f} images/s")
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {images:.1f} images/s, {waiting}")
         else:
             left = duration((self._config.steps - step) / rate)
             print(
-                f"step {step}/{self._config.steps}  loss {loss:.4f}  {images:.1f} images/s  {left} left",
+                f"step {step}/{self._config.steps}  loss {loss:.4f}  {images:.1f} images/s  {waiting}  {left} left",
                 flush=True,
             )
 
@@ -46,6 +50,38 @@ class Progress:
         """Prints a line above the bar."""
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
+
+
+class InputWait:
+    """The share of time in which the devices had nothing to do because the next batch was not there.
+
+    A wait counts only if the step before had ended when the batch came, and then as a whole, though the step may have
+    ended in the middle of it: so it is the share at most.
+    """
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was: what is not training, such as an evaluation, is not to count."""
+        self._waited, self._began = 0.0, None
+
+    def take(self, batches: Iterator[T], before: Any) -> T:
+        """The next of `batches`; `before` are arrays that the step before computes, None if there is none."""
+        asked = time.perf_counter()
+        if self._began is None:
+            self._began = asked
+        batch = next(batches)
+        if all(array.is_ready() for array in jax.tree.leaves(before)):
+            self._waited += time.perf_counter() - asked
+        return batch
+
+    def share(self) -> float:
+        """The share since the last `restart`, and a restart; 0 if nothing was taken since."""
+        total = 0.0 if self._began is None else time.perf_counter() - self._began
+        waited = self._waited
+        self.restart()
+        return waited / total if total else 0.0
 
 
 def duration(seconds: float) -> str:

@@ -15,17 +15,18 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from fcn_jax import datasets
-from fcn_jax.augment import augment
+from fcn_jax.augment import augment, step_keys
 from fcn_jax.checkpoint import Checkpoints
 from fcn_jax.config import Config
+from fcn_jax.datasets.decoded import decoded
 from fcn_jax.dilated import DilatedFCN
 from fcn_jax.errors import InputError
 from fcn_jax.evaluate import Evaluation, Forward, evaluate, make_forward
 from fcn_jax.fcn import Network, build
-from fcn_jax.input import Batch, train_batches
+from fcn_jax.input import Batch, require_room, train_batches
 from fcn_jax.losses import cross_entropy
 from fcn_jax.optim import check_groups, held, learning_rate, optimizer
-from fcn_jax.progress import Progress, overview
+from fcn_jax.progress import InputWait, Progress, overview
 from fcn_jax.run import Records, Run, alone, start_or_resume
 from fcn_jax.state import TrainState, init_state, restore_or_init
 from fcn_jax.transfer import starting_point
@@ -50,12 +51,10 @@ def train_step(
     Returns:
         The state after the step, and its loss (before the update) and gradient norm.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    augment_key, dropout_key = jax.random.split(key)
-    keys = jax.random.split(augment_key, len(batch.image))
-    image, label, size = map(jnp.asarray, batch)
+    keys, dropout_key = step_keys(config.seed, state.step, len(batch.image))
+    image, label, size, origin = jax.tree.map(jnp.asarray, batch)
     augmented = partial(augment, config=config.augment, input_config=config.model.settled_input)
-    images, labels = jax.vmap(augmented)(keys, image, label, size)
+    images, labels = jax.vmap(augmented)(keys, image, label, size, origin=origin)
     weights = None if config.optim.class_weights is None else jnp.array(config.optim.class_weights)
     loss = partial(cross_entropy, class_weights=weights, label_smoothing=config.optim.label_smoothing)
 
@@ -127,6 +126,8 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
     dataset = datasets.prepare(data.name, data.dir, data.cache, classes=data.classes, void=data.void)
     _check_classes(config, dataset.class_names)
     train_source, val_source = dataset.source(data.train_split), dataset.source(data.val_split)
+    if data.decoded == "device":
+        require_room(len(train_source), dataset.max_size)
 
     model = build(config.model, len(dataset.class_names))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
@@ -147,9 +148,10 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
             weights = start = None  # frees their memory
         say(overview(state.variables["params"]))
         say(f"{run.folder}: " + (f"goes on after step {first} of {config.steps}" if first else f"{config.steps} steps"))
-        batches = train_batches(
-            train_source, dataset.max_size, config.batch_size, config.seed, first, config.workers, sharding
-        )
+        if data.decoded == "disk":
+            train_source = decoded(dataset, data.train_split)
+        batches = train_batches(train_source, dataset.max_size, config, first, sharding)
+        wait, metrics = InputWait(), None
         with contextlib.closing(Records(run.folder, first)) as records, Progress(config, first) as progress:
             if config.steps == 0 and checkpoints.latest() is None:
                 evaluation = _evaluate(forward, state.variables, val_source, run, records, 0)
@@ -158,7 +160,7 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
                 checkpoints.save(0, items, {"mean_iu": evaluation.metrics.mean_iu})
                 return evaluation
             for step in range(first + 1, config.steps + 1):
-                state, metrics = step_fn(state, next(batches))
+                state, metrics = step_fn(state, wait.take(batches, metrics))
                 last = step == config.steps or stopped()
                 evaluates = step % config.eval_every == 0 or step == config.steps
                 saves = step % config.checkpoint_every == 0 or last or evaluates
@@ -167,12 +169,14 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
                     values = {name: float(value) for name, value in metrics.items()}
                     _require_finite(values, step)
                 if logs:
-                    progress.show(step, values["loss"])
-                    records.add(step, "train", {**values, "learning_rate": float(jnp.asarray(rate(step - 1)))})
+                    values |= {"learning_rate": float(jnp.asarray(rate(step - 1))), "input_wait": wait.share()}
+                    progress.show(step, values["loss"], values["input_wait"])
+                    records.add(step, "train", values)
                 evaluation = None
                 if evaluates:
                     evaluation = _evaluate(forward, state.variables, val_source, run, records, step)
                     progress.say(f"step {step}: {describe(evaluation)}")
+                    wait.restart()
                 if saves:
                     score = {"mean_iu": evaluation.metrics.mean_iu} if evaluation else None
                     checkpoints.save(step, {"variables": state.variables, "optimizer": state.opt_state}, score)

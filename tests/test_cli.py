@@ -85,7 +85,9 @@ def train(places, folder: str, *more: str) -> tuple[str, ...]:
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """What a run computed, whatever it waited for its input."""
+    written = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "input_wait"} for line in written]
 
 
 def arrays(folder: Path, step: int) -> dict[str, np.ndarray]:

@@ -53,7 +53,7 @@ FULL = Config(
         allow=("backbone/fc6", "backbone/fc7"),
         input=CAFFE_INPUT,
     ),
-    data=DataConfig("folder", Path("a b/c"), Path("/cache"), Path("names.txt"), (11, 12), "train2", "val2"),
+    data=DataConfig("folder", Path("a b/c"), Path("/cache"), Path("names.txt"), (11, 12), "train2", "val2", "disk"),
     augment=AugmentConfig(64, (0.75, 1.5), False, 0.25),
     optim=OptimConfig(
         learning_rate=0.125,
@@ -327,6 +327,7 @@ DECIDE_NOTHING = {
     "data.cache",
     "data.classes",
     "data.val_split",
+    "data.decoded",
     "run_dir",
     "eval_every",
     "checkpoint_every",

@@ -1,7 +1,9 @@
 """The training step: data parallelism, accumulation, purity, and the order of the data."""
 
+import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import chex
@@ -13,8 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
 from fcn_jax import cli
+from fcn_jax import input as inputs
 from fcn_jax import train as module
-from fcn_jax.augment import normalise
+from fcn_jax.augment import normalise, origin, step_keys
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, OptimConfig
@@ -196,8 +199,9 @@ def one_device() -> NamedSharding:
 
 
 def first_batches(count: int, **changes) -> list[Batch]:
-    settings = {"batch_size": 4, "seed": 3, "first_step": 0, "workers": 2, "sharding": one_device()}
-    stream = train_batches(Examples(examples(10)), (40, 40), **(settings | changes))
+    first, sharding = changes.pop("first_step", 0), changes.pop("sharding", one_device())
+    settings = config(**({"batch_size": 4, "seed": 3, "workers": 2} | changes))
+    stream = train_batches(Examples(examples(10)), (40, 40), settings, first, sharding)
     return [jax.tree.map(np.asarray, next(stream)) for _ in range(count)]
 
 
@@ -217,7 +221,7 @@ def test_every_image_comes_once_an_epoch_and_whole():
     source = examples(10)
     batches = first_batches(5)
     seen = []
-    for images, labels, sizes in batches:
+    for images, labels, sizes, _ in batches:
         for image, label, (height, width) in zip(images, labels, sizes, strict=True):
             matches = [
                 index
@@ -231,6 +235,24 @@ def test_every_image_comes_once_an_epoch_and_whole():
             seen += matches
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
+
+
+def test_windows_of_images_give_the_losses_of_whole_images():
+    """Each on a canvas of 40x40, of which the crop of the step looks at 12 / 0.8 pixels and those beside them."""
+    settings = config(augment=AugmentConfig(crop=12, scale=(0.8, 0.8)))
+    step, state, _ = step_on(1, RESNET, settings)
+    whole, side = batch(), 26
+    keys, _ = step_keys(settings.seed, state.step, 8)
+    window = jax.vmap(lambda key, size: origin(key, size, jnp.array([side, side]), settings.augment))
+    at = np.asarray(window(keys, jnp.asarray(whole.size)))
+    assert len({tuple(x) for x in at}) > 2
+    image, label = (
+        np.stack([x[top : top + side, left : left + side] for x, (top, left) in zip(array, at, strict=True)])
+        for array in (whole.image, whole.label)
+    )
+    windows = Batch(image, label, whole.size, at)
+    for name, value in step(state, whole)[1].items():
+        np.testing.assert_allclose(step(state, windows)[1][name], value, rtol=1e-4)
 
 
 def test_batches_that_do_not_fit_the_devices_are_refused(tmp_path):
@@ -254,6 +276,39 @@ def test_class_weights_must_fit_the_classes(tmp_path):
     settings = Config(batch_size=8, data=data, optim=OptimConfig(class_weights=(1.0, 2.0)))
     with pytest.raises(InputError, match="class-weights has 2 values for 3 classes; give one for each of sky, sea"):
         train(settings, tmp_path / "run")
+
+
+def test_where_decoded_images_are_kept_changes_nothing_and_may_change_on_resume(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=RESNET))
+    data = folder_data(tmp_path)
+    settings = config(steps=4, eval_every=2, log_every=1, augment=AugmentConfig(crop=32, scale=(0.9, 1.1)))
+
+    def lines(folder: Path) -> list[dict]:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    def trained(decoded: str, folder: Path) -> list[dict]:
+        where = DataConfig(name="folder", dir=data, cache=tmp_path / "cache", decoded=decoded)
+        train(dataclasses.replace(settings, data=where), folder)
+        return [{key: value for key, value in line.items() if key != "input_wait"} for line in lines(folder)]
+
+    expected = trained("never", tmp_path / "never")
+    assert not list((tmp_path / "cache").rglob("*.uint8"))
+    assert trained("device", tmp_path / "device") == expected
+    shares = [line["input_wait"] for line in lines(tmp_path / "device") if line["split"] == "train"]
+    assert len(shares) == 4
+    assert all(0 <= share <= 1 for share in shares)
+
+    shutil.rmtree(tmp_path / "never" / "checkpoints" / "4")
+    assert trained("disk", tmp_path / "never") == expected
+    assert len(list((tmp_path / "cache").rglob("train.uint8"))) == 1
+
+
+def test_a_split_that_does_not_fit_on_the_devices_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "_free", lambda device: 1.0)
+    data = DataConfig(name="folder", dir=folder_data(tmp_path), cache=tmp_path / "cache", decoded="device")
+    with pytest.raises(InputError, match=r"1 decoded images on canvases of .* give --data.decoded disk, or never"):
+        train(Config(batch_size=8, data=data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

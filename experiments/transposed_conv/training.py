@@ -215,7 +215,7 @@ def train(study: Study, name: str, seed: int, dataset: Dataset) -> Iterator[Row]
     state = init_state(model, config)
     here = NamedSharding(Mesh(np.array(jax.local_devices()[:1]), ("data",)), PartitionSpec("data"))
     source, val = dataset.source("train"), dataset.source("val")
-    batches = train_batches(source, dataset.max_size, config.batch_size, seed, 0, config.workers, here)
+    batches = train_batches(source, dataset.max_size, config, 0, here)
     began, losses = time.perf_counter(), []
     progress = tqdm(range(1, study.steps + 1), f"{study.data} {name} seed {seed}", disable=None)
     with contextlib.closing(progress):

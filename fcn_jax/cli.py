@@ -18,7 +18,7 @@ from typing import Any
 import tyro
 
 from fcn_jax.config import DESCRIPTIONS, PRESETS, Config, DataConfig
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, OutOfMemory
 
 HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in JAX
 
@@ -115,14 +115,14 @@ class Data:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; exits with 2 on bad input, with 1 when a training has diverged, with 130 on Ctrl-C."""
+    """Runs a command; exits with 2 on bad input, 1 when training has diverged or memory is out, 130 on Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _dispatch("command", COMMANDS, HELP, words)
     except InputError as error:
         print(f"fcn-jax: {error}", file=sys.stderr)
         sys.exit(2)
-    except FloatingPointError as error:
+    except (FloatingPointError, OutOfMemory) as error:
         print(f"fcn-jax: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -164,10 +164,14 @@ def _train(words: list[str]) -> None:
             f"  ./launch.sh {words[0]} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
     config = config.resolved()  # what is wrong with the flags is said before JAX is loaded
+    from fcn_jax.compiled import keep_compiled
+    from fcn_jax.datasets import cache_folder
     from fcn_jax.staged import train_staged
     from fcn_jax.train import train
 
-    (train_staged if config.staged else train)(_absolute(config), folder)
+    config = _absolute(config)
+    keep_compiled(config.data.cache or cache_folder())
+    (train_staged if config.staged else train)(config, folder)
 
 
 def _with_model(config: Config, **changes: Any) -> Config:
@@ -193,6 +197,7 @@ def _eval(words: list[str]) -> None:
     options = tyro.cli(Eval, prog="fcn-jax eval", args=words)
     _can_be_written(options.json, options.picture)
     from fcn_jax import datasets, evaluate
+    from fcn_jax.needs import IN_EVALUATION, explained
     from fcn_jax.visualize import Panels, save_png
 
     run, config, forward, variables, batch_size, step = _trained(options, labelled=True)
@@ -207,7 +212,10 @@ def _eval(words: list[str]) -> None:
         )
     source = dataset.source(options.split)
     panels = Panels(source, run.palette)
-    result = evaluate.evaluate(forward, variables, source, len(run.class_names), batch_size, config.workers, panels.add)
+    with explained(forward, "evaluation", IN_EVALUATION) as noted:
+        result = evaluate.evaluate(
+            noted, variables, source, len(run.class_names), batch_size, config.workers, panels.add
+        )
     print(evaluate.table(result, run.class_names))
     print(
         f"{result.num_examples} images of {data.name} {options.split} in {result.seconds:.1f} s, "
@@ -226,18 +234,22 @@ def _eval(words: list[str]) -> None:
 def _predict(words: list[str]) -> None:
     options = tyro.cli(Predict, prog="fcn-jax predict", args=words)
     from fcn_jax import predict
+    from fcn_jax.needs import IN_EVALUATION, explained
 
     files = predict.find_images(options.images)
     run, config, forward, variables, batch_size, _ = _trained(options, labelled=False)
     began = time.perf_counter()
-    results = predict.predict(forward, variables, files, options.out, run.palette, batch_size, config.workers)
-    for count, file in enumerate(results, 1):
-        print(f"{count}/{len(files)} {file}")
+    with explained(forward, "prediction", IN_EVALUATION) as noted:
+        results = predict.predict(noted, variables, files, options.out, run.palette, batch_size, config.workers)
+        for count, file in enumerate(results, 1):
+            print(f"{count}/{len(files)} {file}")
     print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")
 
 
 def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any, Any, int, int]:
     """A run, its configuration, its network's forward pass and variables, the images to compute at once, the step."""
+    from fcn_jax.compiled import keep_compiled
+    from fcn_jax.datasets import cache_folder
     from fcn_jax.evaluate import make_forward
     from fcn_jax.fcn import build
     from fcn_jax.run import open_run
@@ -245,6 +257,7 @@ def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any,
     from fcn_jax.train import eval_batch_size
 
     run = open_run(options.run)
+    keep_compiled(run.config.data.cache or cache_folder())
     model = build(run.config.model, len(run.class_names))
     variables, step = restore_variables(run, model, options.step)
     config = dataclasses.replace(run.config, eval_batch_size=options.batch_size or run.config.eval_batch_size)

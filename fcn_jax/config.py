@@ -272,6 +272,10 @@ class Config:
     """images computed at once in evaluation; 0: for each device 1 on CPUs, 8 on accelerators"""
     workers: int = 4
     """threads that decode images"""
+    profile: int = 0
+    """steps to write a trace of into RUN/profile, after the first few; 0: none"""
+    dry_run: bool = False
+    """train nothing: compile, print parameters, operations a step and memory, and write nothing to the run directory"""
     staged: bool = False
     """train 32s, then 16s from it, then 8s, each with these steps, in RUN/fcn32s, RUN/fcn16s, RUN/fcn8s"""
     stage_factors: tuple[float, float, float] = (1.0, 0.1, 0.1)
@@ -282,6 +286,7 @@ class Config:
         for name in ("batch_size", "eval_every", "checkpoint_every", "eval_batch_size"):
             value = getattr(self, name)
             _require(value >= 0, f"{name.replace('_', '-')} is {value}; give at least 1")
+        _require(self.profile >= 0, f"profile is {self.profile}; it is a number of steps, 0 for none")
         for name in ("accumulate", "keep", "log_every", "workers"):
             value = getattr(self, name)
             _require(value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")

@@ -1,4 +1,4 @@
-"""The one error of bad input; whoever shows it to a user prints its text without a trace."""
+"""Errors whose text is for the user: whoever shows them prints it without a trace."""
 
 
 class InputError(Exception):
@@ -6,3 +6,7 @@ class InputError(Exception):
 
     No ValueError, which libraries that call us back take for one of their own and dress up.
     """
+
+
+class OutOfMemory(Exception):  # noqa: N818
+    """Memory ran out on the host or a device: its text says where, what was needed, and what to lower."""

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
 
 from fcn_jax import config as configs
 from fcn_jax.config import Config
@@ -155,6 +154,8 @@ class Records:
             lines = self._file.read_text(errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= first_step]
             write_whole(self._file, "".join(line + "\n" for line in kept))
+        from tensorboardX import SummaryWriter  # takes a second where PyTorch is installed, and only a training writes
+
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1, flush_secs=10)
 
     def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:

@@ -65,6 +65,10 @@ def train_staged(config: Config, folder: Path, say: Callable[[str], None] = prin
     """
     evaluation = None
     for stage, run in stages(config, folder):
+        if config.dry_run:  # a stage's weights are not there yet, and change nothing of what is told
+            say(f"{run.name}:")
+            train(dataclasses.replace(stage, model=dataclasses.replace(stage.model, init_from=None)), run, say)
+            continue
         evaluation = train(stage, run, say)
         if last_step(run) < stage.resolved().steps:
             return None

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from fcn_jax import datasets
+from fcn_jax import datasets, dry_run
 from fcn_jax.augment import augment, step_keys
 from fcn_jax.checkpoint import Checkpoints
 from fcn_jax.config import Config
@@ -25,7 +25,9 @@ from fcn_jax.evaluate import Evaluation, Forward, evaluate, make_forward
 from fcn_jax.fcn import Network, build
 from fcn_jax.input import Batch, require_room, train_batches
 from fcn_jax.losses import cross_entropy
+from fcn_jax.needs import IN_EVALUATION, IN_TRAINING, explained
 from fcn_jax.optim import check_groups, held, learning_rate, optimizer
+from fcn_jax.profile import traced
 from fcn_jax.progress import InputWait, Progress, overview
 from fcn_jax.run import Records, Run, alone, start_or_resume
 from fcn_jax.state import TrainState, init_state, restore_or_init
@@ -113,11 +115,12 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
         say: takes lines for the user.
 
     Returns:
-        The evaluation after the last step; None where there was nothing to do, or a signal stopped the run.
+        The evaluation after the last step; None where there was nothing to do, a signal stopped the run, or it was dry.
 
     Raises:
         InputError: data or configuration that do not fit.
         FloatingPointError: the loss is no longer finite.
+        OutOfMemory: a step or an evaluation needs more than there is.
     """
     config = config.resolved()
     sharding = _data_sharding(config)
@@ -131,16 +134,29 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
 
     model = build(config.model, len(dataset.class_names))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-    init = jax.jit(partial(init_state, model, config), out_shardings=everywhere)
+    # It runs once: on CPUs LLVM's first level of optimisation gives the same bits and is compiled in half the time.
+    quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=quickly)
     shapes = jax.eval_shape(init).variables
     check_groups(config.optim, shapes["params"])
     start = None if weights is None else match(shapes, weights, dataset.class_names, config.model.allow)
+    forward = make_forward(model, config.model.settled_input)
+    if config.dry_run:
+        batch = next(train_batches(train_source, dataset.max_size, config, 0, sharding))
+        step, like = partial(train_step, model=model), jax.eval_shape(init)
+        say(dry_run.report(config, step, forward, like, batch, sharding, dataset.max_size, eval_batch_size(config)))
+        return None
     run = start_or_resume(folder, config, dataset)  # nothing is written before all of this is found right
     step_fn = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0)
-    forward = make_forward(model, config.model.settled_input)
     rate = learning_rate(config.optim, config.steps)
 
-    with alone(folder), Checkpoints(run.checkpoints, config.keep) as checkpoints, _stop_signals() as stopped:
+    what = f"a training step with crops of {config.augment.crop}x{config.augment.crop}"
+    with (
+        alone(folder),
+        Checkpoints(run.checkpoints, config.keep) as checkpoints,
+        _stop_signals() as stopped,
+        explained(step_fn, what, IN_TRAINING) as step_fn,
+    ):
         state, first = restore_or_init(checkpoints, init, everywhere)
         if start is not None:
             say(str(start))
@@ -152,7 +168,11 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
             train_source = decoded(dataset, data.train_split)
         batches = train_batches(train_source, dataset.max_size, config, first, sharding)
         wait, metrics = InputWait(), None
-        with contextlib.closing(Records(run.folder, first)) as records, Progress(config, first) as progress:
+        with (
+            contextlib.closing(Records(run.folder, first)) as records,
+            Progress(config, first) as progress,
+            traced(step_fn, config.profile, run.folder / "profile", progress.say) as step_fn,
+        ):
             if config.steps == 0 and checkpoints.latest() is None:
                 evaluation = _evaluate(forward, state.variables, val_source, run, records, 0)
                 progress.say(f"before any step: {describe(evaluation)}")
@@ -211,15 +231,16 @@ def _evaluate(
 ) -> Evaluation:
     """Scores the val split, writes its line and its panels."""
     panels = Panels(source, run.palette)
-    evaluation = evaluate(
-        forward,
-        variables,
-        source,
-        len(run.class_names),
-        eval_batch_size(run.config),
-        run.config.workers,
-        panels.add,
-    )
+    with explained(forward, "evaluation", IN_EVALUATION) as noted:
+        evaluation = evaluate(
+            noted,
+            variables,
+            source,
+            len(run.class_names),
+            eval_batch_size(run.config),
+            run.config.workers,
+            panels.add,
+        )
     records.add(step, "val", evaluation.summary())
     if (picture := panels.picture()) is not None:
         records.picture(step, "image, truth, prediction", picture)

@@ -306,9 +306,9 @@ def conv_transpose(
     ``ceil(kernel / stride) ** axes * in / (stride ** axes * out)`` times the result: 1 time at kernel 4 and stride 2,
     1/256 at kernel 64 and stride 32, and by default never above 4 without groups. With groups there is no such limit: a
     depthwise kernel of 9 at stride 2 has 6.25 times the result, and with two copies takes 13 times, with its gradients
-    20 times. Where memory is short there, `method="dilated"` takes nothing, with the gradients 1.4 times (at stride 1
-    twice) the result. "conv" takes the result once more, with the gradients up to 3.5 times. 16-bit values are computed
-    in float32 on the CPU and take twice that; "dilated" then takes 2, with the gradients 5 times the result.
+    20 times. Where memory is short there, `method="dilated"` takes the result once more, with the gradients twice (at
+    stride 1 nothing, and once). "conv" takes the result once more, with the gradients up to 3.5 times. 16-bit values
+    are computed in float32 on the CPU and take twice that; "dilated" then takes 4, with the gradients 6 times it.
 
     **Values.** Inputs are to be finite: where a kernel is no multiple of the stride, taps of zero meet them, and an inf
     becomes NaN in the whole of its blocks.

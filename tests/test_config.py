@@ -71,6 +71,8 @@ FULL = Config(
         rate_factors=(("score", 10.0), ("upscore", 0.5)),
         bias_factor=2.0,
     ),
+    profile=3,
+    dry_run=True,
     steps=11,
     batch_size=12,
     accumulate=3,
@@ -335,6 +337,8 @@ DECIDE_NOTHING = {
     "log_every",
     "eval_batch_size",
     "workers",
+    "profile",
+    "dry_run",
     "staged",
     "stage_factors",
 }

@@ -22,10 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from train_step import CLASSES, has_gpu, torch_fcn8s
+from train_step import CLASSES, has_gpu, seconds, torch_fcn8s
 
 HEIGHT, WIDTH = 375, 500
 ROWS = ("batch1", "batch16", "reference", "folder")
@@ -140,16 +139,6 @@ def run(command: tuple[str, ...] | list[str]):
         environment.pop("PYTHONPATH", None)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Median time of calls that wait for their result, after one that warms up."""
-    times = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
 
 
 # ---------------------------------------------------------------------------------------------------- measurements

@@ -261,10 +261,7 @@ def program(case: Case) -> dict[str, Any]:
         `small` is the number of all-reduces that carry next to nothing, but are waited for.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # Programs are read, not run: LLVM need not optimise them.
-    os.environ["XLA_FLAGS"] = (
-        f"--xla_force_host_platform_device_count={case.devices} --xla_backend_optimization_level=0"
-    )
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={case.devices} {PLAIN}"
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU whose metadata could be asked for
 
     from functools import partial
@@ -274,6 +271,7 @@ def program(case: Case) -> dict[str, Any]:
     from jax.experimental import topologies
     from jax.sharding import NamedSharding, PartitionSpec
 
+    from fcn_jax import needs
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
     from fcn_jax.fcn import build
     from fcn_jax.input import Batch
@@ -307,15 +305,11 @@ def program(case: Case) -> dict[str, Any]:
     images = shaped(Batch(*(jax.ShapeDtypeStruct(*shape) for shape in shapes)), "data")
     step = partial(train_step, model=model, config=config)
     compiled = jax.jit(step, donate_argnums=0).lower(state, images).compile()
-    planned, costs = compiled.memory_analysis(), compiled.cost_analysis()
     found = list(collectives(compiled.as_text(), case.accumulate))
     return {
         "parameters": sum(4 * leaf.size for leaf in jax.tree.leaves(state.variables["params"])),
-        "memory": planned.argument_size_in_bytes
-        + planned.output_size_in_bytes
-        - planned.alias_size_in_bytes
-        + planned.temp_size_in_bytes,
-        "flops": costs["flops"],
+        "memory": sum(needs.memory(compiled)),
+        "flops": compiled.cost_analysis()["flops"],
         "collectives": {
             kind: [sum(n for k, _, n in found if k == kind), sum(n * size for k, size, n in found if k == kind)]
             for kind in KINDS

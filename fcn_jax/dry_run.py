@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fcn_jax.config import Config
-from fcn_jax.evaluate import Forward, _batch_size, canvas_of
-from fcn_jax.input import Batch, place
-from fcn_jax.needs import flops, memory, shapes_of, size
+from fcn_jax.evaluate import Forward, canvas_of, images_at_once
+from fcn_jax.input import place, train_canvas
+from fcn_jax.needs import memory, size
 from fcn_jax.progress import overview
 from fcn_jax.state import TrainState
 
@@ -22,7 +22,6 @@ def report(
     step: Callable[..., Any],
     forward: Forward,
     state: TrainState,
-    batch: Batch,
     sharding: NamedSharding,
     max_size: tuple[int, int],
     eval_batch_size: int,
@@ -34,24 +33,27 @@ def report(
         step: `train_step` with its network, not jitted.
         forward: from `evaluate.make_forward`.
         state: shapes of a state.
-        batch: one to train on.
-        sharding: its own.
+        sharding: of training batches.
         max_size: the largest height and the largest width of all images.
         eval_batch_size: images at once in evaluation.
     """
     devices = sharding.num_devices
-    state, given = _on(NamedSharding(sharding.mesh, PartitionSpec()), state), shapes_of(batch)
-    compiled = jax.jit(partial(step, config=config), donate_argnums=0)
+    canvas = train_canvas(max_size, config)
+    batch = place([], config.batch_size, canvas, None if canvas == max_size else lambda index, size: (0, 0))
+    given = _on(NamedSharding(sharding.mesh, PartitionSpec()), state), _on(sharding, batch)
+    training = jax.jit(partial(step, config=config), donate_argnums=0).lower(*given)
     # A loop over parts counts as one of them; computed at once they are as many operations.
-    whole = jax.jit(partial(step, config=dataclasses.replace(config, accumulate=1)))
-    operations = flops(whole, state, given)
+    at_once = dataclasses.replace(config, accumulate=1)
+    whole = training if config.accumulate == 1 else jax.jit(partial(step, config=at_once)).lower(*given)
+    operations = _flops(whole)
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
 
     local = Mesh(np.array(jax.local_devices()), ("data",))
     canvas = canvas_of(*max_size)
-    count = _batch_size(eval_batch_size, local.size, canvas)
+    count = images_at_once(eval_batch_size, local.size, canvas)
     images = _on(NamedSharding(local, PartitionSpec("data")), place([], count, canvas))
     variables = _on(NamedSharding(local, PartitionSpec()), state.variables)
+    evaluation = forward.lower(variables, images)  # pyright: ignore[reportFunctionMemberAccess]
     momentum = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
     return "\n".join(
         [
@@ -60,12 +62,18 @@ def report(
             f"{config.model.dtype}: nothing is trained or written",
             f"training step, {config.batch_size} images{parts}, crops of {config.augment.crop}x{config.augment.crop}: "
             f"{operations / 1e9:.1f} GFLOP, {operations / 1e9 / config.batch_size:.2f} an image",
-            f"  memory: {memory(compiled, state, given)}",
+            f"  memory: {memory(training.compile())}",
             f"evaluation, {count} image{'s' * (count > 1)} on the largest canvas, {canvas[1]}x{canvas[0]}: "
-            f"{flops(forward, variables, images) / 1e9:.1f} GFLOP",
-            f"  memory: {memory(forward, variables, images)}, and while training {size(momentum)} of momentum",
+            f"{_flops(evaluation) / 1e9:.1f} GFLOP",
+            f"  memory: {memory(evaluation.compile())}, and while training {size(momentum)} of momentum",
         ]
     )
+
+
+def _flops(program: jax.stages.Lowered) -> float:
+    """Floating-point operations over all devices, as it is written; loops count once."""
+    costs: Any = program.cost_analysis()
+    return costs["flops"]
 
 
 def _on(sharding: NamedSharding, tree: Any) -> Any:

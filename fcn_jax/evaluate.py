@@ -107,7 +107,7 @@ def segment(forward: Forward, variables: Any, examples: Iterable[Example], batch
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     variables = jax.device_put(jax.tree.map(lambda array: array.addressable_data(0), variables), everywhere)
     under_way = None
-    limit = partial(_batch_size, batch_size, jax.local_device_count())
+    limit = partial(images_at_once, batch_size, jax.local_device_count())
     for canvas, members in _batches(examples, limit):
         batch = jax.device_put(place(members, limit(canvas), canvas), sharding)
         results = forward(variables, batch)
@@ -204,7 +204,7 @@ def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _batch_size(batch_size: int, devices: int, canvas: Canvas) -> int:
+def images_at_once(batch_size: int, devices: int, canvas: Canvas) -> int:
     """Images of this canvas to compute at once: a multiple of the devices."""
     fit = batch_size * AREA // max(AREA, canvas[0] * canvas[1])
     return max(fit // devices, 1) * devices

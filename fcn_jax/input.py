@@ -69,6 +69,12 @@ def place(examples: Iterable[Example], count: int, canvas: tuple[int, int], orig
     return batch
 
 
+def train_canvas(max_size: tuple[int, int], config: Config) -> tuple[int, int]:
+    """Height and width of training canvases: of the largest image, or of what a crop looks at if that is less."""
+    longest = augment.reach(config.augment)
+    return min(max_size[0], longest), min(max_size[1], longest)
+
+
 def train_batches(
     source: Sequence[Example], max_size: tuple[int, int], config: Config, first_step: int, sharding: NamedSharding
 ) -> Iterator[Batch]:
@@ -88,8 +94,7 @@ def train_batches(
     share = config.batch_size // jax.process_count()
     first = jax.process_index() * share
     mine = slice(first, first + share)
-    longest = augment.reach(config.augment)
-    canvas = (min(max_size[0], longest), min(max_size[1], longest))
+    canvas = train_canvas(max_size, config)
     origins = (lambda step: None) if canvas == max_size else _origins(config, canvas, first)
     shard = partial(jax.tree.map, partial(jax.make_array_from_process_local_data, sharding))
 

@@ -39,16 +39,11 @@ class Memory(NamedTuple):
         return f"{size(sum(self))} a device ({parts})"
 
 
-def memory(function: Callable[..., Any], *arguments: Any) -> Memory:
-    """Compiles a jitted function for arguments, or for their shapes and shardings, and reads off its memory."""
-    stats = function.lower(*arguments).compile().memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
+def memory(program: jax.stages.Compiled) -> Memory:
+    """Reads off what a compiled program needs."""
+    stats: Any = program.memory_analysis()
     output = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return Memory(stats.argument_size_in_bytes, output, stats.temp_size_in_bytes)
-
-
-def flops(function: Callable[..., Any], *arguments: Any) -> float:
-    """Floating-point operations of a jitted function over all devices, as it is written; loops count once."""
-    return function.lower(*arguments).cost_analysis()["flops"]  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def shapes_of(arguments: Any) -> Any:
@@ -107,5 +102,6 @@ def _needs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
     height, width = arguments[1].label.shape[1:]
     canvas = f" on {math.prod(arguments[1].label.shape[:1])} images on a canvas of {width}x{height}"
     with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):  # not even the memory to compile
-        return f":{canvas} it needs {memory(function, *arguments)}"
+        program = function.lower(*arguments).compile()  # pyright: ignore[reportFunctionMemberAccess]
+        return f":{canvas} it needs {memory(program)}"
     return f":{canvas}"

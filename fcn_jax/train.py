@@ -142,9 +142,8 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
     start = None if weights is None else match(shapes, weights, dataset.class_names, config.model.allow)
     forward = make_forward(model, config.model.settled_input)
     if config.dry_run:
-        batch = next(train_batches(train_source, dataset.max_size, config, 0, sharding))
         step, like = partial(train_step, model=model), jax.eval_shape(init)
-        say(dry_run.report(config, step, forward, like, batch, sharding, dataset.max_size, eval_batch_size(config)))
+        say(dry_run.report(config, step, forward, like, sharding, dataset.max_size, eval_batch_size(config)))
         return None
     run = start_or_resume(folder, config, dataset)  # nothing is written before all of this is found right
     step_fn = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0)

@@ -142,7 +142,7 @@ import os, signal, sys
 from fcn_jax import datasets
 from fcn_jax.datasets import decoded as module
 
-module.AT_ONCE = 2
+module.THREADS = 1
 read = datasets.Source.__getitem__
 
 def deadly(self, index):

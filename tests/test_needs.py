@@ -99,7 +99,7 @@ def test_other_errors_pass():
 
 def test_memory_of_a_program_is_that_of_its_arrays():
     x = jax.ShapeDtypeStruct((1000, 10), np.float32)
-    needs = memory(jax.jit(lambda x: x + np.float32(1)), x)
+    needs = memory(jax.jit(lambda x: x + np.float32(1)).lower(x).compile())
     assert (needs.arguments, needs.output) == (40_000, 40_000)
 
 

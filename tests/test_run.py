@@ -382,6 +382,25 @@ def test_to_plain_gives_strict_json():
 # Several hosts.
 
 
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def both_end_well(processes: list[subprocess.Popen], timeout: float) -> None:
+    """Waits for processes that need each other; none is left behind."""
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=timeout)
+            assert process.returncode == 0, output
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
 def test_of_two_processes_the_first_alone_writes(tmp_path):
     # A folder each, so that it is seen who wrote what.
     code = """
@@ -409,9 +428,7 @@ def test_of_two_processes_the_first_alone_writes(tmp_path):
         records.picture(1, "picture", np.zeros((4, 5, 3), np.uint8))
         records.close()
         """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     command = [sys.executable, "-c", textwrap.dedent(code), address]
     made = [tmp_path / "0", tmp_path / "1"]
     processes = [
@@ -420,15 +437,7 @@ def test_of_two_processes_the_first_alone_writes(tmp_path):
         )
         for number, folder in enumerate(made)
     ]
-    try:
-        for process in processes:
-            _, output = process.communicate(timeout=120)
-            assert process.returncode == 0, output
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+    both_end_well(processes, 120)
     first, second = (sorted(file.name for file in folder.iterdir()) for folder in made)
     assert first == ["config.json", "lock", "metrics.jsonl", "tensorboard"]
     assert lines(made[0]) == [{"step": 1, "split": "train", "loss": 1.5}]

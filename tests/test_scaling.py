@@ -2,7 +2,6 @@
 
 import functools
 import json
-import socket
 import subprocess
 import sys
 import textwrap
@@ -33,6 +32,7 @@ from fcn_jax.train import train_step
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import scaling
+from test_run import both_end_well, free_address
 
 CLASSES, SIDE, DEVICES = 3, 32, 8
 RESNET = ResNet(depths=(1, 1, 1, 1), width=8)
@@ -234,9 +234,7 @@ def test_two_hosts_train_what_one_does(tmp_path, monkeypatch):
         train.build = lambda model, classes: FCN8s(num_classes=classes, backbone=backbone)
         cli.main(sys.argv[3:])
         """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
     command = ["train", "fcn8s", *flags, "--run-dir", str(tmp_path / "two")]
     hosts = [
@@ -248,15 +246,7 @@ def test_two_hosts_train_what_one_does(tmp_path, monkeypatch):
         )
         for host in "01"
     ]
-    try:
-        for host in hosts:
-            output, _ = host.communicate(timeout=200)
-            assert host.returncode == 0, output
-    finally:
-        for host in hosts:
-            host.kill()
-            host.wait()
-            host.stdout.close()
+    both_end_well(hosts, 200)
     one, two = (
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("one", "two")

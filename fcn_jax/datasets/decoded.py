@@ -8,7 +8,7 @@ that part alone.
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -19,8 +19,9 @@ import PIL
 from fcn_jax.datasets import Dataset, Example
 from fcn_jax.download import locked, progress
 from fcn_jax.errors import InputError
+from fcn_jax.threaded import threaded_map
 
-AT_ONCE = 2 * (os.cpu_count() or 1)  # examples decoded before they are written
+THREADS = os.cpu_count() or 1  # that decode
 
 
 class Decoded(Sequence[Example]):
@@ -102,7 +103,7 @@ def _write(stem: Path, about: list[Any], source: Sequence[Example]) -> None:
     temporary = stem.with_suffix(".uint8.tmp")
     try:
         with temporary.open("wb") as file, progress("decoding", len(source), "images") as advance:
-            for example in _read(source):
+            for example in threaded_map(source.__getitem__, range(len(source)), THREADS):
                 names.append(example.name)
                 sizes.append(example.label.shape)
                 pixels = example.image.tobytes() + example.label.tobytes()
@@ -117,13 +118,6 @@ def _write(stem: Path, about: list[Any], source: Sequence[Example]) -> None:
     temporary = stem.with_suffix(".json.tmp")
     temporary.write_text(json.dumps({**index, "index": _checksum(index)}))
     temporary.replace(stem.with_suffix(".json"))
-
-
-def _read(source: Sequence[Example]) -> Iterator[Example]:
-    """All examples in order, a few decoded at once: where the disk is slower, they do not pile up."""
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(source), AT_ONCE):
-            yield from pool.map(source.__getitem__, range(start, min(start + AT_ONCE, len(source))))
 
 
 def _checksum(index: dict[str, Any]) -> int:

@@ -364,8 +364,10 @@ def test_real_photographs_one_of_them_cut_short(tmp_path, voc_dir):
             np.testing.assert_array_equal(np.asarray(picture), overlay(image, expected, colours))
 
 
+# A shell's background jobs, and what they start, have SIGINT ignored.
 INTERRUPTED = """
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np
 import fcn_jax.cli as cli
 from fcn_jax.labels import palette
@@ -393,7 +395,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     assert lines[0].startswith("1/300 out/"), process.stderr.read()
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    assert process.returncode == 130, (lines, errors)
     assert errors == "fcn-jax: stopped\n"
     count = all_whole(tmp_path / "out")
     assert 10 <= count < 600

@@ -192,12 +192,13 @@ def ours_reference(repeats: str) -> float:
     import jax
     import jax.numpy as jnp
 
+    from fcn_jax.conv import compiler_options
     from fcn_jax.reference import NETWORKS
 
     model = NETWORKS["voc-fcn8s"]
     images = jax.random.normal(jax.random.key(0), (1, HEIGHT, WIDTH, 3))
     variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
-    apply = jax.jit(model.apply)
+    apply = jax.jit(model.apply, compiler_options=compiler_options())
     return seconds(lambda: jax.block_until_ready(apply(variables, images)), int(repeats))
 
 

@@ -194,12 +194,12 @@ def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  #
     from fcn_jax.fcn import build
     from fcn_jax.progress import InputWait
     from fcn_jax.state import init_state
-    from fcn_jax.train import train_step
+    from fcn_jax.train import make_step
 
     batches, config, dataset = stream("camvid", dir, cache, 4, mode)
     model = build(config.model, len(dataset.class_names))
     state, metrics = jax.jit(partial(init_state, model, config))(), None
-    step, wait = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0), InputWait()
+    step, wait = make_step(model, config), InputWait()
     began, share, every = 0.0, [], 5  # logged every so many steps, which waits for them
     for index in range(1, steps + every + 1):
         state, metrics = step(state, wait.take(batches, metrics))

@@ -276,7 +276,7 @@ def program(case: Case) -> dict[str, Any]:
     from fcn_jax.fcn import build
     from fcn_jax.input import Batch
     from fcn_jax.state import init_state
-    from fcn_jax.train import train_step
+    from fcn_jax.train import make_step
 
     if case.platform == "cpu":
         mesh = jax.make_mesh((case.devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -303,8 +303,7 @@ def program(case: Case) -> dict[str, Any]:
     side = (batch, case.crop, case.crop)
     shapes = ((*side, 3), jnp.uint8), (side, jnp.uint8), ((batch, 2), jnp.int32)
     images = shaped(Batch(*(jax.ShapeDtypeStruct(*shape) for shape in shapes)), "data")
-    step = partial(train_step, model=model, config=config)
-    compiled = jax.jit(step, donate_argnums=0).lower(state, images).compile()
+    compiled = make_step(model, config).lower(state, images).compile()
     found = list(collectives(compiled.as_text(), case.accumulate))
     return {
         "parameters": sum(4 * leaf.size for leaf in jax.tree.leaves(state.variables["params"])),
@@ -369,6 +368,7 @@ def compared() -> dict[str, float]:
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from fcn_jax.config import AugmentConfig, Config, OptimConfig
+    from fcn_jax.conv import compiler_options
     from fcn_jax.fcn import build
     from fcn_jax.input import Batch
     from fcn_jax.state import init_state
@@ -400,7 +400,7 @@ def compared() -> dict[str, float]:
     for devices in (1, 8):
         mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
         on_all, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-        step = jax.jit(partial(train_step, model=model, config=config))
+        step = jax.jit(partial(train_step, model=model, config=config), compiler_options=compiler_options())
         after, metrics = step(jax.device_put(state, on_all), jax.device_put(batch, split))
         # After one step without decay the momentum is the gradient.
         gradient = jax.tree.leaves(after.opt_state)

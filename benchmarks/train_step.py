@@ -88,12 +88,15 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
     import jax.numpy as jnp
     import numpy as np
 
+    from fcn_jax.compiled import give_back_memory
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
+    from fcn_jax.conv import compiler_options
     from fcn_jax.fcn import build
     from fcn_jax.input import Batch
     from fcn_jax.state import init_state
-    from fcn_jax.train import train_step
+    from fcn_jax.train import make_step
 
+    give_back_memory()  # as `fcn-jax` does
     config = Config(
         model=ModelConfig(backbone=backbone, dtype=dtype),
         augment=AugmentConfig(crop=side, scale=(1.0, 1.0)),
@@ -110,8 +113,8 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
         np.full((batch, 2), side, np.int32),
     )
     data = jax.device_put(data)
-    step = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0).lower(state, data).compile()
-    forward = jax.jit(model.apply)
+    step = make_step(model, config).lower(state, data).compile()
+    forward = jax.jit(model.apply, compiler_options=compiler_options())
     images = jnp.asarray(rng.normal(size=(batch, side, side, 3)), jnp.float32)
 
     def one() -> None:

@@ -164,13 +164,14 @@ def _train(words: list[str]) -> None:
             f"  ./launch.sh {words[0]} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
     config = config.resolved()  # what is wrong with the flags is said before JAX is loaded
-    from fcn_jax.compiled import keep_compiled
+    from fcn_jax.compiled import give_back_memory, keep_compiled
     from fcn_jax.datasets import cache_folder
     from fcn_jax.staged import train_staged
     from fcn_jax.train import train
 
     config = _absolute(config)
     keep_compiled(config.data.cache or cache_folder())
+    give_back_memory()
     (train_staged if config.staged else train)(config, folder)
 
 
@@ -248,7 +249,7 @@ def _predict(words: list[str]) -> None:
 
 def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any, Any, int, int]:
     """A run, its configuration, its network's forward pass and variables, the images to compute at once, the step."""
-    from fcn_jax.compiled import keep_compiled
+    from fcn_jax.compiled import give_back_memory, keep_compiled
     from fcn_jax.datasets import cache_folder
     from fcn_jax.evaluate import make_forward
     from fcn_jax.fcn import build
@@ -258,6 +259,7 @@ def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any,
 
     run = open_run(options.run)
     keep_compiled(run.config.data.cache or cache_folder())
+    give_back_memory()
     model = build(run.config.model, len(run.class_names))
     variables, step = restore_variables(run, model, options.step)
     config = dataclasses.replace(run.config, eval_batch_size=options.batch_size or run.config.eval_batch_size)

@@ -1,8 +1,13 @@
-"""Convolution for CPUs as well: the same as `lax.conv_general_dilated`, several times as fast where XLA is slow.
+"""Convolution for CPUs as well, and how programs are compiled for it.
 
-On CPUs XLA computes the gradient of a kernel as another convolution, whose window is a whole feature map, at half the
-rate of the forward one or less; and it leaves windows larger than the map, which deep layers have on small images, to a
-plain loop. Both are also a matrix product: patches (what each window sees, side by side) times the kernel.
+On accelerators it is `lax.conv_general_dilated` alone. On CPUs
+
+* XLA has two libraries for it. The one it takes by itself (YNNPACK) computes kernels' gradients at a fifth of the
+  forward rate and less; the other (Eigen) computes them at the forward rate: `compiler_options` asks for it.
+* Both leave windows larger than the map, which deep layers have on small images, to a plain loop, a hundred times
+  slower. Those are a matrix product here: patches (what each window sees, side by side) times the kernel.
+* For kernels' gradients maps are rearranged, and XLA would compute them anew on the way, out of order: barriers keep
+  them as they are. The kernel is turned for the gradient of the map in two steps, of which each runs along memory.
 """
 
 import functools
@@ -16,81 +21,143 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float
 
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-SMALL_MAP = 36  # cells up to which patches are the faster form of the convolution itself; measured on two cores
-LARGE_PATCHES = 2**24  # numbers from which on the patches are made a row of the kernel at a time, to save memory
+from fcn_jax.channels import spread
+from fcn_jax.winograd import winograd_conv
 
 
-def conv_general_dilated(
-    lhs: Float[ArrayLike, "batch height width in"],
-    rhs: Float[ArrayLike, "rows columns in_of_a_group out"],
-    window_strides: Any,
-    padding: Any,
-    *,
-    lhs_dilation: Any = (1, 1),
-    rhs_dilation: Any = (1, 1),
-    dimension_numbers: Any = LAYOUT,
-    feature_group_count: int = 1,
-    precision: Any = None,
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """For `jax.jit(..., compiler_options=...)` of a network; empty where there is nothing to say: on accelerators."""
+    if jax.default_backend() != "cpu":
+        return {}
+    options = {
+        "xla_cpu_experimental_ynn_fusion_type": "",  # no kind of operation is left to YNNPACK
+        "xla_disable_hlo_passes": "cse_barrier_expander",  # which removes barriers before operations are fused
+    }
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:  # a version of XLA that does not know them
+        return {}
+    return options
+
+
+class Conv(nn.Module):
+    """A convolution over height and width; the parameters are those of `nn.Conv`, the same on both axes.
+
+    Attributes:
+        features: channels of the result.
+        kernel_size: rows and columns of the window.
+        strides: cells from one window to the next.
+        padding: zeros on each side.
+        kernel_dilation: cells from one number of the window to the next.
+        feature_group_count: groups of channels that do not see each other.
+        use_bias: whether a number a channel is added.
+        kernel_init: of float[rows, columns, channels / groups, features].
+        bias_init: of float[features].
+        dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int = 1
+    padding: int = 0
+    kernel_dilation: int = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    kernel_init: Any = nn.initializers.lecun_normal()
+    bias_init: Any = nn.initializers.zeros
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[ArrayLike, "batch height width in"]) -> Float[Array, "batch rows columns features"]:
+        """Convolves; a side of n gives floor((n + 2 padding - window) / strides) + 1."""
+        x = jnp.asarray(x, self.dtype)
+        shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
+        kernel = jnp.asarray(self.param("kernel", self.kernel_init, shape), self.dtype)
+        y = conv(x, kernel, self.strides, self.padding, self.kernel_dilation, self.feature_group_count)
+        if self.use_bias:
+            y += spread(jnp.asarray(self.param("bias", self.bias_init, (self.features,)), self.dtype), y.shape)
+        return y
+
+
+def conv(
+    x: Float[Array, "batch height width in"],
+    kernel: Float[Array, "rows columns in_of_a_group out"],
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
 ) -> Float[Array, "batch rows_seen columns_seen out"]:
-    """`lax.conv_general_dilated`, for the attribute of `nn.Conv` of that name; arguments and results are the same."""
-    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    plain = {*lhs_dilation, *rhs_dilation, feature_group_count} == {1} and not isinstance(padding, str)
-    plain &= lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT)
-    if jax.default_backend() == "cpu" and plain and lhs.dtype.itemsize >= 4:
-        return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
+    """The convolution of `Conv`, without its parameters."""
+    if jax.default_backend() != "cpu" or groups > 1:
+        return _plain(x, kernel, stride, padding, dilation, groups)
+    for side, window in zip(x.shape[1:3], kernel.shape[:2], strict=True):
+        window = (window - 1) * dilation + 1
+        # The gradient is a convolution as well, of the result's map.
+        if window > min(side, (side + 2 * padding - window) // stride + 1):
+            return _conv_of_patches(x, kernel, stride, padding, dilation)
+    if kernel.shape[:2] == (1, 1):
+        return _plain(x, kernel, stride, padding, dilation)
+    return _conv(lax.optimization_barrier(x), kernel, stride, padding, dilation)
+
+
+def _plain(x: Array, kernel: Array, stride: int, padding: int, dilation: int, groups: int = 1) -> Array:
     return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        dimension_numbers,
-        feature_group_count,
-        precision=precision,
+        x,
+        kernel,
+        (stride, stride),
+        ((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
 
 
-Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
-"""`nn.Conv` with it."""
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _conv(x: Array, kernel: Array, strides: Any, padding: Any, precision: Any) -> Array:
-    height, width = x.shape[1:3]
-    if height * width <= SMALL_MAP or height < kernel.shape[0] or width < kernel.shape[1]:
-        return _conv_of_patches(x, kernel, strides, padding, precision)
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT, precision=precision)
+def _conv(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> Array:
+    if _suits_winograd(x, kernel, stride, padding, dilation):
+        return winograd_conv(x, kernel, padding)
+    return _plain(x, kernel, stride, padding, dilation)
 
 
 @functools.partial(_conv.defjvp, symbolic_zeros=True)
-def _conv_jvp(strides: Any, padding: Any, precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _conv_jvp(stride: int, padding: int, dilation: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
+    y = _conv(x, kernel, stride, padding, dilation)
     terms = []
+    # Training computes the transpose of what stands here, so it is written to have a fast one.
     if not isinstance(dx, SymbolicZero):
-        terms.append(_conv(dx, kernel, strides, padding, precision))
+        if _suits_winograd(x, kernel, stride, padding, dilation):
+
+            def gradient(g: Array) -> Array:
+                return winograd_conv(lax.optimization_barrier(g), kernel, 2 - padding, turned=True)
+
+            terms += jax.linear_transpose(gradient, y)(dx)
+        else:
+            # JAX turns the kernel by 180 degrees in the transpose, which undoes this.
+            turned = lax.optimization_barrier(lax.rev(kernel, (0, 1)))
+            terms.append(_plain(dx, lax.rev(turned, (0, 1)), stride, padding, dilation))
     if not isinstance(dkernel, SymbolicZero):
-        # Only its transpose is ever computed in training: patches, transposed, times the gradient.
-        terms.append(_conv_of_patches(x, dkernel, strides, padding, precision))
-    return _conv(x, kernel, strides, padding, precision), functools.reduce(operator.add, terms)
+        terms.append(_plain(x, dkernel, stride, padding, dilation))
+    return y, functools.reduce(operator.add, terms)
 
 
-def _conv_of_patches(x: Array, kernel: Array, strides: Any, padding: Any, precision: Any) -> Array:
+def _suits_winograd(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> bool:
+    """Whether it is faster that way, and does not take too much memory: 4 times both maps."""
+    plain = kernel.shape[:2] == (3, 3) and stride == dilation == 1 and padding <= 2 and x.dtype == jnp.float32
+    narrow, wide = sorted(kernel.shape[2:])
+    cells = x.size // x.shape[-1]
+    return plain and narrow >= 64 and cells >= 512 and cells * wide <= (2**22 if narrow < 128 else 2**25)
+
+
+def _conv_of_patches(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> Array:
     rows, columns, ins, outs = kernel.shape
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    height, width = ((x.shape[i + 1] - kernel.shape[i]) // strides[i] + 1 for i in (0, 1))
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = ((x.shape[i + 1] - (kernel.shape[i] - 1) * dilation - 1) // stride + 1 for i in (0, 1))
 
     def seen(row: int, column: int) -> Array:
-        last = (len(x), row + (height - 1) * strides[0] + 1, column + (width - 1) * strides[1] + 1, ins)
-        return lax.slice(x, (0, row, column, 0), last, (1, *strides, 1))
+        last = (len(x), row + (height - 1) * stride + 1, column + (width - 1) * stride + 1, ins)
+        return lax.slice(x, (0, row, column, 0), last, (1, stride, stride, 1))
 
-    at_once = rows if len(x) * height * width * kernel[..., 0].size <= LARGE_PATCHES else 1
-    # Split rather than indexed: the transpose of a split is a single concatenation.
-    kernels = lax.split(kernel.reshape(-1, outs), (at_once * columns * ins,) * (rows // at_once))
-    total = jnp.zeros((), x.dtype)
-    for row, part in zip(range(0, rows, at_once), kernels, strict=True):
-        patches = [seen(row + i, column) for i in range(at_once) for column in range(columns)]
-        total += jnp.matmul(jnp.concatenate(patches, axis=-1), part, precision=precision)
-    return total
+    patches = [seen(row * dilation, column * dilation) for row in range(rows) for column in range(columns)]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, outs)

@@ -100,7 +100,7 @@ class Head(nn.Module):
         x = x.map(nn.Dropout(self.dropout, deterministic=not train))
         # Starts at zero, as the scores of `FCN` do.
         zeros = nn.initializers.zeros
-        score = nn.Conv(self.num_classes, (1, 1), padding=0, kernel_init=zeros, dtype=self.dtype, name="score")
+        score = Conv(self.num_classes, (1, 1), kernel_init=zeros, dtype=self.dtype, name="score")
         return convolve(score, x)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from fcn_jax.state import TrainState
 
 def report(
     config: Config,
-    step: Callable[..., Any],
+    step: Callable[[Config], Any],
     forward: Forward,
     state: TrainState,
     sharding: NamedSharding,
@@ -30,7 +29,7 @@ def report(
 
     Args:
         config: a resolved configuration.
-        step: `train_step` with its network, not jitted.
+        step: the jitted step of a configuration, `train.make_step` with its network.
         forward: from `evaluate.make_forward`.
         state: shapes of a state.
         sharding: of training batches.
@@ -41,10 +40,10 @@ def report(
     canvas = train_canvas(max_size, config)
     batch = place([], config.batch_size, canvas, None if canvas == max_size else lambda index, size: (0, 0))
     given = _on(NamedSharding(sharding.mesh, PartitionSpec()), state), _on(sharding, batch)
-    training = jax.jit(partial(step, config=config), donate_argnums=0).lower(*given)
+    training = step(config).lower(*given)
     # A loop over parts counts as one of them; computed at once they are as many operations.
     at_once = dataclasses.replace(config, accumulate=1)
-    whole = training if config.accumulate == 1 else jax.jit(partial(step, config=at_once)).lower(*given)
+    whole = training if config.accumulate == 1 else step(at_once).lower(*given)
     operations = _flops(whole)
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
 

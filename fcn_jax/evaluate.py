@@ -22,6 +22,7 @@ from jaxtyping import Int64, UInt8
 
 from fcn_jax.augment import normalise
 from fcn_jax.config import InputConfig
+from fcn_jax.conv import compiler_options
 from fcn_jax.datasets import Example
 from fcn_jax.fcn import Network
 from fcn_jax.input import Batch, place
@@ -72,7 +73,7 @@ def make_forward(model: Network, input_config: InputConfig, labelled: bool = Tru
         labelled: whether there are labels to score; without them loss and pixels are 0, and cost nothing.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def forward(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         image, label, size = map(jnp.asarray, (batch.image, batch.label, batch.size))
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size))

@@ -26,6 +26,7 @@ from fcn_jax.backbones.googlenet import GoogLeNet
 from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.backbones.vgg import VGG
 from fcn_jax.config import ModelConfig
+from fcn_jax.conv import Conv
 from fcn_jax.dilated import DilatedFCN
 from fcn_jax.feature_map import FeatureMap, add, convolve
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
@@ -109,14 +110,7 @@ class FCN(nn.Module):
 
     def _score(self, x: FeatureMap, name: str, scale: float = 1.0) -> FeatureMap:
         """A 1x1 convolution to class scores that starts at zero, as in the reference."""
-        conv = nn.Conv(
-            self.num_classes,
-            (1, 1),
-            padding=0,
-            kernel_init=nn.initializers.zeros,
-            dtype=self.dtype,
-            name=name,
-        )
+        conv = Conv(self.num_classes, (1, 1), kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name)
         return convolve(conv, x if scale == 1.0 else x.map(lambda values: values * scale))
 
     def upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from fcn_jax.conv import Conv
 from fcn_jax.layers import max_pool
 
 
@@ -75,7 +76,7 @@ def _after_window(
     )
 
 
-def convolve(conv: nn.Conv, x: FeatureMap) -> FeatureMap:
+def convolve(conv: Conv | nn.Conv, x: FeatureMap) -> FeatureMap:
     """Applies a square convolution; its kernel, stride, padding and dilation say where the results lie.
 
     Args:

@@ -31,10 +31,12 @@ def cross_entropy(
     """
     num_classes = logits.shape[-1]
     valid = label != IGNORE
-    # An index out of range gives NaN, which no mask removes from a gradient: point void pixels at class 0.
+    # Void pixels are pointed at class 0, whose loss is finite: no mask removes NaN or infinity from a gradient.
     index = jnp.where(valid, label, 0).astype(jnp.int32)
     log_probability = jax.nn.log_softmax(logits.astype(jnp.float32))
-    loss = -jnp.take_along_axis(log_probability, index[..., None], axis=-1)[..., 0]
+    # Picked by comparison: the gradient of an indexed choice is a scatter into an array of zeros, this one's is fused.
+    chosen = jax.nn.one_hot(index, num_classes, dtype=bool)
+    loss = -jnp.where(chosen, log_probability, 0.0).sum(axis=-1)
     weight = jnp.ones_like(loss)
     if class_weights is not None:
         weight = jnp.take(class_weights, index)

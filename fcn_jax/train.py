@@ -18,6 +18,7 @@ from fcn_jax import datasets, dry_run
 from fcn_jax.augment import augment, step_keys
 from fcn_jax.checkpoint import Checkpoints
 from fcn_jax.config import Config
+from fcn_jax.conv import compiler_options
 from fcn_jax.datasets.decoded import decoded
 from fcn_jax.dilated import DilatedFCN
 from fcn_jax.errors import InputError
@@ -106,6 +107,12 @@ def train_step(
     return TrainState(state.step + 1, variables, opt_state), metrics
 
 
+def make_step(model: Network, config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """The jitted `train_step`; the state it is given is used up."""
+    step = partial(train_step, model=model, config=config)
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+
+
 def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> Evaluation | None:
     """Trains, or goes on with the run that is there.
 
@@ -142,11 +149,11 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
     start = None if weights is None else match(shapes, weights, dataset.class_names, config.model.allow)
     forward = make_forward(model, config.model.settled_input)
     if config.dry_run:
-        step, like = partial(train_step, model=model), jax.eval_shape(init)
-        say(dry_run.report(config, step, forward, like, sharding, dataset.max_size, eval_batch_size(config)))
+        step, like, images = partial(make_step, model), jax.eval_shape(init), eval_batch_size(config)
+        say(dry_run.report(config, step, forward, like, sharding, dataset.max_size, images))
         return None
     run = start_or_resume(folder, config, dataset)  # nothing is written before all of this is found right
-    step_fn = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0)
+    step_fn = make_step(model, config)
     rate = learning_rate(config.optim, config.steps)
 
     what = f"a training step with crops of {config.augment.crop}x{config.augment.crop}"

@@ -1,4 +1,4 @@
-"""The convolution made for CPUs against `lax.conv_general_dilated` and against a loop."""
+"""The convolution made for CPUs against `lax.conv_general_dilated`, against a loop, and against Flax's module."""
 
 import functools
 
@@ -6,116 +6,186 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
-from fcn_jax import conv
+from fcn_jax import conv as module
+from fcn_jax.conv import Conv, compiler_options, conv
+from fcn_jax.winograd import winograd_conv
 
-# height, width, kernel, stride, padding: large and small maps, one smaller than the kernel, and just as large.
+# batch, height, width, in, out, kernel, stride, padding, dilation: large and small maps, one smaller than the kernel,
+# one just as large, and those whose sides are odd or that take Winograd's way.
 CASES = {
-    "large": (13, 11, (3, 3), (1, 1), ((1, 1), (1, 1))),
-    "strided": (12, 9, (7, 7), (2, 2), ((3, 3), (3, 3))),
-    "uneven": (9, 10, (2, 3), (2, 1), ((0, 2), (1, 0))),
-    "1x1": (8, 7, (1, 1), (2, 2), ((0, 0), (0, 0))),
-    "small": (5, 6, (3, 3), (2, 2), ((1, 1), (1, 1))),
-    "smaller than the kernel": (2, 40, (5, 5), (1, 1), ((2, 2), (2, 2))),
-    "one pixel": (1, 1, (3, 3), (2, 2), ((1, 1), (1, 1))),
-    "unpadded": (7, 7, (7, 7), (1, 1), ((0, 0), (0, 0))),
+    "large": (2, 13, 11, 3, 4, 3, 1, 1, 1),
+    "strided": (2, 12, 9, 3, 4, 7, 2, 3, 1),
+    "even kernel": (2, 9, 10, 3, 4, 2, 2, 1, 1),
+    "1x1": (2, 8, 7, 3, 4, 1, 2, 0, 1),
+    "dilated": (2, 9, 8, 3, 4, 3, 1, 2, 2),
+    "dilated and strided": (2, 11, 12, 3, 4, 3, 2, 2, 2),
+    "small": (2, 5, 6, 3, 4, 3, 2, 1, 1),
+    "wide border": (2, 5, 6, 3, 4, 3, 1, 9, 1),
+    "smaller than the kernel": (2, 2, 40, 3, 4, 5, 1, 2, 1),
+    "dilated beyond the map": (2, 4, 4, 3, 4, 3, 1, 4, 4),
+    "one pixel": (2, 1, 1, 3, 4, 3, 2, 1, 1),
+    "unpadded": (2, 7, 7, 3, 4, 7, 1, 0, 1),
+    "gradient smaller than the kernel": (2, 8, 9, 3, 4, 7, 1, 0, 1),
+    "winograd": (2, 18, 16, 64, 72, 3, 1, 1, 1),
+    "winograd, odd": (1, 25, 23, 72, 64, 3, 1, 1, 1),
+    "winograd, unpadded": (1, 24, 23, 64, 64, 3, 1, 0, 1),
+    "winograd, wide border": (1, 24, 23, 64, 64, 3, 1, 2, 1),
 }
 
 
-def arrays(height, width, kernel):
+def arrays(batch, height, width, ins, outs, window):
     rng = np.random.default_rng(0)
-    return (
-        rng.normal(size=(2, height, width, 3)).astype(np.float32),
-        rng.normal(size=(*kernel, 3, 4)).astype(np.float32),
+    x = rng.normal(size=(batch, height, width, ins))
+    kernel = rng.normal(size=(window, window, ins, outs)) / (window * ins**0.5)
+    return jnp.asarray(x, np.float32), jnp.asarray(kernel, np.float32)
+
+
+def peer(x, kernel, stride=1, padding=0, dilation=1, groups=1):
+    sides = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        sides,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
 
 
-@pytest.fixture(params=["at once", "a row at a time"])
-def memory(request, monkeypatch):
-    if request.param == "a row at a time":
-        monkeypatch.setattr(conv, "LARGE_PATCHES", 0)
+def pulled_back(function, x, kernel, gradient):
+    value, back = jax.vjp(function, x, kernel)
+    return value, *back(gradient)
 
 
+@pytest.mark.parametrize("options", [None, compiler_options()], ids=["plainly compiled", "compiled as networks are"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_values_and_gradients(case, memory):
-    height, width, window, strides, padding = case
-    x, kernel = arrays(height, width, window)
-    ours = functools.partial(conv.conv_general_dilated, window_strides=strides, padding=padding)
-    peers = functools.partial(
-        lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=conv.LAYOUT
-    )
-    one, one_back = jax.vjp(ours, x, kernel)
-    two, two_back = jax.vjp(peers, x, kernel)
-    np.testing.assert_allclose(one, two, atol=1e-4)
-    gradient = np.random.default_rng(1).normal(size=one.shape).astype(np.float32)
-    for a, b in zip(one_back(gradient), two_back(gradient), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+def test_values_and_gradients(case, options):
+    *shape, stride, padding, dilation = case
+    x, kernel = arrays(*shape)
+    ours, peers = (functools.partial(f, stride=stride, padding=padding, dilation=dilation) for f in (conv, peer))
+    gradient = np.random.default_rng(1).normal(size=jax.eval_shape(peers, x, kernel).shape).astype(np.float32)
+    got = jax.jit(functools.partial(pulled_back, ours), compiler_options=options)(x, kernel, gradient)
+    for a, b in zip(got, pulled_back(peers, x, kernel, gradient), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
     # Forward mode, in one argument and in both.
-    _, pushed = jax.jvp(functools.partial(ours, x), (kernel,), (kernel,))
-    np.testing.assert_allclose(pushed, two, atol=1e-4)
-    _, pushed = jax.jvp(ours, (x, kernel), (x, kernel))
-    np.testing.assert_allclose(pushed, 2 * two, atol=1e-4)
+    two = peers(x, kernel)
+    for argument, tangent, times in ((ours, (x, kernel), 2), (functools.partial(ours, x), (kernel,), 1)):
+        _, pushed = jax.jvp(argument, tangent, tangent)
+        np.testing.assert_allclose(pushed, times * two, atol=1e-5 * np.abs(two).max())
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_definition(case):
-    height, width, window, strides, padding = case
-    x, kernel = arrays(height, width, window)
-    padded = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
-    rows = range(0, padded.shape[1] - window[0] + 1, strides[0])
-    columns = range(0, padded.shape[2] - window[1] + 1, strides[1])
-    expected = np.zeros((2, len(rows), len(columns), 4))
+    *shape, stride, padding, dilation = case
+    x, kernel = arrays(*shape)
+    window = (kernel.shape[0] - 1) * dilation + 1
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    rows, columns = (range(0, side - window + 1, stride) for side in padded.shape[1:3])
+    expected = np.zeros((len(x), len(rows), len(columns), kernel.shape[-1]))
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            seen = padded[:, row : row + window[0], column : column + window[1]]
-            expected[:, i, j] = np.tensordot(seen, kernel.astype(np.float64), 3)
-    np.testing.assert_allclose(conv.conv_general_dilated(x, kernel, strides, padding), expected, atol=1e-4)
+            seen = padded[:, row : row + window : dilation, column : column + window : dilation]
+            expected[:, i, j] = np.tensordot(seen, np.asarray(kernel, np.float64), 3)
+    np.testing.assert_allclose(conv(x, kernel, stride, padding, dilation), expected, atol=1e-5)
 
 
-def test_second_derivatives():
-    x, kernel = arrays(5, 6, (3, 3))
+@pytest.mark.parametrize("case", ["large", "winograd"])
+def test_second_derivatives(case):
+    *shape, stride, padding, dilation = CASES[case]
+    x, kernel = arrays(*shape)
 
     def loss(function, kernel):
-        return jnp.sum(function(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=conv.LAYOUT) ** 3)
+        return jnp.mean(function(x, kernel, stride, padding, dilation) ** 3)
 
     def curvature(function):
         return jax.grad(lambda k: jnp.sum(jax.grad(functools.partial(loss, function))(k) ** 2))(kernel)
 
-    ours, peers = curvature(conv.conv_general_dilated), curvature(lax.conv_general_dilated)
-    np.testing.assert_allclose(ours, peers, rtol=1e-3, atol=1e-3 * np.abs(peers).max())
+    ours, peers = curvature(conv), curvature(peer)
+    np.testing.assert_allclose(ours, peers, atol=1e-4 * np.abs(peers).max())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"dilation": 2},
-        {"groups": 3},
-        {"padding": "SAME"},
-        {"layout": ("NWHC", "WHIO", "NWHC")},
-        {"dtype": jnp.bfloat16},
-    ],
-    ids=str,
-)
-def test_the_rest_is_left_to_lax(options):
-    x, kernel = arrays(9, 8, (3, 3))
-    groups, dilation, dtype = options.get("groups", 1), options.get("dilation", 1), options.get("dtype", jnp.float32)
-    kernel = np.tile(kernel[:, :, : 3 // groups], (1, 1, 1, 3))
-    arguments = (jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), (1, 1), options.get("padding", ((1, 1), (1, 1))))
-    settings = {
-        "rhs_dilation": (dilation, dilation),
-        "dimension_numbers": options.get("layout", conv.LAYOUT),
-        "feature_group_count": groups,
-    }
-    ours, peers = (f(*arguments, **settings) for f in (conv.conv_general_dilated, lax.conv_general_dilated))
-    assert ours.dtype == dtype
-    np.testing.assert_array_equal(ours, peers)
+@pytest.mark.parametrize("case", ["large", "small", "winograd, odd"])
+def test_several_kernels_at_once(case):
+    """As in an ensemble: mapped over kernels, with its gradient."""
+    *shape, stride, padding, dilation = CASES[case]
+    x, kernel = arrays(*shape)
+    kernels = jnp.stack([kernel, -2 * kernel, kernel[::-1]])
+    gradient = jax.grad(lambda k: jnp.sum(conv(x, k, stride, padding, dilation) ** 2))
+    at_once = jax.vmap(gradient)(kernels)
+    for got, one in zip(at_once, kernels, strict=True):
+        want = gradient(one)
+        np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
-def test_module_is_flax_conv():
-    x, _ = arrays(6, 7, (3, 3))
-    module = conv.Conv(4, (3, 3), strides=2, padding=1)
-    variables = module.init(jax.random.key(0), x)
-    peers = module.clone(conv_general_dilated=None)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, peers.init(jax.random.key(0), x))
-    np.testing.assert_allclose(module.apply(variables, x), peers.apply(variables, x), atol=1e-5)
+def test_groups_and_half_precision():
+    x, kernel = arrays(2, 9, 8, 6, 4, 3)
+    np.testing.assert_array_equal(conv(x, kernel[:, :, :3], 1, 1, 1, 2), peer(x, kernel[:, :, :3], 1, 1, 1, 2))
+    x, kernel = (jnp.asarray(array, jnp.bfloat16) for array in arrays(1, 20, 20, 64, 64, 3))
+    got = conv(x, kernel, 1, 1)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(np.float32), peer(x, kernel, 1, 1).astype(np.float32), atol=0.05)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("size", [(6, 6), (5, 7), (3, 4)])
+def test_winograd_is_exact_up_to_rounding(size, padding):
+    """Against the direct sum in float64, from small whole numbers, whose transforms are exact in float32."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-8, 9, (2, *size, 3)), np.float32)
+    kernel = jnp.asarray(4 * rng.integers(-8, 9, (3, 3, 3, 5)), np.float32)  # halved twice
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    rows, columns = size[0] + 2 * padding - 2, size[1] + 2 * padding - 2
+    expected = sum(
+        padded[:, i : i + rows, j : j + columns] @ np.asarray(kernel[i, j], np.float64)
+        for i in range(3)
+        for j in range(3)
+    )
+    np.testing.assert_array_equal(winograd_conv(x, kernel, padding), expected)
+    turned = winograd_conv(x, kernel[::-1, ::-1].swapaxes(2, 3), padding, turned=True)
+    np.testing.assert_array_equal(turned, expected)
+
+
+def test_maps_of_many_channels_take_winograds_way():
+    """16 multiplications a channel where the direct sum takes 36: XLA counts what is computed."""
+
+    def operations(channels):
+        x = jax.ShapeDtypeStruct((1, 40, 40, channels), np.float32)
+        kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), np.float32)
+        compiled = jax.jit(functools.partial(conv, padding=1)).lower(x, kernel).compile()
+        return compiled.cost_analysis()["flops"] / (2 * 40 * 40 * 9 * channels**2)
+
+    assert 0.9 < operations(32) < 1.1
+    assert 0.4 < operations(256) < 0.6
+
+
+def test_options_are_known_to_this_version():
+    assert compiler_options()  # no longer known: the step is half as fast, look for their successors
+    compiled = jax.jit(lambda x: lax.optimization_barrier(x * 2) + 1, compiler_options=compiler_options())
+    assert "barrier" in compiled.lower(np.float32(0)).compile().as_text()
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_module_is_flax_conv(use_bias):
+    x, _ = arrays(2, 6, 7, 3, 4, 3)
+    ours = Conv(4, (3, 3), strides=2, padding=1, use_bias=use_bias, bias_init=nn.initializers.normal())
+    peers = nn.Conv(4, (3, 3), strides=2, padding=1, use_bias=use_bias, bias_init=nn.initializers.normal())
+    variables, expected = (layer.init(jax.random.key(0), x) for layer in (ours, peers))
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+    np.testing.assert_allclose(ours.apply(variables, x), peers.apply(variables, x), atol=1e-5)
+
+    def gradient(layer):
+        return jax.grad(lambda v: (layer.apply(v, x) ** 2).sum())(variables)
+
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), gradient(ours), gradient(peers))
+
+
+def test_accelerators_have_the_plain_convolution(monkeypatch):
+    x, kernel = arrays(*CASES["winograd"][:6])
+    monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+    operations = str(jax.make_jaxpr(functools.partial(conv, padding=1))(x, kernel))
+    assert operations.count("conv_general_dilated") == 1
+    assert "barrier" not in operations

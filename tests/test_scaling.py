@@ -101,9 +101,9 @@ def rounded_up(params) -> int:
 def test_a_resnet_reduces_its_gradient_and_its_statistics_and_nothing_else():
     variables, sizes = communication(FCN8s(num_classes=CLASSES, backbone=RESNET), config())
     params, channels = variables["params"], numbers(variables["batch_stats"]) // 2
-    # Of each channel the sum and the sum of squares, and in the backward pass the sums of what they receive, of which
-    # one is also the gradient of the shift.
-    expected = 4 * (numbers(params) + rounded_up(params) + 3 * channels) + SCALARS
+    # Of each channel the sum and the sum of squares; in the backward pass the sums that are needed are the gradients of
+    # scale and shift.
+    expected = 4 * (numbers(params) + rounded_up(params) + 2 * channels) + SCALARS
     assert rounded_up(params) > 0
     assert sizes == {"all-reduce": expected}
 

@@ -11,7 +11,6 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from fcn_jax.input import place, train_batches
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
 from fcn_jax.run import write_whole
 from fcn_jax.state import init_state
-from fcn_jax.train import train_step
+from fcn_jax.train import make_step
 
 # ------------------------------------------------------------------------------------------- ways to upsample
 # (values, factor, size, name) -> float[batch, *size, channels]; size is at most factor times that of the values.
@@ -210,7 +209,7 @@ def train(study: Study, name: str, seed: int, dataset: Dataset) -> Iterator[Row]
     config = configuration(study, variant, seed)
     num_classes = len(dataset.class_names)
     model = network(study, variant, num_classes)
-    step_fn = jax.jit(partial(train_step, model=model, config=config), donate_argnums=0)
+    step_fn = make_step(model, config)
     forward = make_forward(model, InputConfig())
     state = init_state(model, config)
     here = NamedSharding(Mesh(np.array(jax.local_devices()[:1]), ("data",)), PartitionSpec("data"))

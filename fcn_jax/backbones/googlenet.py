@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.backbones.alexnet import local_response_norm
+from fcn_jax.backbones.norm import BatchNorm
 from fcn_jax.backbones.vgg import HE_INIT
 from fcn_jax.conv import Conv
 from fcn_jax.feature_map import FeatureMap, convolve, pool
@@ -58,7 +59,7 @@ class Unit(nn.Module):
         )
         x = convolve(conv, x)
         if self.with_bn:
-            norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, dtype=self.dtype, name="bn")
+            norm = BatchNorm(not train, epsilon=1e-3, dtype=self.dtype, name="bn")
             x = x.map(norm)
         return x.map(jax.nn.relu)
 

@@ -1,8 +1,8 @@
 """From a command to what it is for: `python benchmarks/startup.py [--quick]`.
 
 - `fcn-jax --help`, to its end.
-- `fcn-jax fcn8s` (ResNet18 from scratch on the data set that the program draws), to the end of its first step: cold,
-  with an empty cache, so that data are drawn and programs compiled; and warm, another run with the same cache.
+- `fcn-jax train fcn8s` (ResNet34 from scratch, on the data set that the program draws), to the end of its first step:
+  cold, with an empty cache, so that data are drawn and programs compiled; and warm, another run with the same cache.
 - `fcn-jax predict`, to the first PNG: cold and warm likewise.
 - PyTorch: a script that imports it and does one step, or segments one image to a PNG, with FCN-8s on ResNet34, whose
   data are in memory. It compiles nothing, so it has no warm start.
@@ -70,7 +70,7 @@ def starts(folder: Path, repeats: int) -> None:
     print(f"| fcn-jax --help | | {median(repeats, lambda _: until([*PROGRAM, '--help'])):.2f} | | |", flush=True)
 
     def first_step(name: int | str, steps: int = 100) -> float:
-        command = [*PROGRAM, "fcn8s", "--run-dir", f"{folder}/{name}", "--data.cache", f"{folder}/cache"]
+        command = [*PROGRAM, "train", "fcn8s", "--run-dir", f"{folder}/{name}", "--data.cache", f"{folder}/cache"]
         return until([*command, "--log-every", "1", "--steps", f"{steps}"], "step 1/", ends=steps == 1)
 
     image = folder / "image.png"
@@ -83,7 +83,7 @@ def starts(folder: Path, repeats: int) -> None:
         script = [sys.executable, "-c", PYTORCH, str(Path(__file__).parent), what, str(image), f"{folder}/peer.png"]
         return median(repeats, lambda _: until(script, "done"))
 
-    rows = {"fcn8s, first step": (first_step, ("run", 1)), "predict, first PNG": (first_image, ("cold",))}
+    rows = {"train fcn8s, first step": (first_step, ("run", 1)), "predict, first PNG": (first_image, ("cold",))}
     for what, (command, first) in rows.items():
         cold, warm = command(*first), median(repeats, command)
         theirs = peer(what.split()[-1].lower())

@@ -93,6 +93,25 @@ def test_out_of_memory_is_answered_with_needs_and_remedy(error):
     assert "\n" not in text
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/sys/vm/overcommit_memory").is_file()
+    or Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1",
+    reason="the system promises memory that it does not have",
+)
+def test_memory_that_no_machine_has(tmp_path):
+    """No error is made up here: the step really asks for a thousand GB."""
+    command = [sys.executable, "-m", "fcn_jax", "train", "fcn8s", "--model.backbone", "resnet18", "--steps", "2"]
+    command += ["--augment.crop", "8192", "--batch-size", "256", "--data.cache", str(tmp_path / "cache")]
+    command += ["--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("fcn-jax: out of memory in a training step with crops of 8192x8192"), done.stderr
+    assert "GB a device" in done.stderr
+    assert "lower --batch-size or --augment.crop" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_other_errors_pass():
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), explained(jax.jit(abs), "a step", IN_EVALUATION):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

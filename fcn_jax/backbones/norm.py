@@ -44,7 +44,7 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             mean, variance = jnp.asarray(running_mean.value), jnp.asarray(running_variance.value)
         else:
-            count = x.size // x.shape[-1]
+            count = float(x.size // x.shape[-1])  # as an integer it could be beyond 32 bits
             mean = total(x) / count
             variance = jnp.maximum(total(x * x) / count - mean * mean, 0.0)
             if not self.is_initializing():

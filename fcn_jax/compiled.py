@@ -53,9 +53,11 @@ def give_back_memory() -> None:
     A compiler leaves 0.4 GB, in pieces, with glibc's malloc (a step of FCN-8s on ResNet34), where no array fits in.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None:  # another C library
+        return
 
     def compiled(event: str, duration_secs: float, **kwargs: Any) -> None:
-        if trim is not None and event.endswith("backend_compile_duration") and duration_secs > LONG:
+        if event.endswith("backend_compile_duration") and duration_secs > LONG:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(compiled)

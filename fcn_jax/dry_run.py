@@ -70,7 +70,7 @@ def report(
 
 
 def _flops(program: jax.stages.Lowered) -> float:
-    """Floating-point operations over all devices, as it is written; loops count once."""
+    """Floating-point operations over all devices, as it is written: loops once, on CPUs with what Winograd saves."""
     costs: Any = program.cost_analysis()
     return costs["flops"]
 

@@ -27,7 +27,7 @@ from fcn_jax.evaluate import make_forward
 from fcn_jax.fcn import FCN8s
 from fcn_jax.input import Batch
 from fcn_jax.state import init_state
-from fcn_jax.train import train_step
+from fcn_jax.train import make_step, train_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -75,8 +75,7 @@ def communication(model, settings: Config) -> tuple[dict, dict[str, int]]:
     """The variables' shapes, and the bytes of a step's collectives by kind."""
     everywhere, split = shardings(DEVICES)
     state = shaped(jax.eval_shape(functools.partial(init_state, model, settings)), everywhere)
-    step = jax.jit(functools.partial(train_step, model=model, config=settings), donate_argnums=0)
-    program = step.lower(state, shaped(images(), split)).compile()
+    program = make_step(model, settings).lower(state, shaped(images(), split)).compile()
     sizes: Counter[str] = Counter()
     for kind, size, times in scaling.collectives(program.as_text()):
         sizes[kind] += size * times

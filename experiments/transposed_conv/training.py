@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,9 +244,12 @@ def first_logits(model: FCN, variables: Any, val: Sequence[Example], count: int 
     height, width = (min(side) // model.stride * model.stride for side in sides)
     cut = [e._replace(image=e.image[:height, :width], label=e.label[:height, :width]) for e in examples]
     batch = place(cut, len(cut), (height, width))
-    return np.asarray(
-        jax.jit(lambda v, x: model.apply(v, normalise(x, InputConfig())))(variables, batch.image), np.float64
-    )
+    return np.asarray(_logits(model, variables, batch.image), np.float64)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(model: FCN, variables: Any, images: Any) -> jax.Array:
+    return model.apply(variables, normalise(images, InputConfig()))
 
 
 def checkerboard(logits: np.ndarray, stride: int) -> float:

@@ -69,9 +69,9 @@ def starts(folder: Path, repeats: int) -> None:
     print("| command | cold | warm | PyTorch | × PyTorch, warm |\n| --- | --- | --- | --- | --- |")
     print(f"| fcn-jax --help | | {median(repeats, lambda _: until([*PROGRAM, '--help'])):.2f} | | |", flush=True)
 
-    def first_step(name: int | str, steps: int = 100) -> float:
+    def first_step(name: int | str) -> float:
         command = [*PROGRAM, "train", "fcn8s", "--run-dir", f"{folder}/{name}", "--data.cache", f"{folder}/cache"]
-        return until([*command, "--log-every", "1", "--steps", f"{steps}"], "step 1/", ends=steps == 1)
+        return until([*command, "--log-every", "1", "--steps", "1"], "step 1/", ends=name == "run")
 
     image = folder / "image.png"
     draw(image)
@@ -83,9 +83,9 @@ def starts(folder: Path, repeats: int) -> None:
         script = [sys.executable, "-c", PYTORCH, str(Path(__file__).parent), what, str(image), f"{folder}/peer.png"]
         return median(repeats, lambda _: until(script, "done"))
 
-    rows = {"train fcn8s, first step": (first_step, ("run", 1)), "predict, first PNG": (first_image, ("cold",))}
+    rows = {"train fcn8s, first step": (first_step, "run"), "predict, first PNG": (first_image, "cold")}
     for what, (command, first) in rows.items():
-        cold, warm = command(*first), median(repeats, command)
+        cold, warm = command(first), median(repeats, command)
         theirs = peer(what.split()[-1].lower())
         print(f"| fcn-jax {what} | {cold:.2f} | {warm:.2f} | {theirs:.2f} | {theirs / warm:.2f} |", flush=True)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
 import json
 import math
@@ -10,7 +11,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +21,9 @@ from fcn_jax import config as configs
 from fcn_jax.config import Config
 from fcn_jax.datasets import Dataset
 from fcn_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -146,21 +150,24 @@ class Records:
     """
 
     def __init__(self, folder: Path, first_step: int):
-        self._board = None
+        self._folder, self._first = folder, first_step
+        self._file = folder / "metrics.jsonl"
         if jax.process_index() != 0:
             return
-        self._file = folder / "metrics.jsonl"
         if self._file.exists():
             lines = self._file.read_text(errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= first_step]
             write_whole(self._file, "".join(line + "\n" for line in kept))
-        from tensorboardX import SummaryWriter  # takes a second where PyTorch is installed, and only a training writes
 
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1, flush_secs=10)
+    @functools.cached_property
+    def _board(self) -> "SummaryWriter":
+        from tensorboardX import SummaryWriter  # takes seconds where PyTorch is installed: not before the first step
+
+        return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first + 1, flush_secs=10)
 
     def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Writes one line, on the disk when this returns, and the scalars of it."""
-        if self._board is None:
+        if jax.process_index() != 0:
             return
         line = json.dumps(to_plain({"step": step, "split": split, **values}), allow_nan=False)
         with self._file.open("a") as file:
@@ -173,12 +180,12 @@ class Records:
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
         """Shows a picture in TensorBoard."""
-        if self._board is not None:
+        if jax.process_index() == 0:
             self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes out what TensorBoard still holds."""
-        if self._board is not None:
+        if "_board" in vars(self):
             self._board.close()
 
 

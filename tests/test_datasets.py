@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fcn_jax import datasets
 from fcn_jax.datasets import builder as builder_module
@@ -410,6 +410,51 @@ def test_real_mask_with_a_flipped_bit(voc_dir, tmp_path):
         (tmp_path / file.name).write_bytes(data)
         with pytest.raises(InputError, match="cannot be decoded"):
             checks._open(tmp_path / file.name, "mask")
+
+
+def test_damaged_jpegs_are_refused_as_by_decoding_all_of_it(voc_dir, tmp_path):
+    """The check computes few of the pixels, and must read as much of the file."""
+    files = sorted((voc_dir / "VOC2012/JPEGImages").iterdir())[:20]
+    refused = 0
+    for file in files:
+        data = file.read_bytes()
+        start = data.index(b"\xff\xda")
+        for place in RNG.integers(start, len(data), 10):
+            damaged = bytearray(data)
+            damaged[place : place + 8] = RNG.integers(0, 256, 8, np.uint8).tobytes()
+            (tmp_path / "a.jpg").write_bytes(damaged)
+            try:
+                Image.open(tmp_path / "a.jpg").load()
+            except OSError:
+                refused += 1
+                with pytest.raises(InputError, match=r"image a\.jpg cannot be decoded"):
+                    checks._open(tmp_path / "a.jpg", "image")
+            else:
+                checks._open(tmp_path / "a.jpg", "image")
+    assert refused
+
+
+@pytest.mark.parametrize("end", [0, 4])
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_masks_keep_their_pixels_and_lose_their_palette(tmp_path, mode, end):
+    """Also where the end mark is cut, which Pillow does not mind."""
+    label = RNG.integers(0, 21, (37, 50), np.uint8)
+    drawn = Image.fromarray(label)
+    if mode == "P":
+        drawn.putpalette(RNG.integers(0, 256, 768, np.uint8).tobytes())
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "a tool for drawing")
+    drawn.save(tmp_path / "a.png", pnginfo=info)
+    Image.fromarray(RNG.integers(0, 256, (37, 50, 3), np.uint8)).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[: len(data) - end])
+    _, stored, shape = checks.read_pair(tmp_path / "a.jpg", tmp_path / "a.png", 21, ())
+    assert shape == label.shape
+    with Image.open(io.BytesIO(stored)) as image:
+        assert (image.mode, image.info) == ("L", {})
+        np.testing.assert_array_equal(np.asarray(image), label)
+    with Image.open(io.BytesIO(stored)) as image:
+        image.verify()
 
 
 # The folder of one's own: layout and class names

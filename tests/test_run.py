@@ -296,11 +296,11 @@ def test_the_picture_in_tensorboard_is_the_picture_given(tmp_path):
         np.testing.assert_array_equal(np.asarray(picture), image)
 
 
-def fill(folder: Path, steps: int) -> None:
-    records = Records(folder, 0)
-    for step in range(1, steps + 1):
+def fill(folder: Path, last: int, first: int = 0) -> None:
+    records = Records(folder, first)
+    for step in range(first + 1, last + 1):
         records.add(step, "train", {"loss": float(step)})
-    records.add(steps, "val", {"loss": 0.5})
+    records.add(last, "val", {"loss": 0.5})
     records.close()
 
 
@@ -345,8 +345,7 @@ def test_a_start_from_nothing_cuts_everything(tmp_path):
 
 def test_a_resume_tells_tensorboard_to_drop_later_steps(tmp_path):
     fill(tmp_path, 6)
-    records = Records(tmp_path, 4)
-    records.close()
+    fill(tmp_path, 6, first=4)
     starts = [
         event.step for event in events(tmp_path) if event.session_log.status == event_pb2.SessionLog.SessionStatus.START
     ]

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -44,18 +45,29 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             mean, variance = jnp.asarray(running_mean.value), jnp.asarray(running_variance.value)
         else:
-            count = float(x.size // x.shape[-1])  # as an integer it could be beyond 32 bits
-            mean = total(x) / count
-            variance = jnp.maximum(total(x * x) / count - mean * mean, 0.0)
+            mean, variance = _moments(x)
             if not self.is_initializing():
                 keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_variance.value = keep * running_variance.value + (1 - keep) * variance
-        factor = scale * lax.rsqrt(variance + self.epsilon)
-        # (x - mean) factor + bias. The gradient by the mean goes by way of the bias, whose sum is there in any case.
-        centre = lax.stop_gradient(mean)
-        shift = bias - (mean - centre) * factor
-        return ((x - spread(centre, x.shape)) * spread(factor, x.shape) + spread(shift, x.shape)).astype(self.dtype)
+        return _normalise(x, mean, variance, scale, bias, self.epsilon).astype(self.dtype)
+
+
+# Both are traced once for all layers of one shape.
+@jax.jit
+def _moments(x: Array) -> tuple[Array, Array]:
+    count = float(x.size // x.shape[-1])  # as an integer it could be beyond 32 bits
+    mean = total(x) / count
+    return mean, jnp.maximum(total(x * x) / count - mean * mean, 0.0)
+
+
+@partial(jax.jit, static_argnames="epsilon")
+def _normalise(x: Array, mean: Array, variance: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    factor = scale * lax.rsqrt(variance + epsilon)
+    # (x - mean) factor + bias. The gradient by the mean goes by way of the bias, whose sum is there in any case.
+    centre = lax.stop_gradient(mean)
+    shift = bias - (mean - centre) * factor
+    return (x - spread(centre, x.shape)) * spread(factor, x.shape) + spread(shift, x.shape)
 
 
 def batch_norm(batch_statistics: bool, dtype: Any) -> partial[BatchNorm]:

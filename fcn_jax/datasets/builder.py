@@ -195,14 +195,14 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         example, classes = entry.example, len(self.class_names)
         try:
             if isinstance(example, Files):
-                image, label = read_pair(example.image, example.mask, classes, self.void)
+                image, label, (height, width) = read_pair(example.image, example.mask, classes, self.void)
             else:
                 pixels, label = example.draw()
-                image, label = png(pixels), check_label(label, example.name, classes, self.void)
+                height, width = label.shape
+                image, label = png(pixels), png(check_label(label, example.name, classes, self.void))
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
-        height, width = label.shape
-        return {"name": example.name, "image": image, "label": png(label), "height": height, "width": width}
+        return {"name": example.name, "image": image, "label": label, "height": height, "width": width}
 
     def _everything_wrong(self, start: int) -> InputError:
         """Reads on from the first example that is wrong to the end."""

@@ -4,10 +4,13 @@ A mask holds class numbers: mode P (its indices; the colours mean nothing) or gr
 kept as it is found where it is a JPEG or PNG in RGB; what turns into RGB without loss (grey, palette, an alpha
 channel that hides nothing, other file types) is stored as PNG, and the rest is refused. EXIF orientation: the mask's
 size says whether it was drawn on the stored or on the turned image, and the image is turned to fit; where the size
-cannot tell, because both are the same, the image is refused rather than guessed at.
+cannot tell, because both are the same, the image is refused rather than guessed at. A mask is kept without
+its colours where it is a PNG whose numbers are the labels.
 """
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,9 +39,7 @@ def png(array: UInt8[np.ndarray, "height width *channels"]) -> bytes:
     return file.getvalue()
 
 
-def read_pair(
-    image: Path, mask: Path, num_classes: int, void: tuple[int, ...]
-) -> tuple[bytes, UInt8[np.ndarray, "height width"]]:
+def read_pair(image: Path, mask: Path, num_classes: int, void: tuple[int, ...]) -> tuple[bytes, bytes, tuple[int, int]]:
     """Reads and checks the two files of an example.
 
     Args:
@@ -48,7 +49,7 @@ def read_pair(
         void: labels that count as void besides 255.
 
     Returns:
-        the image as JPEG or PNG in RGB, and the label with 255 for void.
+        the image as JPEG or PNG in RGB, the label as PNG with 255 for void, and their height and width.
 
     Raises:
         InputError: with a line for each thing that is wrong.
@@ -60,7 +61,9 @@ def read_pair(
     except InputError as error:
         problems.append(str(error))
     try:
-        label = check_label(_indices(_open(mask, "mask"), mask.name), mask.name, num_classes, void)
+        drawn = _open(mask, "mask")
+        indices = _indices(drawn, mask.name)
+        label = check_label(indices, mask.name, num_classes, void)
     except InputError as error:
         problems.append(str(error))
     if problems:
@@ -71,8 +74,13 @@ def read_pair(
             f"mask {mask.name} has {label.shape[1]}x{label.shape[0]} pixels, its image {image.name} "
             f"{turned.width}x{turned.height}: they must be of one size; make the mask from this very image"
         )
-    as_found = turned is found.image and turned.mode == "RGB"
-    return found.data if as_found and found.image.format in _AS_FOUND else png(np.asarray(turned.convert("RGB"))), label
+    as_found = turned is found.image and turned.mode == "RGB" and found.image.format in _AS_FOUND
+    plain = label is indices and drawn.image.format == "PNG" and drawn.rawmode in ("L", "P")
+    return (
+        found.data if as_found else png(np.asarray(turned.convert("RGB"))),
+        _without_palette(drawn.data) if plain else png(label),
+        label.shape,
+    )
 
 
 def check_label(
@@ -83,8 +91,8 @@ def check_label(
     Raises:
         InputError: naming the labels and the file.
     """
-    present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
-    wrong = [str(v) for v in present if v >= num_classes and v != IGNORE and v not in void]
+    beyond = np.unique(label[(label >= num_classes) & (label != IGNORE)])
+    wrong = [str(v) for v in beyond if v not in void]
     if wrong:
         labels, are = ("label", "is") if len(wrong) == 1 else ("labels", "are")
         raise InputError(
@@ -104,11 +112,16 @@ def _open(file: Path, what: str) -> _File:
         ) from error
     try:
         with Image.open(io.BytesIO(data)) as image:
+            jpeg = image.format in ("JPEG", "MPO")
             if image.format == "PNG":
                 image.verify()  # the file's checksums; decoding alone lets some damaged pixels pass
+            elif jpeg:
+                image.draft(None, (1, 1))  # reads all there is, but computes an eighth of the rows and columns
+                image.load()
         image = Image.open(io.BytesIO(data))
         rawmode = str(image.tile[0].args) if image.tile else image.mode
-        image.load()
+        if not jpeg:
+            image.load()
     except Exception as error:  # a decoder may fail in any way on damaged data
         raise InputError(
             f"{what} {file.name} cannot be decoded ({error}): it is cut short, damaged or no picture; get it anew"
@@ -145,6 +158,24 @@ def _indices(file: _File, name: str) -> UInt8[np.ndarray, "height width"]:
         if file.rawmode.startswith(rawmode):
             label = label // np.uint8(step)
     return label
+
+
+def _without_palette(data: bytes) -> bytes:
+    """A PNG of 8-bit indices as one of grey values, which lie in it in the same way; nothing is decoded."""
+    kept, place, kind = data[:8], 8, b""
+    while kind != b"IEND" and place + 8 <= len(data):  # Pillow does not miss the end mark
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        if kind == b"IHDR":
+            body = body[:9] + b"\0" + body[10:]  # the kind of colour
+        if kind in (b"IHDR", b"IDAT"):
+            kept += _chunk(kind, body)
+        place += 12 + length
+    return kept + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def _turn(image: Image.Image, shape: tuple[int, int], name: str) -> Image.Image:

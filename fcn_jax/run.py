@@ -146,7 +146,8 @@ def alone(folder: Path) -> Iterator[None]:
 class Records:
     """Appends to `metrics.jsonl` and TensorBoard, from a given step on: what a lost run wrote after it is cut off.
 
-    Of several hosts the first writes, the others do nothing.
+    TensorBoard is told of the cut, and its files are made, with the first line. Of several hosts the first writes, the
+    others do nothing.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -161,7 +162,7 @@ class Records:
 
     @functools.cached_property
     def _board(self) -> "SummaryWriter":
-        from tensorboardX import SummaryWriter  # takes seconds where PyTorch is installed: not before the first step
+        from tensorboardX import SummaryWriter  # takes seconds where PyTorch is installed, so not before the first step
 
         return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first + 1, flush_secs=10)
 

@@ -4,8 +4,9 @@ Each window of 4x4 cells gives 2x2 results. Window and kernel are transformed, m
 product over channels for each of the 16), and transformed back. The transforms only add, subtract and halve, so the
 result is that of the direct sum up to rounding.
 
-What XLA makes a kernel of its own takes time and memory to compile, so transforms along rows are done for all numbers
-at once; along columns they go one by one, because a quarter of the transformed windows stays in the caches.
+XLA compiles each loop as a function of its own, which takes time and memory, so there are few: the transform along rows
+is done on one stacked array. Along columns the quarters of the windows are made and multiplied one after the other, so
+that one quarter is there at a time.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+# To four numbers, of each column of three: the paper's G.
+_OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 
 
 @partial(jax.jit, static_argnames=("padding", "turned"))  # traced once for all layers of one shape
@@ -49,8 +51,8 @@ def winograd_conv(
     flat = kernel.reshape(9, -1)
     contracted = ((2,), (2 if turned else 1,))
     products = []
-    for window, of_column in zip(_of_window(cells), OF_KERNEL, strict=True):
-        of_kernel = np.kron(OF_KERNEL, of_column)
+    for window, of_column in zip(_of_window(cells), _OF_KERNEL, strict=True):
+        of_kernel = np.kron(_OF_KERNEL, of_column)
         kernels = jnp.asarray(of_kernel[:, ::-1] if turned else of_kernel) @ flat
         windows = window.reshape(4, -1, ins)
         product = lax.dot_general(windows, kernels.reshape(4, *kernel.shape[2:]), (contracted, ((0,), (0,))))

@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from fcn_jax import datasets
 from fcn_jax.datasets import builder as builder_module
@@ -414,47 +414,64 @@ def test_real_mask_with_a_flipped_bit(voc_dir, tmp_path):
 
 def test_damaged_jpegs_are_refused_as_by_decoding_all_of_it(voc_dir, tmp_path):
     """The check computes few of the pixels, and must read as much of the file."""
-    files = sorted((voc_dir / "VOC2012/JPEGImages").iterdir())[:20]
-    refused = 0
-    for file in files:
-        data = file.read_bytes()
-        start = data.index(b"\xff\xda")
-        for place in RNG.integers(start, len(data), 10):
-            damaged = bytearray(data)
-            damaged[place : place + 8] = RNG.integers(0, 256, 8, np.uint8).tobytes()
-            (tmp_path / "a.jpg").write_bytes(damaged)
-            try:
-                Image.open(tmp_path / "a.jpg").load()
-            except OSError:
-                refused += 1
-                with pytest.raises(InputError, match=r"image a\.jpg cannot be decoded"):
+    rng = np.random.default_rng(0)
+    kinds = {"baseline": {"format": "JPEG"}, "progressive": {"format": "JPEG", "progressive": True}}
+    kinds["several images"] = {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (50, 40))]}
+    for kind, options in kinds.items():
+        refused = 0
+        for file in sorted((voc_dir / "VOC2012/JPEGImages").iterdir())[:5]:
+            with Image.open(file) as image:
+                image.save(tmp_path / "whole.jpg", **options)
+            whole = (tmp_path / "whole.jpg").read_bytes()
+            start, end = whole.index(b"\xff\xda"), whole.index(b"\xff\xd9") - 2
+            for place in (*rng.integers(start, end, 10), *rng.integers(start + 20, end, 2)):
+                data = bytearray(whole)
+                # Noise, and at last a marker that has no place there.
+                noise = rng.integers(0, 256, 8, np.uint8).tobytes() if refused or place % 2 else b"\xff\x02"
+                data[place : place + len(noise)] = noise
+                (tmp_path / "a.jpg").write_bytes(data)
+                try:
+                    with Image.open(tmp_path / "a.jpg") as image:
+                        image.load()
+                except OSError:
+                    refused += 1
+                    with pytest.raises(InputError, match=r"image a\.jpg cannot be decoded"):
+                        checks._open(tmp_path / "a.jpg", "image")
+                else:
                     checks._open(tmp_path / "a.jpg", "image")
-            else:
-                checks._open(tmp_path / "a.jpg", "image")
-    assert refused
+        assert refused, kind
 
 
-@pytest.mark.parametrize("end", [0, 4])
-@pytest.mark.parametrize("mode", ["L", "P"])
-def test_masks_keep_their_pixels_and_lose_their_palette(tmp_path, mode, end):
-    """Also where the end mark is cut, which Pillow does not mind."""
-    label = RNG.integers(0, 21, (37, 50), np.uint8)
-    drawn = Image.fromarray(label)
-    if mode == "P":
-        drawn.putpalette(RNG.integers(0, 256, 768, np.uint8).tobytes())
-    info = PngImagePlugin.PngInfo()
-    info.add_text("Software", "a tool for drawing")
-    drawn.save(tmp_path / "a.png", pnginfo=info)
-    Image.fromarray(RNG.integers(0, 256, (37, 50, 3), np.uint8)).save(tmp_path / "a.jpg")
-    data = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(data[: len(data) - end])
+def test_pixels_of_an_image_that_is_kept_are_not_all_computed(voc_dir):
+    file = sorted((voc_dir / "VOC2012/JPEGImages").iterdir())[0]
+    found = checks._open(file, "image").image
+    assert found.tile, "the image has been decoded"  # Pillow keeps no tile of what it has loaded
+
+
+@pytest.mark.parametrize("case", ["grey", "palette", "transparent", "two parts", "no checksum of the end"])
+def test_masks_keep_their_pixels_and_lose_their_palette(tmp_path, case):
+    """What is stored are the very bytes that were compressed."""
+    label = RNG.integers(0, 21, (6, 8), np.uint8)
+    data = png_file(8, 0 if case == "grey" else 3, [row.tobytes() for row in label], label.shape)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in label))
+    whole = chunk(b"IDAT", pixels)
+    if case == "transparent":
+        data = data.replace(whole, chunk(b"tRNS", bytes(5)) + chunk(b"tEXt", b"Software\0a tool") + whole)
+    elif case == "two parts":
+        data = data.replace(whole, chunk(b"IDAT", pixels[:9]) + chunk(b"IDAT", pixels[9:]))
+    elif case == "no checksum of the end":
+        data = data[:-4]
+    (tmp_path / "a.png").write_bytes(data)
+    save(picture(6, 8), tmp_path / "a.jpg")
     _, stored, shape = checks.read_pair(tmp_path / "a.jpg", tmp_path / "a.png", 21, ())
     assert shape == label.shape
+    assert pixels[:9] in stored
+    assert pixels[9:] in stored
+    with Image.open(io.BytesIO(stored)) as image:
+        image.verify()
     with Image.open(io.BytesIO(stored)) as image:
         assert (image.mode, image.info) == ("L", {})
         np.testing.assert_array_equal(np.asarray(image), label)
-    with Image.open(io.BytesIO(stored)) as image:
-        image.verify()
 
 
 # The folder of one's own: layout and class names

@@ -5,7 +5,7 @@ kept as it is found where it is a JPEG or PNG in RGB; what turns into RGB withou
 channel that hides nothing, other file types) is stored as PNG, and the rest is refused. EXIF orientation: the mask's
 size says whether it was drawn on the stored or on the turned image, and the image is turned to fit; where the size
 cannot tell, because both are the same, the image is refused rather than guessed at. A mask is kept without
-its colours where it is a PNG whose numbers are the labels.
+its colours where it is an 8-bit PNG whose numbers are the labels.
 """
 
 import io
@@ -22,7 +22,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.labels import IGNORE
 
 _ORIENTATION = 0x0112  # EXIF tag
-_AS_FOUND = ("JPEG", "MPO", "PNG")  # MPO: what some phones make, a JPEG with further images behind the first
+_JPEG = ("JPEG", "MPO")  # MPO: what some phones make, a JPEG with further images behind the first
 _GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow spreads the values of a grey file of 2 or 4 bits over 0..255
 
 
@@ -74,7 +74,7 @@ def read_pair(image: Path, mask: Path, num_classes: int, void: tuple[int, ...]) 
             f"mask {mask.name} has {label.shape[1]}x{label.shape[0]} pixels, its image {image.name} "
             f"{turned.width}x{turned.height}: they must be of one size; make the mask from this very image"
         )
-    as_found = turned is found.image and turned.mode == "RGB" and found.image.format in _AS_FOUND
+    as_found = turned is found.image and turned.mode == "RGB" and found.image.format in (*_JPEG, "PNG")
     plain = label is indices and drawn.image.format == "PNG" and drawn.rawmode in ("L", "P")
     return (
         found.data if as_found else png(np.asarray(turned.convert("RGB"))),
@@ -99,7 +99,8 @@ def check_label(
             f"{labels} {', '.join(wrong)} in {name} {are} outside 0..{num_classes - 1} and {are} not 255; "
             "correct the mask, or in data of your own add the class to classes.txt or the label to --data.void"
         )
-    return np.where(np.isin(label, void), np.uint8(IGNORE), label) if void else label
+    voids = np.isin(label, void)
+    return np.where(voids, np.uint8(IGNORE), label) if voids.any() else label
 
 
 def _open(file: Path, what: str) -> _File:
@@ -111,17 +112,18 @@ def _open(file: Path, what: str) -> _File:
             "a mask; add the file, or take its partner out"
         ) from error
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            jpeg = image.format in ("JPEG", "MPO")
-            if image.format == "PNG":
-                image.verify()  # the file's checksums; decoding alone lets some damaged pixels pass
-            elif jpeg:
-                image.draft(None, (1, 1))  # reads all there is, but computes an eighth of the rows and columns
-                image.load()
         image = Image.open(io.BytesIO(data))
         rawmode = str(image.tile[0].args) if image.tile else image.mode
-        if not jpeg:
-            image.load()
+        with Image.open(io.BytesIO(data)) as other:
+            if other.format == "PNG":
+                other.verify()  # the file's checksums; decoding alone lets some damaged pixels pass
+            # A JPEG that is stored as it is has to be read, but no pixel of it is needed: an eighth of the rows and
+            # columns is computed. Not of a lossless one (that marker), which libjpeg does not scale.
+            if other.format in _JPEG and _needs_no_change(other) and b"\xff\xc3" not in data:
+                other.draft(None, (1, 1))
+                other.load()
+            else:
+                image.load()
     except Exception as error:  # a decoder may fail in any way on damaged data
         raise InputError(
             f"{what} {file.name} cannot be decoded ({error}): it is cut short, damaged or no picture; get it anew"
@@ -145,7 +147,7 @@ def _check_colours(file: _File, name: str) -> None:
 def _indices(file: _File, name: str) -> UInt8[np.ndarray, "height width"]:
     """The class numbers in a mask, taken as they lie in the file and never through a palette."""
     image = file.image
-    if image.format in ("JPEG", "MPO"):
+    if image.format in _JPEG:
         raise InputError(f"mask {name} is a JPEG, which changes class numbers; save masks as PNG")
     if image.mode not in ("1", "L", "P"):
         kind = "16-bit" if image.mode.startswith("I") else "colour-coded" if "RGB" in image.mode else "unfit"
@@ -163,19 +165,19 @@ def _indices(file: _File, name: str) -> UInt8[np.ndarray, "height width"]:
 def _without_palette(data: bytes) -> bytes:
     """A PNG of 8-bit indices as one of grey values, which lie in it in the same way; nothing is decoded."""
     kept, place, kind = data[:8], 8, b""
-    while kind != b"IEND" and place + 8 <= len(data):  # Pillow does not miss the end mark
+    while kind != b"IEND":  # it is there: the file has been verified
         length, kind = struct.unpack_from(">I4s", data, place)
         body = data[place + 8 : place + 8 + length]
         if kind == b"IHDR":
             body = body[:9] + b"\0" + body[10:]  # the kind of colour
-        if kind in (b"IHDR", b"IDAT"):
-            kept += _chunk(kind, body)
+        if kind in (b"IHDR", b"IDAT", b"IEND"):
+            kept += struct.pack(">I4s", length, kind) + body + struct.pack(">I", zlib.crc32(kind + body))
         place += 12 + length
-    return kept + _chunk(b"IEND", b"")
+    return kept
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body))
+def _needs_no_change(image: Image.Image) -> bool:
+    return image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
 
 
 def _turn(image: Image.Image, shape: tuple[int, int], name: str) -> Image.Image:

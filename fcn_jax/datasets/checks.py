@@ -10,13 +10,13 @@ its colours where it is an 8-bit PNG whose numbers are the labels.
 
 import io
 import struct
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, ImageOps
+from PIL.PngImagePlugin import putchunk
 
 from fcn_jax.errors import InputError
 from fcn_jax.labels import IGNORE
@@ -99,8 +99,9 @@ def check_label(
             f"{labels} {', '.join(wrong)} in {name} {are} outside 0..{num_classes - 1} and {are} not 255; "
             "correct the mask, or in data of your own add the class to classes.txt or the label to --data.void"
         )
-    voids = np.isin(label, void)
-    return np.where(voids, np.uint8(IGNORE), label) if voids.any() else label
+    if void and (voids := np.isin(label, void)).any():
+        return np.where(voids, np.uint8(IGNORE), label)
+    return label
 
 
 def _open(file: Path, what: str) -> _File:
@@ -119,7 +120,8 @@ def _open(file: Path, what: str) -> _File:
                 other.verify()  # the file's checksums; decoding alone lets some damaged pixels pass
             # A JPEG that is stored as it is has to be read, but no pixel of it is needed: an eighth of the rows and
             # columns is computed. Not of a lossless one (that marker), which libjpeg does not scale.
-            if other.format in _JPEG and _needs_no_change(other) and b"\xff\xc3" not in data:
+            as_it_is = other.format in _JPEG and other.mode == "RGB" and _orientation(other) == 1
+            if as_it_is and b"\xff\xc3" not in data:
                 other.draft(None, (1, 1))
                 other.load()
             else:
@@ -164,26 +166,29 @@ def _indices(file: _File, name: str) -> UInt8[np.ndarray, "height width"]:
 
 def _without_palette(data: bytes) -> bytes:
     """A PNG of 8-bit indices as one of grey values, which lie in it in the same way; nothing is decoded."""
-    kept, place, kind = data[:8], 8, b""
+    kept, place, kind = io.BytesIO(), 8, b""
+    kept.write(data[:place])
     while kind != b"IEND":  # it is there: the file has been verified
         length, kind = struct.unpack_from(">I4s", data, place)
         body = data[place + 8 : place + 8 + length]
         if kind == b"IHDR":
             body = body[:9] + b"\0" + body[10:]  # the kind of colour
         if kind in (b"IHDR", b"IDAT", b"IEND"):
-            kept += struct.pack(">I4s", length, kind) + body + struct.pack(">I", zlib.crc32(kind + body))
+            putchunk(kept, kind, body)
         place += 12 + length
-    return kept
+    return kept.getvalue()
 
 
-def _needs_no_change(image: Image.Image) -> bool:
-    return image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
+def _orientation(image: Image.Image) -> int:
+    """2 to 8 where EXIF says that the image is to be turned or mirrored, else 1."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if orientation in range(2, 9) else 1
 
 
 def _turn(image: Image.Image, shape: tuple[int, int], name: str) -> Image.Image:
     """Follows the EXIF orientation if the mask does."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    if orientation not in range(2, 9):
+    orientation = _orientation(image)
+    if orientation == 1:
         return image
     if orientation < 5 or image.width == image.height:
         raise InputError(

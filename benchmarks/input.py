@@ -54,7 +54,7 @@ def files(data: dict[str, Path], cache: Path, quick: bool) -> None:
     columns = ("data", "workers", "decoding", "PyTorch", "× PyTorch", "decoded, disk", "decoded, device")
     head("Files to batches, images/s", columns)
     for name, folder in data.items():
-        for workers in sorted({1, CORES}):
+        for workers in [CORES] if quick else sorted({1, CORES}):
             common = {"name": name, "dir": str(folder), "workers": workers, "count": 25 if quick else 100}
             rounds = []
             for _ in range(1 if quick else 3):

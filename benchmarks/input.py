@@ -70,8 +70,7 @@ def files(data: dict[str, Path], cache: Path, quick: bool) -> None:
 def wait_table(data: dict[str, Path], cache: Path, quick: bool) -> None:
     """Prints the share of time that training waits."""
     head("Waiting for input while training, FCN-8s ResNet18, CamVid", ("decoded", "images/s", "waiting"))
-    modes = ("never",) if quick else MODES
-    for mode in modes if "camvid" in data else ():
+    for mode in modes_of(quick) if "camvid" in data else ():
         result = run("waiting", dir=str(data["camvid"]), cache=str(cache), mode=mode, steps=10 if quick else 30)
         row(mode, f"{result['rate']:.2f}", f"{result['share']:.2%}")
 
@@ -83,11 +82,15 @@ def large_table(data: dict[str, Path], cache: Path, quick: bool) -> None:
     title = f"Eight photographs of {LARGE[1]}x{LARGE[0]}, crop 224, zoom 0.5 to 2, batches and augmentation"
     head(title, ("what", "resident set, GB", "images/s"))
     cases = [("whole images, decoded each time", "never", False)]
-    cases += [(f"parts, decoded: {mode}", mode, True) for mode in (MODES[:1] if quick else MODES)]
+    cases += [(f"parts, decoded: {mode}", mode, True) for mode in modes_of(quick)]
     for what, mode, parts in cases:
         count = 1 if quick else 4 if mode == "never" else 20
         result = run("large", dir=str(folder), cache=str(cache), mode=mode, parts=parts, count=count)
         row(what, f"{result['memory'] / 1e9:.2f}", f"{result['rate']:.1f}")
+
+
+def modes_of(quick: bool) -> tuple[str, ...]:
+    return MODES[:1] if quick else MODES
 
 
 def head(title: str, columns: tuple[str, ...]) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
         print(json.dumps(measure(backbone, int(side), int(batch), dtype, steps)))
         return
     gpu = has_gpu()
-    # As many pixels in both sizes of a CPU: a step of VGG16 takes seconds there.
+    # About as many pixels in both sizes of a CPU, where a step of VGG16 takes seconds.
     sizes = ((224, 16), (512, 16)) if gpu else ((224, 8), (512, 2))
     cases = [(backbone, side, batch) for side, batch in sizes for backbone in ("resnet34", "vgg16")]
     cases = cases[:1] if options.quick else cases
@@ -50,8 +50,8 @@ def main() -> None:
             ]
             us, peer = ({key: statistics.median(r[i][key] for r in rounds) for key in rounds[0][i]} for i in (0, 1))
             print(
-                f"| FCN-8s {backbone} | {batch} x {side}² | {dtype} | {batch / us['step']:.2f} "
-                f"| {batch / peer['step']:.2f} | {peer['step'] / us['step']:.2f} "
+                f"| FCN-8s {backbone} | {batch} x {side}² | {dtype} | {batch / us['step']:.3g} "
+                f"| {batch / peer['step']:.3g} | {peer['step'] / us['step']:.2f} "
                 f"| {peer['forward'] / us['forward']:.2f} | {us['flops'] / us['step'] / 1e9:.0f} "
                 f"| {us['memory'] / peer['memory']:.2f} |",
                 flush=True,

@@ -149,7 +149,7 @@ def _suits_winograd(x: Array, kernel: Array, stride: int, padding: int, dilation
     narrow, wide = sorted(kernel.shape[2:])
     cells = x.size // x.shape[-1]
     # Measured on two cores. Transforming the kernel pays from some hundred cells on, transforming maps from 64 channels
-    # on where they stay in the processor's caches, and else from 128. The products take 4 times the result: 1 GB at most.
+    # on where they stay in the processor's caches, and else from 128. Products take 4 times the result, 1 GB at most.
     largest = 2**22 if narrow < 128 else 2**26
     return plain and narrow >= 64 and cells >= 512 and cells * wide <= largest
 

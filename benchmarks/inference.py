@@ -65,7 +65,7 @@ def main() -> None:
     for row in rows:
         with tempfile.TemporaryDirectory() as temporary:
             if row == "reference":
-                reference(Path(temporary), rounds, 3 if options.quick else 6)
+                reference(Path(temporary), 1 if options.quick else 6, 3 if options.quick else 6)
             elif row == "folder":
                 folder(Path(temporary), rounds, options.images, 21 if options.quick else 84)
             else:

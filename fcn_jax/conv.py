@@ -6,7 +6,7 @@ On accelerators it is `lax.conv_general_dilated` alone. On CPUs
   forward rate and less; the other (Eigen) computes them at the forward rate: `compiler_options` asks for it.
 * Both leave windows larger than the map, which deep layers have on small images, to a plain loop, a hundred times
   slower. Those are a matrix product here: patches (what each window sees, side by side) times the kernel.
-* 3x3 kernels of many channels go Winograd's way, with half the operations (winograd.py).
+* 3x3 kernels of many channels go Winograd's way, with a half to a quarter of the operations (winograd.py).
 * For kernels' gradients maps are rearranged, and XLA would compute them anew on the way, out of order: barriers keep
   them as they are. The kernel is turned for the gradient of the map in two steps, of which each runs along memory.
 """
@@ -148,9 +148,9 @@ def _suits_winograd(x: Array, kernel: Array, stride: int, padding: int, dilation
     plain = kernel.shape[:2] == (3, 3) and stride == dilation == 1 and padding <= 2 and x.dtype == jnp.float32
     narrow, wide = sorted(kernel.shape[2:])
     cells = x.size // x.shape[-1]
-    # Measured on two cores. Transforming the kernel pays from some hundred cells on, transforming maps from 64 channels
-    # on where they stay in the processor's caches, and else from 128. Products take 4 times the result, 1 GB at most.
-    largest = 2**22 if narrow < 128 else 2**26
+    # Measured on two cores. Transforming the kernel pays from some hundred cells on; transforming maps from 64 channels
+    # on while they are small, and else from 128. Products of a quarter of the largest maps' windows take 0.5 GB.
+    largest = 2**24 if narrow < 128 else 2**26
     return plain and narrow >= 64 and cells >= 512 and cells * wide <= largest
 
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from fcn_jax import conv as module
 from fcn_jax.conv import Conv, compiler_options, conv
-from fcn_jax.winograd import winograd_conv
+from fcn_jax.winograd import transforms, winograd_conv, work
 
 # batch, height, width, in, out, kernel, stride, padding, dilation: large and small maps, one smaller than the kernel,
 # one just as large, and those whose sides are odd or that take Winograd's way.
@@ -33,6 +33,8 @@ CASES = {
     "winograd, odd": (1, 25, 23, 72, 64, 3, 1, 1, 1),
     "winograd, unpadded": (1, 24, 23, 64, 64, 3, 1, 0, 1),
     "winograd, wide border": (1, 24, 23, 64, 64, 3, 1, 2, 1),
+    "winograd by fours": (8, 20, 18, 64, 72, 3, 1, 1, 1),
+    "winograd by fours, odd, unpadded": (1, 53, 52, 72, 64, 3, 1, 0, 1),
 }
 
 
@@ -130,10 +132,36 @@ def test_groups_and_half_precision():
     np.testing.assert_allclose(got.astype(np.float32), peer(x, kernel, 1, 1).astype(np.float32), atol=0.05)
 
 
+@pytest.mark.parametrize("tile", [2, 4])
+def test_transforms_multiply_a_convolution(tile):
+    of_result, of_kernel, of_window = transforms(tile)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        cells, numbers = rng.normal(size=tile + 2), rng.normal(size=3)
+        got = of_result @ ((of_kernel @ numbers) * (of_window @ cells))
+        np.testing.assert_allclose(got, np.correlate(cells, numbers), atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "tile", "error"), [(22, 2, 3e-6), (60, 4, 8e-6)])
+def test_rounding_of_winograds_way(size, tile, error):
+    """What its file says of it, with many channels that are positive, as after a ReLU; the direct sum has 3e-7."""
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.normal(size=(1, size, size, 512)), 0).astype(np.float32)
+    kernel = (rng.normal(size=(3, 3, 512, 16)) / 68).astype(np.float32)
+    assert min((2, 4), key=functools.partial(work, 1, size - 2, size - 2)) == tile
+    expected = sum(
+        x[:, i : i + size - 2, j : j + size - 2].astype(np.float64) @ kernel[i, j].astype(np.float64)
+        for i in range(3)
+        for j in range(3)
+    )
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(winograd_conv(jnp.asarray(x), jnp.asarray(kernel), 0), expected, atol=error * largest)
+
+
 @pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize("size", [(6, 6), (5, 7), (3, 4)])
 def test_winograd_is_exact_up_to_rounding(size, padding):
-    """Against the direct sum in float64, from small whole numbers, whose transforms are exact in float32."""
+    """By twos, against the direct sum in float64, from small whole numbers, whose transforms are exact in float32."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(-8, 9, (2, *size, 3)), np.float32)
     kernel = jnp.asarray(4 * rng.integers(-8, 9, (3, 3, 3, 5)), np.float32)  # halved twice

@@ -145,7 +145,13 @@ def test_checkerboard_energy():
 
 def run(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(HERE / "run.py"), *words, "--out", str(out)]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    # The second of two runs finds the programs of the first compiled.
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(out / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     return subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -149,7 +149,7 @@ def _suits_winograd(x: Array, kernel: Array, stride: int, padding: int, dilation
     narrow, wide = sorted(kernel.shape[2:])
     cells = x.size // x.shape[-1]
     # Measured on two cores. Transforming the kernel pays from some hundred cells on; transforming maps from 64 channels
-    # on while they are small, and else from 128. Products of a quarter of the largest maps' windows take 0.5 GB.
+    # on while they are small, and else from 128. Products take 1.5 to 2 times the result, at most 0.5 GB.
     largest = 2**24 if narrow < 128 else 2**26
     return plain and narrow >= 64 and cells >= 512 and cells * wide <= largest
 

@@ -40,8 +40,8 @@ def transforms(tile: Literal[2, 4]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     def powers(count: int) -> np.ndarray:
         return np.vstack([points[:, None] ** np.arange(count), np.eye(count)[-1]])
 
-    # The transposed product of polynomials (Toom and Cook): a convolution is its transpose. The scale of a point may be
-    # anywhere; B's rows begin or end with 1, and what they were divided by goes to G.
+    # A convolution is the transpose of a product of polynomials (Toom and Cook). The scale of a point may be anywhere:
+    # the last number of each row of B is made 1, and what it was divided by goes to G.
     of_window = np.linalg.inv(powers(tile + 2)).T
     scale = np.append(of_window[:-1, -2], of_window[-1, -1])
     matrices = powers(tile).T, powers(3) * scale[:, None], of_window / scale[:, None]

@@ -34,6 +34,8 @@ def compiler_options() -> dict[str, str]:
     options = {
         "xla_cpu_experimental_ynn_fusion_type": "",  # no kind of operation is left to YNNPACK
         "xla_disable_hlo_passes": "cse_barrier_expander",  # which removes barriers before operations are fused
+        # Else what depends on parameters alone, as transformed kernels, is computed at the beginning and kept.
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     }
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()

@@ -11,7 +11,7 @@ from jax import lax
 
 from fcn_jax import conv as module
 from fcn_jax.conv import Conv, compiler_options, conv
-from fcn_jax.winograd import transforms, winograd_conv, work
+from fcn_jax.winograd import best_tile, sums_and_differences, transforms, winograd_conv
 
 # batch, height, width, in, out, kernel, stride, padding, dilation: large and small maps, one smaller than the kernel,
 # one just as large, and those whose sides are odd or that take Winograd's way.
@@ -136,10 +136,10 @@ def test_groups_and_half_precision():
 def test_transforms_multiply_a_convolution(tile):
     of_result, of_kernel, of_window = transforms(tile)
     rng = np.random.default_rng(0)
-    for _ in range(10):
-        cells, numbers = rng.normal(size=tile + 2), rng.normal(size=3)
-        got = of_result @ ((of_kernel @ numbers) * (of_window @ cells))
-        np.testing.assert_allclose(got, np.correlate(cells, numbers), atol=1e-6)
+    cells, numbers = rng.normal(size=(tile + 2, 10)), rng.normal(size=(3, 10))
+    products = (of_kernel @ numbers) * sums_and_differences(of_window @ cells)
+    expected = [np.correlate(*one) for one in zip(cells.T, numbers.T, strict=True)]
+    np.testing.assert_allclose((of_result @ sums_and_differences(products)).T, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "tile", "error"), [(22, 2, 3e-6), (60, 4, 8e-6)])
@@ -148,7 +148,7 @@ def test_rounding_of_winograds_way(size, tile, error):
     rng = np.random.default_rng(0)
     x = np.maximum(rng.normal(size=(1, size, size, 512)), 0).astype(np.float32)
     kernel = (rng.normal(size=(3, 3, 512, 16)) / 68).astype(np.float32)
-    assert min((2, 4), key=functools.partial(work, 1, size - 2, size - 2)) == tile
+    assert best_tile(1, size - 2, size - 2) == tile
     expected = sum(
         x[:, i : i + size - 2, j : j + size - 2].astype(np.float64) @ kernel[i, j].astype(np.float64)
         for i in range(3)

@@ -23,7 +23,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float
 
 from fcn_jax.channels import spread
-from fcn_jax.winograd import winograd_conv
+from fcn_jax.winograd import winograd_conv, winograd_kernel_gradient
 
 
 @functools.cache
@@ -127,10 +127,11 @@ def _conv(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> 
 def _conv_jvp(stride: int, padding: int, dilation: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
     y = _conv(x, kernel, stride, padding, dilation)
+    suits_winograd = _suits_winograd(x, kernel, stride, padding, dilation)
     terms = []
     # Training computes the transpose of what stands here, so it is written to have a fast one.
     if not isinstance(dx, SymbolicZero):
-        if _suits_winograd(x, kernel, stride, padding, dilation):
+        if suits_winograd:
 
             def gradient(g: Array) -> Array:
                 return winograd_conv(lax.optimization_barrier(g), kernel, 2 - padding, turned=True)
@@ -141,7 +142,13 @@ def _conv_jvp(stride: int, padding: int, dilation: int, primals: Any, tangents: 
             turned = lax.optimization_barrier(lax.rev(kernel, (0, 1)))
             terms.append(_plain(dx, lax.rev(turned, (0, 1)), stride, padding, dilation))
     if not isinstance(dkernel, SymbolicZero):
-        terms.append(_plain(x, dkernel, stride, padding, dilation))
+        if suits_winograd:
+            # Behind a barrier its windows are made again; else they would be kept from the forward pass.
+            again = lax.optimization_barrier(x)
+            kernel_gradient = functools.partial(winograd_kernel_gradient, again, padding=padding)
+            terms += jax.linear_transpose(kernel_gradient, y)(dkernel)
+        else:
+            terms.append(_plain(x, dkernel, stride, padding, dilation))
     return y, functools.reduce(operator.add, terms)
 
 

@@ -88,36 +88,69 @@ def winograd_conv(
         padding: zeros on each side.
         turned: take the kernel turned by 180 degrees, from `out` channels to `in`: the gradient of a convolution.
     """
-    batch, height, width, ins = x.shape
-    outs = kernel.shape[2 if turned else 3]
+    batch, height, width, _ = x.shape
     rows, columns = height + 2 * padding - 2, width + 2 * padding - 2
     tile = best_tile(batch, rows, columns)
-    of_result, of_kernel, of_window = transforms(tile)
     down, across = -(-rows // tile), -(-columns // tile)
-    last = ((padding, padding + tile * down - rows), (padding, padding + tile * across - columns))
-    x = jnp.pad(x, ((0, 0), *last, (0, 0)))
-
-    # The cells at one place of all windows, which begin at every second or fourth cell.
-    places = range(tile + 2)
-    lines = [lax.slice_in_dim(x, place, place + tile * (down - 1) + 1, tile, axis=1) for place in places]
-    lines = lax.optimization_barrier(jnp.stack(sums_and_differences(_times(of_window, lines))))
-    cells = [lax.slice_in_dim(lines, place, place + tile * (across - 1) + 1, tile, axis=3) for place in places]
-
+    of_result, of_kernel, _ = transforms(tile)
     flat = kernel.reshape(9, -1)
     contracted = ((2,), (2 if turned else 1,))
     products = []
-    for window, of_column in zip(sums_and_differences(_times(of_window, cells)), of_kernel, strict=True):
+    for window, of_column in zip(_windows(x, padding, tile, down, across), of_kernel, strict=True):
         of_both = np.kron(of_kernel, of_column)
         kernels = jnp.asarray(of_both[:, ::-1] if turned else of_both) @ flat
-        windows = window.reshape(len(places), -1, ins)
-        product = lax.dot_general(windows, kernels.reshape(-1, *kernel.shape[2:]), (contracted, ((0,), (0,))))
-        product = product.reshape(-1, batch, down, across, outs)
+        product = lax.dot_general(window, kernels.reshape(-1, *kernel.shape[2:]), (contracted, ((0,), (0,))))
+        product = product.reshape(-1, batch, down, across, kernel.shape[2 if turned else 3])
         products.append(lax.optimization_barrier(jnp.stack(_times(of_result, sums_and_differences(product)))))
 
     results = [_times(of_result, sums_and_differences(line)) for line in zip(*products, strict=True)]
     y = jnp.stack([jnp.stack(line, axis=3) for line in results], axis=2)
     # What reads the result cuts it; a barrier behind the cut would have it copied.
-    return lax.optimization_barrier(y.reshape(batch, tile * down, tile * across, outs))[:, :rows, :columns]
+    return lax.optimization_barrier(y.reshape(batch, tile * down, tile * across, -1))[:, :rows, :columns]
+
+
+@partial(jax.jit, static_argnames="padding")
+def winograd_kernel_gradient(
+    x: Float[Array, "batch height width in"], gradient: Float[Array, "batch rows columns out"], padding: int
+) -> Float[Array, "3 3 in out"]:
+    """The gradient of `winograd_conv` in its kernel.
+
+    Args:
+        x: the map that was convolved.
+        gradient: in the convolution's result.
+        padding: zeros on each side of `x`.
+    """
+    batch, rows, columns, outs = gradient.shape
+    tile = best_tile(batch, rows, columns)
+    down, across = -(-rows // tile), -(-columns // tile)
+    of_result, of_kernel, _ = transforms(tile)
+    gradient = jnp.pad(gradient, ((0, 0), (0, tile * down - rows), (0, tile * across - columns), (0, 0)))
+    gradient = gradient.reshape(batch, down, tile, across, tile, outs)
+    lines = [gradient[:, :, line] for line in range(tile)]
+    lines = lax.optimization_barrier(jnp.stack(sums_and_differences(_times(of_result.T, lines))))
+    cells = [lines[:, :, :, :, cell] for cell in range(tile)]
+
+    parts = []
+    windows = _windows(x, padding, tile, down, across), sums_and_differences(_times(of_result.T, cells))
+    for window, result, of_column in zip(*windows, of_kernel, strict=True):
+        products = lax.dot_general(window, result.reshape(tile + 2, -1, outs), (((1,), (1,)), ((0,), (0,))))
+        parts.append(jnp.asarray(np.kron(of_kernel, of_column).T) @ products.reshape(tile + 2, -1))
+    # Behind a barrier, or each layer's parts would be kept for the optimizer's loop.
+    return lax.optimization_barrier(reduce(add, parts)).reshape(3, 3, -1, outs)
+
+
+def _windows(x: Array, padding: int, tile: Literal[2, 4], down: int, across: int) -> list[Array]:
+    """All `down` times `across` windows of a map, transformed: n columns of float[n, windows, channels]."""
+    _, height, width, channels = x.shape
+    more = [tile * count + 2 - padding - side for count, side in ((down, height), (across, width))]
+    x = jnp.pad(x, ((0, 0), (padding, more[0]), (padding, more[1]), (0, 0)))
+    _, _, of_window = transforms(tile)
+    # The cells at one place of all windows, which begin at every second or fourth cell.
+    places = range(tile + 2)
+    lines = [lax.slice_in_dim(x, place, place + tile * (down - 1) + 1, tile, axis=1) for place in places]
+    lines = lax.optimization_barrier(jnp.stack(sums_and_differences(_times(of_window, lines))))
+    cells = [lax.slice_in_dim(lines, place, place + tile * (across - 1) + 1, tile, axis=3) for place in places]
+    return [column.reshape(tile + 2, -1, channels) for column in sums_and_differences(_times(of_window, cells))]
 
 
 def _times(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:

@@ -6,7 +6,8 @@ On accelerators it is `lax.conv_general_dilated` alone. On CPUs
   forward rate and less; the other (Eigen) computes them at the forward rate: `compiler_options` asks for it.
 * Both leave windows larger than the map, which deep layers have on small images, to a plain loop, a hundred times
   slower. Those are a matrix product here: patches (what each window sees, side by side) times the kernel.
-* 3x3 kernels of many channels go Winograd's way, with a half to a quarter of the operations (winograd.py).
+* 3x3 kernels of many channels go Winograd's way, with a half to a quarter of the operations, and so do their
+  gradients (winograd.py).
 * For kernels' gradients maps are rearranged, and XLA would compute them anew on the way, out of order: barriers keep
   them as they are. The kernel is turned for the gradient of the map in two steps, of which each runs along memory.
 """

@@ -143,7 +143,8 @@ def _conv_jvp(stride: int, padding: int, dilation: int, primals: Any, tangents: 
             turned = lax.optimization_barrier(lax.rev(kernel, (0, 1)))
             terms.append(_plain(dx, lax.rev(turned, (0, 1)), stride, padding, dilation))
     if not isinstance(dkernel, SymbolicZero):
-        if suits_winograd:
+        # Several devices would add up their products before they are transformed to 9 numbers: 2 to 4 times the bytes.
+        if suits_winograd and jax.device_count() == 1:
             # Behind a barrier its windows are made again; else they would be kept from the forward pass.
             again = lax.optimization_barrier(x)
             kernel_gradient = functools.partial(winograd_kernel_gradient, again, padding=padding)

@@ -2,8 +2,9 @@
 
 F(m x m, 3x3) makes m x m results of each window of n x n cells, n = m + 2. Window and kernel are transformed,
 multiplied number by number (a matrix product over channels for each of the n x n), and transformed back: polynomials
-are multiplied by their values at n points, infinity among them. The result is that of the direct sum up to rounding. For a kernel's gradient windows and the
-result's gradient are transformed, multiplied (a matrix product over windows), and transformed to 3x3 numbers.
+are multiplied by their values at n points, infinity among them. The result is that of the direct sum up to rounding.
+For a kernel's gradient, windows and the result's gradient are transformed, multiplied (a matrix product over windows)
+and transformed to 3x3 numbers.
 
 XLA compiles each loop as a function of its own, which takes time and memory, so there are few: the transform along rows
 is done on one stacked array. Along columns the windows are made and multiplied one of the n after the other, so that

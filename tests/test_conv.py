@@ -58,6 +58,12 @@ def peer(x, kernel, stride=1, padding=0, dilation=1, groups=1):
     )
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """As without virtual devices; what several compute is tested with what they say to each other."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
 def pulled_back(function, x, kernel, gradient):
     value, back = jax.vjp(function, x, kernel)
     return value, *back(gradient)

@@ -35,7 +35,7 @@ def compiler_options() -> dict[str, str]:
     options = {
         "xla_cpu_experimental_ynn_fusion_type": "",  # no kind of operation is left to YNNPACK
         "xla_disable_hlo_passes": "cse_barrier_expander",  # which removes barriers before operations are fused
-        # Else what depends on parameters alone, as transformed kernels, is computed at the beginning and kept.
+        # Else what depends on parameters alone, such as transformed kernels, is computed at the beginning and kept.
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     }
     try:
@@ -145,7 +145,7 @@ def _conv_jvp(stride: int, padding: int, dilation: int, primals: Any, tangents: 
     if not isinstance(dkernel, SymbolicZero):
         # Several devices would add up their products before they are transformed to 9 numbers: 2 to 4 times the bytes.
         if suits_winograd and jax.device_count() == 1:
-            # Behind a barrier its windows are made again; else they would be kept from the forward pass.
+            # Behind a barrier the windows of `x` are made again; else they would be kept from the forward pass.
             again = lax.optimization_barrier(x)
             kernel_gradient = functools.partial(winograd_kernel_gradient, again, padding=padding)
             terms += jax.linear_transpose(kernel_gradient, y)(dkernel)
@@ -156,7 +156,12 @@ def _conv_jvp(stride: int, padding: int, dilation: int, primals: Any, tangents: 
 
 def _suits_winograd(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> bool:
     """Whether it is faster that way, and does not take too much memory."""
-    plain = kernel.shape[:2] == (3, 3) and stride == dilation == 1 and padding <= 2 and x.dtype == jnp.float32
+    plain = (
+        kernel.shape[:2] == (3, 3)
+        and stride == dilation == 1
+        and padding <= 2
+        and x.dtype == kernel.dtype == jnp.float32
+    )
     narrow, wide = sorted(kernel.shape[2:])
     cells = x.size // x.shape[-1]
     # Measured on two cores. Transforming the kernel pays from some hundred cells on; transforming maps from 64 channels

@@ -101,7 +101,7 @@ def test_definition(case):
     np.testing.assert_allclose(conv(x, kernel, stride, padding, dilation), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["large", "winograd"])
+@pytest.mark.parametrize("case", ["large", "winograd", "winograd by fours"])
 def test_second_derivatives(case):
     *shape, stride, padding, dilation = CASES[case]
     x, kernel = arrays(*shape)
@@ -129,10 +129,27 @@ def test_several_kernels_at_once(case):
         np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("case", ["large", "winograd by fours"])
+def test_several_batches_at_once(case):
+    *shape, stride, padding, dilation = CASES[case]
+    x, kernel = arrays(*shape)
+    batches = jnp.stack([x, -2 * x])
+    gradient = jax.grad(lambda x: jnp.sum(conv(x, kernel, stride, padding, dilation) ** 2))
+    for got, one in zip(jax.vmap(gradient)(batches), batches, strict=True):
+        want = gradient(one)
+        np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "fours" in case])
+def test_these_cases_are_by_fours(case):
+    batch, height, width, _, _, _, _, padding, _ = CASES[case]
+    assert best_tile(batch, height + 2 * padding - 2, width + 2 * padding - 2) == 4
+
+
 def test_groups_and_half_precision():
     x, kernel = arrays(2, 9, 8, 6, 4, 3)
     np.testing.assert_array_equal(conv(x, kernel[:, :, :3], 1, 1, 1, 2), peer(x, kernel[:, :, :3], 1, 1, 1, 2))
-    x, kernel = (jnp.asarray(array, jnp.bfloat16) for array in arrays(1, 20, 20, 64, 64, 3))
+    x, kernel = (jnp.asarray(array, jnp.bfloat16) for array in arrays(1, 24, 24, 64, 64, 3))
     got = conv(x, kernel, 1, 1)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(got.astype(np.float32), peer(x, kernel, 1, 1).astype(np.float32), atol=0.05)
@@ -148,7 +165,7 @@ def test_transforms_multiply_a_convolution(tile):
     np.testing.assert_allclose((of_result @ sums_and_differences(products)).T, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "tile", "error"), [(22, 2, 3e-6), (60, 4, 8e-6)])
+@pytest.mark.parametrize(("size", "tile", "error"), [(22, 2, 1e-6), (60, 4, 3e-6)])
 def test_rounding_of_winograds_way(size, tile, error):
     """What its file says of it, with many channels that are positive, as after a ReLU; the direct sum has 3e-7."""
     rng = np.random.default_rng(0)
@@ -164,8 +181,8 @@ def test_rounding_of_winograds_way(size, tile, error):
     np.testing.assert_allclose(winograd_conv(jnp.asarray(x), jnp.asarray(kernel), 0), expected, atol=error * largest)
 
 
-@pytest.mark.parametrize(("size", "tile"), [((17, 18), 2), ((55, 58), 4)])
-def test_rounding_of_a_kernels_gradient(size, tile):
+@pytest.mark.parametrize(("size", "tile", "error"), [((17, 18), 2, 1e-6), ((55, 58), 4, 3e-6)])
+def test_rounding_of_a_kernels_gradient(size, tile, error):
     rng = np.random.default_rng(0)
     x = np.maximum(rng.normal(size=(2, *size, 128)), 0).astype(np.float32)
     rows, columns = size[0] - 2, size[1] - 2
@@ -174,7 +191,7 @@ def test_rounding_of_a_kernels_gradient(size, tile):
     seen = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (rows, columns), axis=(1, 2))
     expected = np.einsum("bijcrs,brso->ijco", seen, gradient, optimize=True)
     got = winograd_kernel_gradient(jnp.asarray(x), jnp.asarray(gradient), 0)
-    np.testing.assert_allclose(got, expected, atol=5e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(got, expected, atol=error * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])

@@ -32,8 +32,8 @@ from fcn_jax.threaded import threaded_map
 
 AREA = 512 * 512  # pixels of a canvas up to which a whole batch is computed at once
 # Pixels computed in vain until a canvas gets a program of its own: on two cores compiling takes as long as computing
-# 0.3 million pixels (VGG16) to 2 (ResNet18).
-WASTE = AREA
+# about 1 million pixels (VGG16) to 4 (ResNet34).
+WASTE = 8 * AREA
 
 Canvas = tuple[int, int]
 Forward = Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]

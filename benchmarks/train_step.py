@@ -114,7 +114,7 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
     )
     data = jax.device_put(data)
     step = make_step(model, config).lower(state, data).compile()
-    forward = jax.jit(model.apply, compiler_options=compiler_options())
+    forward = jax.jit(model.apply, compiler_options=compiler_options(training=False))
     images = jnp.asarray(rng.normal(size=(batch, side, side, 3)), jnp.float32)
 
     def one() -> None:

@@ -18,6 +18,8 @@ from fcn_jax.threaded import threaded_map
 from fcn_jax.visualize import overlay, save_palette_png, save_png
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
+# What Pillow raises for a file that is no image, damaged, or absurdly large.
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
@@ -63,7 +65,7 @@ def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
         with Image.open(file) as image:
             upright, mode = ImageOps.exif_transpose(image), image.mode
             rgb = np.asarray(upright.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like") from error
     if mode.startswith(("I", "F")):
         # Pillow would cut its values off at 255: nearly all white.
@@ -82,7 +84,8 @@ def predict(
 ) -> Iterator[Path]:
     """Writes `<stem>.png` (class indices, mode P, the image's own size) and `<stem>_overlay.png` for each file.
 
-    Files are read ahead and written behind while the device computes. Each is complete or not there, also after Ctrl-C.
+    Files are read ahead and written behind while the device computes, the largest images first. Each is complete or not
+    there, also after Ctrl-C.
 
     Args:
         forward: from `evaluate.make_forward`; it needs no labels.
@@ -121,7 +124,9 @@ def predict(
         return file
 
     unreadable: list[str] = []
-    results = segment(forward, variables, _unlabelled(files, unreadable, workers), batch_size)
+    # Smaller images can then borrow the programs of larger ones, and if memory does not suffice, it shows at once.
+    ordered = sorted(files, key=_pixels, reverse=True)
+    results = segment(forward, variables, _unlabelled(ordered, unreadable, workers), batch_size)
     yield from threaded_map(write, results, workers)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
@@ -130,6 +135,15 @@ def predict(
 def _results(file: Path) -> tuple[str, str]:
     """The names of what is written for an image: class indices and overlay."""
     return f"{file.stem}.png", f"{file.stem}_overlay.png"
+
+
+def _pixels(file: Path) -> int:
+    """How many an image has, by its header; 0 where it cannot be read, which is told later."""
+    try:
+        with Image.open(file) as image:
+            return image.width * image.height
+    except _UNREADABLE:
+        return 0
 
 
 def _unlabelled(files: Sequence[Path], unreadable: list[str], workers: int) -> Iterator[Example]:

@@ -232,6 +232,26 @@ def test_predict_writes_indices_and_overlay_of_each_image_at_its_own_size(tmp_pa
             np.testing.assert_array_equal(np.asarray(picture), overlay(image, expected, colours))
 
 
+def test_predict_begins_with_the_largest_images_so_that_others_borrow_their_programs(tmp_path):
+    (tmp_path / "in").mkdir()
+    sizes = {"a": (20, 30), "b": (60, 90), "c": (5, 5), "d": (90, 70), "e": (20, 31), "f": (90, 61)}
+    for name, (height, width) in sizes.items():
+        Image.new("RGB", (width, height)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "torn.png").write_bytes((tmp_path / "in" / "d.png").read_bytes()[:20])
+    canvases = []
+
+    def noted(variables, batch):
+        canvases.append(batch.label.shape[1:])
+        return by_red(variables, batch)
+
+    files = find_images([str(tmp_path / "in")])
+    results = predict(noted, {"params": jnp.zeros(1)}, files, tmp_path / "out", palette(5), 8)
+    assert [file.stem for file in itertools.islice(results, 6)] == ["d", "f", "b", "e", "a", "c"]
+    with pytest.raises(InputError, match=r"1 of 7 images are left out:\n.*torn\.png"):
+        next(results)
+    assert canvases[0] == (96, 96)
+
+
 def test_predict_does_not_overwrite_its_images(tmp_path, photographs):
     folder = tmp_path / "in"
     before = {file: file.read_bytes() for file in folder.iterdir()}

@@ -92,8 +92,7 @@ def winograd_conv(
     """
     batch, height, width, _ = x.shape
     rows, columns = height + 2 * padding - 2, width + 2 * padding - 2
-    tile = best_tile(batch, rows, columns)
-    down, across = -(-rows // tile), -(-columns // tile)
+    tile, down, across = _tiling(batch, rows, columns)
     of_result, of_kernel, _ = transforms(tile)
     flat = kernel.reshape(9, -1)
     contracted = ((2,), (2 if turned else 1,))
@@ -103,9 +102,9 @@ def winograd_conv(
         kernels = jnp.asarray(of_both[:, ::-1] if turned else of_both) @ flat
         product = lax.dot_general(window, kernels.reshape(-1, *kernel.shape[2:]), (contracted, ((0,), (0,))))
         product = product.reshape(-1, batch, down, across, kernel.shape[2 if turned else 3])
-        products.append(lax.optimization_barrier(jnp.stack(_times(of_result, sums_and_differences(product)))))
+        products.append(lax.optimization_barrier(jnp.stack(_from_values(of_result, product))))
 
-    results = [_times(of_result, sums_and_differences(line)) for line in zip(*products, strict=True)]
+    results = [_from_values(of_result, line) for line in zip(*products, strict=True)]
     y = jnp.stack([jnp.stack(line, axis=3) for line in results], axis=2)
     # What reads the result cuts it; a barrier behind the cut would have it copied.
     return lax.optimization_barrier(y.reshape(batch, tile * down, tile * across, -1))[:, :rows, :columns]
@@ -123,17 +122,16 @@ def winograd_kernel_gradient(
         padding: zeros on each side of `x`.
     """
     batch, rows, columns, outs = gradient.shape
-    tile = best_tile(batch, rows, columns)
-    down, across = -(-rows // tile), -(-columns // tile)
+    tile, down, across = _tiling(batch, rows, columns)
     of_result, of_kernel, _ = transforms(tile)
     gradient = jnp.pad(gradient, ((0, 0), (0, tile * down - rows), (0, tile * across - columns), (0, 0)))
     gradient = gradient.reshape(batch, down, tile, across, tile, outs)
     lines = [gradient[:, :, line] for line in range(tile)]
-    lines = lax.optimization_barrier(jnp.stack(sums_and_differences(_times(of_result.T, lines))))
+    lines = lax.optimization_barrier(jnp.stack(_values(of_result.T, lines)))
     cells = [lines[:, :, :, :, cell] for cell in range(tile)]
 
     parts = []
-    windows = _windows(x, padding, tile, down, across), sums_and_differences(_times(of_result.T, cells))
+    windows = _windows(x, padding, tile, down, across), _values(of_result.T, cells)
     for window, result, of_column in zip(*windows, of_kernel, strict=True):
         products = lax.dot_general(window, result.reshape(tile + 2, -1, outs), (((1,), (1,)), ((0,), (0,))))
         parts.append(jnp.asarray(np.kron(of_kernel, of_column).T) @ products.reshape(tile + 2, -1))
@@ -150,9 +148,25 @@ def _windows(x: Array, padding: int, tile: Literal[2, 4], down: int, across: int
     # The cells at one place of all windows, which begin at every second or fourth cell.
     places = range(tile + 2)
     lines = [lax.slice_in_dim(x, place, place + tile * (down - 1) + 1, tile, axis=1) for place in places]
-    lines = lax.optimization_barrier(jnp.stack(sums_and_differences(_times(of_window, lines))))
+    lines = lax.optimization_barrier(jnp.stack(_values(of_window, lines)))
     cells = [lax.slice_in_dim(lines, place, place + tile * (across - 1) + 1, tile, axis=3) for place in places]
-    return [column.reshape(tile + 2, -1, channels) for column in sums_and_differences(_times(of_window, cells))]
+    return [column.reshape(tile + 2, -1, channels) for column in _values(of_window, cells)]
+
+
+def _tiling(batch: int, rows: int, columns: int) -> tuple[Literal[2, 4], int, int]:
+    """The tile for results of this size, and how many of them cover it, down and across."""
+    tile = best_tile(batch, rows, columns)
+    return tile, -(-rows // tile), -(-columns // tile)
+
+
+def _values(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
+    """Transformed by B, or by A's transpose: a point and its opposite share their even and odd parts."""
+    return sums_and_differences(_times(matrix, arrays))
+
+
+def _from_values(matrix: np.ndarray, values: Iterable[Array]) -> list[Array]:
+    """Transformed back, by A."""
+    return _times(matrix, sums_and_differences(values))
 
 
 def _times(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:

@@ -104,8 +104,8 @@ def winograd_conv(
         product = product.reshape(-1, batch, down, across, kernel.shape[2 if turned else 3])
         products.append(lax.optimization_barrier(jnp.stack(_from_values(of_result, product))))
 
-    results = [_from_values(of_result, line) for line in zip(*products, strict=True)]
-    y = jnp.stack([jnp.stack(line, axis=3) for line in results], axis=2)
+    # One after the other the columns of all tiles' lines; side by side they would be many times the code to compile.
+    y = jnp.moveaxis(jnp.stack(_from_values(of_result, products), axis=4), 0, 2)
     # What reads the result cuts it; a barrier behind the cut would have it copied.
     return lax.optimization_barrier(y.reshape(batch, tile * down, tile * across, -1))[:, :rows, :columns]
 

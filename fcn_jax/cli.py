@@ -6,6 +6,7 @@ JAX and the data sets are imported by the commands that need them, so that help 
 import dataclasses
 import datetime
 import difflib
+import gc
 import json
 import re
 import sys
@@ -117,6 +118,8 @@ class Data:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; exits with 2 on bad input, 1 when training has diverged or memory is out, 130 on Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Importing and tracing make half a million objects that stay: looking through all of them takes longer each time.
+    gc.set_threshold(*gc.get_threshold()[:2], 100)
     try:
         _dispatch("command", COMMANDS, HELP, words)
     except InputError as error:

@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="few repetitions and images, no batch16")
+    parser.add_argument("--files", type=int, help="images that are drawn for the row `folder`; none: 84, quickly 21")
     parser.add_argument("--images", type=Path, help="folder of images for the row `folder`; none: drawn ones")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
             if row == "reference":
                 reference(Path(temporary), 1 if options.quick else 6, 3 if options.quick else 6)
             elif row == "folder":
-                folder(Path(temporary), rounds, options.images, 21 if options.quick else 84)
+                folder(Path(temporary), rounds, options.images, options.files or (21 if options.quick else 84))
             else:
                 batch = int(row.removeprefix("batch"))
                 for dtype in ("float32", "bfloat16") if has_gpu() else ("float32",):

@@ -118,7 +118,8 @@ class Data:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; exits with 2 on bad input, 1 when training has diverged or memory is out, 130 on Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Importing and tracing make half a million objects that stay: looking through all of them takes longer each time.
+    # Importing and tracing make half a million objects that stay. Garbage is looked for among all of them a tenth as
+    # often as usual, which is not before the first step.
     gc.set_threshold(*gc.get_threshold()[:2], 100)
     try:
         _dispatch("command", COMMANDS, HELP, words)

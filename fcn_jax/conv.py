@@ -32,7 +32,7 @@ def compiler_options(training: bool = True) -> dict[str, str]:
     """For `jax.jit(..., compiler_options=...)` of a network; empty where there is nothing to say: on accelerators.
 
     Args:
-        training: whether it is a training step; a forward pass alone, of which there is one for each size of image, is
+        training: whether it is a training step; a forward pass alone, of which a folder of images needs several, is
             compiled in three quarters of the time and is as fast. A step would be up to a tenth slower so.
     """
     if jax.default_backend() != "cpu":
@@ -48,7 +48,7 @@ def compiler_options(training: bool = True) -> dict[str, str]:
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:  # a version of XLA that does not know them
-        return {}
+        return {} if training else compiler_options()
     return options
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from fcn_jax.datasets import Example
 from fcn_jax.errors import InputError
@@ -18,8 +18,6 @@ from fcn_jax.threaded import threaded_map
 from fcn_jax.visualize import overlay, save_palette_png, save_png
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
-# What Pillow raises for a file that is no image, damaged, or absurdly large.
-_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
@@ -65,7 +63,9 @@ def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
         with Image.open(file) as image:
             upright, mode = ImageOps.exif_transpose(image), image.mode
             rgb = np.asarray(upright.convert("RGB"))
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may fail in any way on damaged data
         raise InputError(f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like") from error
     if mode.startswith(("I", "F")):
         # Pillow would cut its values off at 255: nearly all white.
@@ -84,8 +84,8 @@ def predict(
 ) -> Iterator[Path]:
     """Writes `<stem>.png` (class indices, mode P, the image's own size) and `<stem>_overlay.png` for each file.
 
-    Files are read ahead and written behind while the device computes, the largest images first. Each is complete or not
-    there, also after Ctrl-C.
+    Files are read ahead, the largest images first, and written behind while the device computes. Each is complete or
+    not there, also after Ctrl-C.
 
     Args:
         forward: from `evaluate.make_forward`; it needs no labels.
@@ -124,8 +124,10 @@ def predict(
         return file
 
     unreadable: list[str] = []
-    # Smaller images can then borrow the programs of larger ones, and if memory does not suffice, it shows at once.
-    ordered = sorted(files, key=_pixels, reverse=True)
+    # Where they are computed one at a time, as on CPUs, smaller images then borrow the programs of larger ones, and
+    # memory that does not suffice shows at once.
+    sized = zip(threaded_map(_pixels, files, workers), files, strict=True)
+    ordered = [file for _, file in sorted(sized, key=lambda pair: -pair[0])]
     results = segment(forward, variables, _unlabelled(ordered, unreadable, workers), batch_size)
     yield from threaded_map(write, results, workers)
     if unreadable:
@@ -142,7 +144,7 @@ def _pixels(file: Path) -> int:
     try:
         with Image.open(file) as image:
             return image.width * image.height
-    except _UNREADABLE:
+    except Exception:
         return 0
 
 

@@ -5,15 +5,15 @@ from PIL import Image
 
 from fcn_jax.labels import IGNORE
 
-RNG = np.random.default_rng(0)
+_RNG = np.random.default_rng(0)
 
 
 def picture(height=6, width=9):
-    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+    return _RNG.integers(0, 256, (height, width, 3), np.uint8)
 
 
 def mask(height=6, width=9, classes=3):
-    return RNG.choice(np.array([*range(classes), IGNORE], np.uint8), (height, width))
+    return _RNG.choice(np.array([*range(classes), IGNORE], np.uint8), (height, width))
 
 
 def save(array, file, mode=None, **options):

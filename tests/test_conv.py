@@ -233,8 +233,9 @@ def test_options_are_known_to_this_version():
     forward, step = compiler_options(training=False), compiler_options()
     assert step  # no longer known: the step is half as fast, look for their successors
     assert forward.items() > step.items()
-    compiled = jax.jit(lambda x: lax.optimization_barrier(x * 2) + 1, compiler_options=step)
-    assert "barrier" in compiled.lower(np.float32(0)).compile().as_text()
+    for options in (step, forward):
+        compiled = jax.jit(lambda x: lax.optimization_barrier(x * 2) + 1, compiler_options=options)
+        assert "barrier" in compiled.lower(np.float32(0)).compile().as_text()
 
 
 @pytest.mark.parametrize("use_bias", [False, True])

@@ -180,6 +180,19 @@ def test_files_that_are_no_images_are_refused(tmp_path, content):
         read_image(tmp_path / "a.jpg")
 
 
+def test_whatever_a_decoder_raises_leaves_out_that_file_alone(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(RGB).save(tmp_path / "in" / "a.png")
+    # EXIF without an entry, and a DDS file of no known pixel format: struct.error and NotImplementedError.
+    (tmp_path / "in" / "b.png").write_bytes(encoded(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0II*\0"))
+    header = b"DDS " + (124).to_bytes(4, "little") + bytes(68) + (32).to_bytes(4, "little") + bytes(48)
+    (tmp_path / "in" / "c.jpg").write_bytes(header)
+    results = predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "out", palette(5), 8)
+    assert next(results).stem == "a"
+    with pytest.raises(InputError, match=r"2 of 3 images are left out:(\n.*[bc]\.(png|jpg) cannot be read.*){2}"):
+        next(results)
+
+
 def test_a_file_that_is_gone(tmp_path):
     with pytest.raises(InputError, match=r"gone\.jpg cannot be read as an image \(.*No such file"):
         read_image(tmp_path / "gone.jpg")
@@ -234,10 +247,10 @@ def test_predict_writes_indices_and_overlay_of_each_image_at_its_own_size(tmp_pa
 
 def test_predict_begins_with_the_largest_images_so_that_others_borrow_their_programs(tmp_path):
     (tmp_path / "in").mkdir()
-    sizes = {"a": (20, 30), "b": (60, 90), "c": (5, 5), "d": (90, 70), "e": (20, 31), "f": (90, 61)}
-    for name, (height, width) in sizes.items():
-        Image.new("RGB", (width, height)).save(tmp_path / "in" / f"{name}.png")
-    (tmp_path / "in" / "torn.png").write_bytes((tmp_path / "in" / "d.png").read_bytes()[:20])
+    for name, width in (("a", 60), ("b", 90)):  # two batches, on two canvases
+        for index in range(8):
+            Image.new("RGB", (width, 60)).save(tmp_path / "in" / f"{name}{index}.png")
+    (tmp_path / "in" / "torn.png").write_bytes((tmp_path / "in" / "b0.png").read_bytes()[:20])
     canvases = []
 
     def noted(variables, batch):
@@ -246,10 +259,11 @@ def test_predict_begins_with_the_largest_images_so_that_others_borrow_their_prog
 
     files = find_images([str(tmp_path / "in")])
     results = predict(noted, {"params": jnp.zeros(1)}, files, tmp_path / "out", palette(5), 8)
-    assert [file.stem for file in itertools.islice(results, 6)] == ["d", "f", "b", "e", "a", "c"]
-    with pytest.raises(InputError, match=r"1 of 7 images are left out:\n.*torn\.png"):
+    written = [file.stem for file in itertools.islice(results, 16)]
+    assert written == [f"{name}{index}" for name in "ba" for index in range(8)]
+    with pytest.raises(InputError, match=r"1 of 17 images are left out:\n.*torn\.png"):
         next(results)
-    assert canvases[0] == (96, 96)
+    assert canvases == [(64, 96)] * 2
 
 
 def test_predict_does_not_overwrite_its_images(tmp_path, photographs):

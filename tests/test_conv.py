@@ -69,7 +69,11 @@ def pulled_back(function, x, kernel, gradient):
     return value, *back(gradient)
 
 
-OPTIONS = {"plainly": None, "as steps are": compiler_options(), "as forward passes are": compiler_options(False)}
+OPTIONS = {
+    "plainly": None,
+    "as steps are": compiler_options(),
+    "as forward passes are": compiler_options(training=False),
+}
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

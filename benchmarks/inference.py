@@ -152,7 +152,7 @@ def ours(batch: str, dtype: str, repeats: str) -> float:
     import jax
     import numpy as np
 
-    from fcn_jax.input import Batch
+    from fcn_jax.data.batches import Batch
 
     forward, variables = ours_network("vgg16", dtype)
     count = int(batch)
@@ -195,8 +195,8 @@ def ours_reference(repeats: str) -> float:
     import jax
     import jax.numpy as jnp
 
-    from fcn_jax.conv import compiler_options
-    from fcn_jax.reference import NETWORKS
+    from fcn_jax.layers.conv import compiler_options
+    from fcn_jax.models.reference import NETWORKS
 
     model = NETWORKS["voc-fcn8s"]
     images = jax.random.normal(jax.random.key(0), (1, HEIGHT, WIDTH, 3))
@@ -207,9 +207,9 @@ def ours_reference(repeats: str) -> float:
 
 def ours_folder(images: str, out: str, cache: str) -> list[float]:
     """Seconds from files to PNGs, the first time and once more."""
-    from fcn_jax.compiled import keep_compiled
-    from fcn_jax.labels import palette
-    from fcn_jax.predict import find_images, predict
+    from fcn_jax.data.labels import palette
+    from fcn_jax.inference.predict import find_images, predict
+    from fcn_jax.runtime.compile_cache import keep_compiled
 
     keep_compiled(Path(cache))
     forward, variables = ours_network("resnet34", "float32")
@@ -260,8 +260,8 @@ def ours_network(backbone: str, dtype: str):
     import jax.numpy as jnp
 
     from fcn_jax.config import ModelConfig
-    from fcn_jax.evaluate import make_forward
-    from fcn_jax.fcn import build
+    from fcn_jax.inference.evaluate import make_forward
+    from fcn_jax.models.fcn import build
 
     config = ModelConfig(backbone=backbone, dtype=dtype)
     model = build(config, CLASSES)
@@ -286,7 +286,7 @@ def torch_network(backbone: str, dtype: str):
 def batch_size() -> int:
     """Images at once, as `fcn-jax predict` chooses them."""
     from fcn_jax.config import Config
-    from fcn_jax.train import eval_batch_size
+    from fcn_jax.training.loop import eval_batch_size
 
     return eval_batch_size(Config().resolved())
 

@@ -127,10 +127,10 @@ def stream(name: str, dir: str, cache: str, workers: int, mode: str):  # noqa: A
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from fcn_jax import datasets
     from fcn_jax.config import Config, DataConfig, ModelConfig
-    from fcn_jax.datasets.decoded import decoded
-    from fcn_jax.input import train_batches
+    from fcn_jax.data import dataset as datasets
+    from fcn_jax.data.batches import train_batches
+    from fcn_jax.data.decoded import decoded
 
     data = DataConfig(name, Path(dir), Path(cache), decoded=mode)
     config = Config(ModelConfig(backbone="resnet18"), data, batch_size=BATCH, workers=workers).resolved()
@@ -188,15 +188,15 @@ def pytorch(name: str, dir: str, cache: str, workers: int, count: int) -> dict[s
 
 
 def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  # noqa: A002
-    """Training steps as `fcn_jax.train` makes them, the first ones not counted."""
+    """Training steps as `fcn_jax.training.loop` makes them, the first ones not counted."""
     from functools import partial
 
     import jax
 
-    from fcn_jax.fcn import build
-    from fcn_jax.progress import InputWait
-    from fcn_jax.state import init_state
-    from fcn_jax.train import make_step
+    from fcn_jax.models.fcn import build
+    from fcn_jax.training.loop import make_step
+    from fcn_jax.training.progress import InputWait
+    from fcn_jax.training.state import init_state
 
     batches, config, dataset = stream("camvid", dir, cache, 4, mode)
     model = build(config.model, len(dataset.class_names))
@@ -218,7 +218,7 @@ def large(dir: str, cache: str, mode: str, parts: bool, count: int) -> dict[str,
 
     import jax
 
-    from fcn_jax import augment
+    from fcn_jax.data import augment
 
     if not parts:
         augment.reach = lambda config: max(LARGE)

@@ -271,12 +271,12 @@ def program(case: Case) -> dict[str, Any]:
     from jax.experimental import topologies
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from fcn_jax import needs
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
-    from fcn_jax.fcn import build
-    from fcn_jax.input import Batch
-    from fcn_jax.state import init_state
-    from fcn_jax.train import make_step
+    from fcn_jax.data.batches import Batch
+    from fcn_jax.models.fcn import build
+    from fcn_jax.runtime import memory as needs
+    from fcn_jax.training.loop import make_step
+    from fcn_jax.training.state import init_state
 
     if case.platform == "cpu":
         mesh = jax.make_mesh((case.devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -368,11 +368,11 @@ def compared() -> dict[str, float]:
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from fcn_jax.config import AugmentConfig, Config, OptimConfig
-    from fcn_jax.conv import compiler_options
-    from fcn_jax.fcn import build
-    from fcn_jax.input import Batch
-    from fcn_jax.state import init_state
-    from fcn_jax.train import train_step
+    from fcn_jax.data.batches import Batch
+    from fcn_jax.layers.conv import compiler_options
+    from fcn_jax.models.fcn import build
+    from fcn_jax.training.loop import train_step
+    from fcn_jax.training.state import init_state
 
     config = Config(
         augment=AugmentConfig(crop=64, scale=(0.5, 2.0), colour=0.3),

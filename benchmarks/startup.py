@@ -128,7 +128,7 @@ def built(name: str, source: Path, folder: Path, rounds: int) -> None:
     import contextlib
     import io
 
-    from fcn_jax import datasets
+    from fcn_jax.data import dataset as datasets
 
     files = [file for file in source.rglob("*") if file.is_file()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6

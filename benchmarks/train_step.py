@@ -88,13 +88,13 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
     import jax.numpy as jnp
     import numpy as np
 
-    from fcn_jax.compiled import give_back_memory
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
-    from fcn_jax.conv import compiler_options
-    from fcn_jax.fcn import build
-    from fcn_jax.input import Batch
-    from fcn_jax.state import init_state
-    from fcn_jax.train import make_step
+    from fcn_jax.data.batches import Batch
+    from fcn_jax.layers.conv import compiler_options
+    from fcn_jax.models.fcn import build
+    from fcn_jax.runtime.compile_cache import give_back_memory
+    from fcn_jax.training.loop import make_step
+    from fcn_jax.training.state import init_state
 
     give_back_memory()  # as `fcn-jax` does
     config = Config(
@@ -166,7 +166,7 @@ def pytorch(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> d
 
 
 def torch_fcn8s(backbone: str):
-    """FCN-8s as in `fcn_jax.fcn`, in PyTorch's words."""
+    """FCN-8s as in `fcn_jax.models.fcn`, in PyTorch's words."""
     import torch
     from torch import nn
 
@@ -222,7 +222,7 @@ def torch_fcn8s(backbone: str):
             self.parts = nn.ModuleList(parts)
             self.scores = nn.ModuleList(nn.Conv2d(c, CLASSES, 1) for c in channels)
 
-            # As `fcn_jax.fcn.alignment` has it: even kernels on VGG, odd ones on ResNet.
+            # As `fcn_jax.models.fcn.alignment` has it: even kernels on VGG, odd ones on ResNet.
             def up(factor: int) -> nn.Module:
                 kernel = 2 * factor if backbone == "vgg16" else 2 * factor - 1
                 padding, extra = (factor // 2, 0) if backbone == "vgg16" else (factor - 1, factor - 1)

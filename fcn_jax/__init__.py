@@ -4,8 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fcn_jax.dilated import DilatedFCN
-    from fcn_jax.fcn import FCN, FCN8s, FCN16s, FCN32s
+    from fcn_jax.models.dilated import DilatedFCN
+    from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 
 __all__ = ["FCN", "DilatedFCN", "FCN8s", "FCN16s", "FCN32s"]
 __version__ = "0.1.0"
@@ -15,5 +15,5 @@ def __getattr__(name: str) -> Any:
     """Imports the networks when they are asked for: `fcn-jax --help` need not wait for JAX."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    module = importlib.import_module("fcn_jax.dilated" if name == "DilatedFCN" else "fcn_jax.fcn")
+    module = importlib.import_module("fcn_jax.models.dilated" if name == "DilatedFCN" else "fcn_jax.models.fcn")
     return getattr(module, name)

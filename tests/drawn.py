@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from fcn_jax.labels import IGNORE
+from fcn_jax.data.labels import IGNORE
 
 _RNG = np.random.default_rng(0)
 

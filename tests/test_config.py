@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from fcn_jax import config as module
-from fcn_jax import datasets
 from fcn_jax.config import (
     CAFFE_INPUT,
     DATASETS,
@@ -33,6 +32,7 @@ from fcn_jax.config import (
     summed,
     to_json,
 )
+from fcn_jax.data import dataset as datasets
 from fcn_jax.errors import InputError
 
 PARTS = (InputConfig, ModelConfig, DataConfig, AugmentConfig, OptimConfig)

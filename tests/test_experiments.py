@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fcn_jax.datasets import prepare
+from fcn_jax.data.dataset import prepare
 from fcn_jax.layers import bilinear_kernel, conv_transpose
 
 HERE = Path(__file__).parents[1] / "experiments" / "transposed_conv"

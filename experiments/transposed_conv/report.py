@@ -8,7 +8,7 @@ import numpy as np
 from response import save
 from training import Row, read
 
-from fcn_jax.run import write_whole
+from fcn_jax.runs.run_dir import write_whole
 
 
 def write(study: str, out: Path) -> None:

@@ -19,7 +19,7 @@ from settings import Setting, even, exact_settings, odd, respond, response, tile
 from tqdm import tqdm
 
 from fcn_jax.layers import conv_transpose, shift_and_stitch
-from fcn_jax.run import write_whole
+from fcn_jax.runs.run_dir import write_whole
 
 FACTORS = (2, 4, 8, 16, 32)
 CLASSES = 21

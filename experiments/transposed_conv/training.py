@@ -23,20 +23,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from settings import Setting, even, tiled
 from tqdm import tqdm
 
-from fcn_jax import datasets
-from fcn_jax.augment import normalise
-from fcn_jax.backbones import BACKBONES
-from fcn_jax.backbones.resnet import ResNet
 from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, OptimConfig
-from fcn_jax.datasets import Dataset, Example
-from fcn_jax.evaluate import evaluate, make_forward
-from fcn_jax.fcn import FCN
-from fcn_jax.feature_map import FeatureMap
-from fcn_jax.input import place, train_batches
+from fcn_jax.data import dataset as datasets
+from fcn_jax.data.augment import normalise
+from fcn_jax.data.batches import place, train_batches
+from fcn_jax.data.dataset import Dataset, Example
+from fcn_jax.inference.evaluate import evaluate, make_forward
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
-from fcn_jax.run import write_whole
-from fcn_jax.state import init_state
-from fcn_jax.train import make_step
+from fcn_jax.models.backbones import BACKBONES
+from fcn_jax.models.backbones.resnet import ResNet
+from fcn_jax.models.fcn import FCN
+from fcn_jax.models.feature_map import FeatureMap
+from fcn_jax.runs.run_dir import write_whole
+from fcn_jax.training.loop import make_step
+from fcn_jax.training.state import init_state
 
 # ------------------------------------------------------------------------------------------- ways to upsample
 # (values, factor, size, name) -> float[batch, *size, channels]; size is at most factor times that of the values.
@@ -100,7 +100,7 @@ class Variant:
     """A line of the table.
 
     Attributes:
-        way: how scores are upsampled; None: the transposed convolutions that `fcn_jax.fcn.alignment` derives.
+        way: how scores are upsampled; None: the transposed convolutions that `fcn_jax.models.fcn.alignment` derives.
         stride: of the finest scores: 8, 16 or 32.
         backbone: a name of `BACKBONES`; None: the study's own.
         optim: what differs from the study's optimizer.

@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from fcn_jax.download import download
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.download import download
 
 SERVER = "https://download.pytorch.org/models"
 # torchvision's model files name them; the eight digits are the first ones of each file's SHA-256.

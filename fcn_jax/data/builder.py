@@ -1,0 +1,228 @@
+"""Prepares a data set: checks every image and label once, and writes them as records with random access.
+
+A data set is a subclass with class names and `examples`: see voc.py for one of files, shapes.py for a drawn one.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from tensorflow_datasets.core.dataset_info import dataset_info_path
+from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
+
+from fcn_jax.data.checks import check_label, png, read_pair
+from fcn_jax.data.entries import Drawn, Entry, Files, drawing, list_problems, look
+from fcn_jax.data.labels import palette
+from fcn_jax.errors import InputError
+from fcn_jax.runtime.download import locked, progress
+
+FORMAT = 1  # of the records: another number makes all data sets be built anew
+SHARD = 128 << 20  # bytes of source files in a shard; TFDS keeps one shard in memory while it writes
+
+
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self):
+        """Ours are in no public bucket: the original would ask the network and leave temporary folders."""
+
+
+class SegmentationBuilder(tfds.core.ShardBasedBuilder):
+    """What all data sets share; a subclass gives the attributes below, and `examples`.
+
+    The examples keep their order. A split is written shard by shard, as it is read: TFDS's
+    `GeneratorBasedBuilder` holds a whole split in memory, and above 1 GB needs TensorFlow.
+
+    Attributes:
+        name: of the data set.
+        class_names: a name for each label from 0 on.
+        splits: the names of the splits.
+        void: labels of the source that count as void besides 255.
+        colours: red, green and blue of each class; None for VOC's colours.
+        palette: the same as an array, uint8[classes, 3].
+        contents: a hash of names and sizes in all splits, the same for a copy in another place.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    name: str
+    class_names: tuple[str, ...]
+    splits: tuple[str, ...]
+    void: tuple[int, ...] = ()
+    colours: Sequence[tuple[int, int, int]] | None = None
+    palette: UInt8[np.ndarray, "classes 3"]
+    contents: str
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(skip_registration=True, **kwargs)  # TFDS's own data sets have such names too
+
+    def __init__(self, cache: Path):
+        """Looks the source over; a subclass first sets what its `examples` needs, then calls this.
+
+        Args:
+            cache: the folder of everything prepared; this goes to `<cache>/<name>/<fingerprint>`.
+        """
+        classes = len(self.class_names)
+        self.palette = palette(classes) if self.colours is None else np.array(self.colours, np.uint8)
+        self._entries = [look(split, example) for split in self.splits for example in self.examples(split)]
+        about = [FORMAT, self.class_names, self.void, self.splits]
+        about += [drawing(first) for first in {e.split: e.example for e in reversed(self._entries)}.values()]
+        sizes = [[size for _, size, _ in e.stats] for e in self._entries]
+        names = [(e.split, e.example.name) for e in self._entries]
+        self.contents = _hash([about, names, sizes])
+        fingerprint = _hash([about, names, [e.stats for e in self._entries]])
+        self._folder = Path(cache) / self.name / fingerprint
+        self._advance: Callable[[int], object] = lambda more: None
+        _drop_torn(self._folder / self.name / str(self.VERSION))
+        super().__init__(data_dir=self._folder, file_format="array_record")
+
+    def examples(self, split: str) -> Sequence[Files | Drawn]:
+        """The examples of a split, in order; missing files are reported later, with everything else."""
+        raise NotImplementedError
+
+    def build(self) -> None:
+        """Builds the data set unless it is built; of several processes one builds and the others wait.
+
+        Raises:
+            InputError: naming everything that is wrong with the source, or if the cache cannot be written.
+        """
+        if self._sound():
+            return
+        with locked(self._folder / "lock") as alone:
+            if self._sound():
+                return
+            try:
+                if alone:
+                    for leftover in (self._folder / self.name).glob("incomplete.*"):  # of a build that was killed
+                        shutil.rmtree(leftover)
+                shutil.rmtree(self.data_dir, ignore_errors=True)
+                with progress(f"preparing {self.name}", len(self._entries), "images") as self._advance:
+                    self.download_and_prepare()
+            except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
+                if not self._sound():  # else, where there are no locks, another process was faster
+                    raise InputError(
+                        f"{self._folder} cannot be written ({error}); make room, or name another one with --data.cache"
+                    ) from error
+
+    @property
+    def max_size(self) -> tuple[int, int]:
+        """The largest height and the largest width of all images."""
+        height, width = self._metadata["max_size"]
+        return height, width
+
+    def records(self, split: str) -> Sequence[dict[str, Any]]:
+        """The records of a split: `name`, `image` and `label` are bytes, the latter two encoded."""
+        as_they_are = {key: tfds.decode.SkipDecoding() for key in ("image", "label")}  # else OpenCV, if installed
+        return self.as_data_source(split, decoders=as_they_are)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def _metadata(self) -> dict:
+        metadata = self.info.metadata
+        assert isinstance(metadata, dict)
+        return metadata
+
+    def _sound(self) -> bool:
+        """Whether it is built, and the files are all there and whole."""
+        if not dataset_info_path(self.data_path).exists():
+            return False
+        self.info.read_from_directory(self.data_dir)
+        try:
+            return all(self.max_size) and all(
+                ArrayRecordFileAdapter.num_examples(path) == length
+                for split in self.info.splits.values()
+                for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+            )
+        except (OSError, RuntimeError, ValueError, KeyError):  # KeyError: no largest size was stored
+            return False
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "name": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+            "height": np.int32,
+            "width": np.int32,
+        }
+        return _Info(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _make_download_manager(self, **_):
+        return SimpleNamespace(downloaded_size=0)  # TFDS fetches nothing here; its own makes folders and reads much
+
+    def _log_download_bytes(self):
+        """The original prints to the output stream."""
+
+    def _log_download_done(self):
+        """The same."""
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
+        if list_problems(self._entries, self.splits):
+            raise self._everything_wrong(0)
+        self._metadata["max_size"] = [0, 0]
+        starts, filled = [], SHARD
+        for i, entry in enumerate(self._entries):
+            if filled >= SHARD or entry.split != self._entries[i - 1].split:
+                starts.append(i)
+                filled = 0
+            filled += sum(size for _, size, _ in entry.stats)
+        shards = {split: [] for split in self.splits}
+        for start, stop in zip(starts, [*starts[1:], len(self._entries)], strict=True):
+            shards[self._entries[start].split].append(partial(self._shard, start, stop))
+        return shards
+
+    def _shard(self, start: int, stop: int) -> Iterator[tuple[int, dict]]:
+        with ThreadPoolExecutor() as pool:
+            for i, record in enumerate(pool.map(self._read, self._entries[start:stop]), start):
+                if isinstance(record, list):
+                    raise self._everything_wrong(i)
+                self._advance(1)
+                self._metadata["max_size"] = np.maximum(self.max_size, (record["height"], record["width"])).tolist()
+                yield i, record
+
+    def _read(self, entry: Entry) -> dict[str, Any] | list[str]:
+        """The record of an example, or what is wrong with it."""
+        example, classes = entry.example, len(self.class_names)
+        try:
+            if isinstance(example, Files):
+                image, label, (height, width) = read_pair(example.image, example.mask, classes, self.void)
+            else:
+                pixels, label = example.draw()
+                height, width = label.shape
+                image, label = png(pixels), png(check_label(label, example.name, classes, self.void))
+        except InputError as error:
+            return [f"{entry.split}: {line}" for line in str(error).splitlines()]
+        return {"name": example.name, "image": image, "label": label, "height": height, "width": width}
+
+    def _everything_wrong(self, start: int) -> InputError:
+        """Reads on from the first example that is wrong to the end."""
+        problems = list_problems(self._entries, self.splits)
+        with ThreadPoolExecutor() as pool:
+            for record in pool.map(self._read, self._entries[start:]):
+                problems += record if isinstance(record, list) else []
+        things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        return InputError(f"{things} wrong with the {len(self._entries)} examples of {self.name}:{listed}")
+
+
+def _hash(values: list) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
+def _drop_torn(folder: Path) -> None:
+    """Removes what a crash of the machine left with an unreadable description, which TFDS would stumble over."""
+    with contextlib.suppress(OSError):
+        try:
+            json.loads(dataset_info_path(folder).read_text())
+        except ValueError:
+            shutil.rmtree(folder)

@@ -1,0 +1,78 @@
+"""The four segmentation metrics of the FCN paper (section 5), from one integer confusion matrix."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from fcn_jax.data.labels import IGNORE
+
+
+class Metrics(NamedTuple):
+    """Fractions, 0..1; NaN where there is nothing to divide by.
+
+    Attributes:
+        pixel_accuracy: labelled pixels that are right.
+        mean_accuracy: mean over the classes in the truth of the share of their pixels that are right.
+        mean_iu: mean over the classes in truth or prediction of intersection over union.
+        frequency_weighted_iu: the same, each class weighted by its share of the truth.
+        per_class_iu: float64[classes]; NaN for a class in neither.
+        per_class_accuracy: float64[classes]; NaN for a class not in the truth.
+    """
+
+    pixel_accuracy: float
+    mean_accuracy: float
+    mean_iu: float
+    frequency_weighted_iu: float
+    per_class_iu: np.ndarray
+    per_class_accuracy: np.ndarray
+
+
+def confusion_matrix(
+    label: Integer[np.ndarray, "*pixels"], prediction: Integer[np.ndarray, "*pixels"], num_classes: int
+) -> Int64[np.ndarray, "{num_classes} {num_classes}"]:
+    """Counts pixels by (true class, predicted class); those labelled `IGNORE` are left out.
+
+    Raises:
+        ValueError: a label or prediction is outside 0..num_classes-1 (labels may be `IGNORE`).
+    """
+    valid = label != IGNORE
+    label, prediction = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
+    for what, values in (("label", label), ("prediction", prediction)):
+        if values.size and not (values.min() >= 0 and values.max() < num_classes):
+            raise ValueError(
+                f"{what} {values.max() if values.min() >= 0 else values.min()} is outside 0..{num_classes - 1}; "
+                f"it must be a class, and only a label may be {IGNORE}, void"
+            )
+    counts = np.bincount(num_classes * label + prediction, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def compute_metrics(confusion: Integer[np.ndarray, "classes classes"]) -> Metrics:
+    """The metrics of a confusion matrix (rows = truth).
+
+    A class in neither truth nor prediction has no IU and is left out of the mean; a class that is not in the truth has
+    no accuracy. The reference's `score.py` does the same by `nanmean`.
+    """
+    confusion = confusion.astype(np.float64)
+    right = np.diag(confusion)
+    truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    accuracy = _ratio(right, truth)
+    iu = _ratio(right, truth + predicted - right)
+    return Metrics(
+        pixel_accuracy=float(_ratio(right.sum(), truth.sum())),
+        mean_accuracy=_mean(accuracy),
+        mean_iu=_mean(iu),
+        frequency_weighted_iu=float(_ratio(np.where(truth > 0, truth * iu, 0).sum(), truth.sum())),
+        per_class_iu=iu,
+        per_class_accuracy=accuracy,
+    )
+
+
+def _ratio(part: np.ndarray | np.float64, whole: np.ndarray | np.float64) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")

@@ -1,0 +1,1 @@
+"""Networks and their loss; fcn.py is the file to read first."""

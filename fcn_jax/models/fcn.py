@@ -1,0 +1,198 @@
+"""Fully Convolutional Networks: score heads, upsampling and skip fusion (Long, Shelhamer & Darrell 2015, figure 3).
+
+    image -> backbone -> pool3 (stride 8)   pool4 (stride 16)   top (stride 32)
+                            |                   |                   |
+                       score_pool3         score_pool4          score_fr
+                            |                   |                   |
+    FCN-32s                 |                   |                   +--- upscore x32 -> logits
+    FCN-16s                 |                   + <-- upscore2 x2 --+
+                            |                   +----------------------- upscore16 x16 -> logits
+    FCN-8s                  + <-- upscore_pool4 x2 (of the sum above)
+                            +------------------------------------------- upscore8 x8 -> logits
+
+The kernels and crops of the transposed convolutions follow from where the two grids lie (`alignment`).
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from fcn_jax.config import ModelConfig
+from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
+from fcn_jax.layers.conv import Conv
+from fcn_jax.models.backbones import BACKBONES
+from fcn_jax.models.backbones.alexnet import AlexNet
+from fcn_jax.models.backbones.googlenet import GoogLeNet
+from fcn_jax.models.backbones.resnet import ResNet
+from fcn_jax.models.backbones.vgg import VGG
+from fcn_jax.models.dilated import DilatedFCN
+from fcn_jax.models.feature_map import FeatureMap, add, convolve
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+class FCN(nn.Module):
+    """A fully convolutional network: any backbone, one score layer a scale, one transposed convolution a step up.
+
+    Attributes:
+        num_classes: classes, background included.
+        backbone: a name of `fcn_jax.models.backbones.BACKBONES`, or a module that maps a `FeatureMap` of the image to
+            those at strides 8, 16 and 32.
+        stride: of the finest map that is scored: 32, 16 or 8.
+        skip_scales: factors on pool4 and pool3 before their score layers; the "at once" net has (0.01, 0.0001).
+        upsampling: "learned", transposed convolutions started bilinearly; or "fixed", bilinear for ever.
+        dtype: of the computation up to the last scores; parameters and upsampled logits are float32.
+    """
+
+    num_classes: int
+    backbone: str | nn.Module = "resnet34"
+    stride: int = 8
+    skip_scales: tuple[float, float] = (1.0, 1.0)
+    upsampling: Literal["learned", "fixed"] = "learned"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[ArrayLike, "batch height width channels"],
+        size: Int[ArrayLike, "batch 2"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height width classes"]:
+        """Scores every pixel.
+
+        Args:
+            images: normalised images; any height and width from 1, any number of channels (3 for colour).
+            size: rows and columns that belong to each image, where a batch holds images of several sizes on one
+                canvas, at its top left. The logits there equal those of each image alone; the rest is without meaning.
+            train: batch statistics and dropout (`mutable=["batch_stats"]`, `rngs={"dropout": key}`).
+
+        Returns:
+            Logits, float32, of exactly the images' height and width.
+
+        Raises:
+            ValueError: an attribute has none of its values.
+        """
+        self._check()
+        image = FeatureMap(jnp.asarray(images), None if size is None else jnp.asarray(size))
+        pool3, pool4, top = self._backbone(image, train)
+        score = self._score(top, "score_fr")
+        if self.stride <= 16:
+            score = add(
+                self.upsample(score, pool4, "upscore2"),
+                self._score(pool4, "score_pool4", self.skip_scales[0]),
+            )
+        if self.stride <= 8:
+            score = add(
+                self.upsample(score, pool3, "upscore_pool4"),
+                self._score(pool3, "score_pool3", self.skip_scales[1]),
+            )
+        score = score.map(lambda values: values.astype(jnp.float32))
+        name = "upscore" if self.stride == 32 else f"upscore{self.stride}"
+        return self.upsample(score, image, name).values
+
+    def _check(self) -> None:
+        choices = [("stride", self.stride, (8, 16, 32)), ("upsampling", self.upsampling, ("learned", "fixed"))]
+        if isinstance(self.backbone, str):
+            choices.append(("backbone", self.backbone, tuple(BACKBONES)))
+        for name, value, values in choices:
+            if value not in values:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, values))}")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}; there is at least one, the background included")
+
+    def _backbone(self, image: FeatureMap, train: bool) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
+        if isinstance(self.backbone, nn.Module):
+            return self.backbone(image, train)
+        return BACKBONES[self.backbone](dtype=self.dtype, name="backbone")(image, train)
+
+    def _score(self, x: FeatureMap, name: str, scale: float = 1.0) -> FeatureMap:
+        """A 1x1 convolution to class scores that starts at zero, as in the reference."""
+        conv = Conv(self.num_classes, (1, 1), kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name)
+        return convolve(conv, x if scale == 1.0 else x.map(lambda values: values * scale))
+
+    def upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:
+        """Brings scores onto the finer grid of `to`; a subclass may do it in another way."""
+        if (x.stride, x.offset) == (to.stride, to.offset):
+            return x  # maps of a dilated backbone lie on one grid
+        kernel, factor, padding = alignment(x, to)
+        # Scores outside the image must not leak over its border.
+        values = x.cleared()
+        if self.upsampling == "fixed":
+            values = upsample_bilinear(values, factor, kernel_size=kernel, padding=padding)
+        else:
+            values = ConvTranspose(
+                self.num_classes,
+                (kernel, kernel),
+                (factor, factor),
+                padding=padding,
+                use_bias=False,
+                kernel_init=bilinear_init,
+                dtype=values.dtype,
+                name=name,
+            )(values)
+        return to.replace(values=values)
+
+
+FCN32s = partial(FCN, stride=32)
+FCN16s = partial(FCN, stride=16)
+FCN8s = partial(FCN, stride=8)
+
+
+Network = FCN | DilatedFCN
+
+
+def build(config: ModelConfig, num_classes: int) -> Network:
+    """The network a configuration describes."""
+    dtype = jnp.dtype(config.dtype)
+    dilated = config.head == "dilated"
+    backbone = BACKBONES[config.backbone](dtype=dtype)
+    match backbone:
+        case ResNet():
+            stride = 8 if dilated else config.output_stride
+            backbone = backbone.clone(output_stride=stride, freeze_bn=config.freeze_bn)
+        case VGG():
+            backbone = backbone.clone(
+                fc_features=config.fc_features,
+                fc_kernel=config.fc_kernel,
+                padding=config.padding,
+                freeze_bn=config.freeze_bn,
+            )
+        case AlexNet():
+            backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
+        case GoogLeNet():
+            backbone = backbone.clone(freeze_bn=config.freeze_bn)
+    if dilated:
+        return DilatedFCN(num_classes, backbone, dtype=dtype)
+    head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
+    return head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
+
+
+def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:
+    """Kernel, stride and crop of the transposed convolution that brings `x` onto the grid of `to`.
+
+    Cell i of `x` lands with the middle of its kernel at cell i * s - p + (k - 1) / 2 of the result. That place has
+    to be the cell of `to` with the same centre in the image, which gives p; it is an integer for k = 2s or for
+    k = 2s - 1, the two bilinear kernels of factor s: the even one where cell centres of `x` lie between those of
+    `to` (VGG), the odd one where they coincide (ResNet).
+
+    Returns:
+        Kernel side, stride, and per axis the rows to crop in front and behind (negative: to add).
+
+    Raises:
+        ValueError: `x` is not coarser than `to` by a whole factor, or lies between all bilinear kernels.
+    """
+    factor, remainder = divmod(x.stride, to.stride)
+    shift = (x.offset - to.offset) / to.stride
+    if remainder or factor < 1 or (2 * shift) % 1:
+        raise ValueError(
+            f"a map of stride {x.stride} and offset {x.offset} cannot be upsampled onto stride {to.stride} and offset "
+            f"{to.offset}: the strides must divide and the centres be half or whole cells of the finer map apart"
+        )
+    kernel = 2 * factor - 1 if shift % 1 == 0 else 2 * factor
+    front = round((kernel - 1) / 2 - shift)
+    full = [(n - 1) * factor + kernel for n in x.shape]
+    (top, bottom), (left, right) = [(front, size - front - wanted) for size, wanted in zip(full, to.shape, strict=True)]
+    return kernel, factor, ((top, bottom), (left, right))

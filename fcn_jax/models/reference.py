@@ -1,0 +1,103 @@
+"""The networks of the reference (github.com/shelhamer/fcn.berkeleyvision.org), under the names of its folders.
+
+They compute what its net.py files compute, border of 100 pixels and fixed upsampling included, so its published
+weights score here as they did there; docs/weights.md says which file goes with which. What is not just an `FCN` with
+other numbers is composed of FCNs: two tasks on one trunk, and two nets whose scores are averaged.
+"""
+
+from itertools import accumulate
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from fcn_jax.models.backbones.alexnet import AlexNet
+from fcn_jax.models.backbones.vgg import VGG
+from fcn_jax.models.fcn import FCN
+
+
+class JointFCN(FCN):
+    """Several tasks on one trunk (siftflow-fcn8s/net.py): an FCN whose score channels are those of all tasks.
+
+    The tasks share every feature map and differ from the score layers on, as 1x1 convolutions with separate outputs
+    and fixed upsampling do anyway; so they are one FCN whose logits are cut apart. Train it on the sum of the tasks'
+    losses.
+
+    Attributes:
+        tasks: classes of each task; they add up to `num_classes`.
+    """
+
+    tasks: tuple[int, ...] = ()
+
+    def __call__(
+        self,
+        images: Float[ArrayLike, "batch height width channels"],
+        size: Int[ArrayLike, "batch 2"] | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "batch height width _"], ...]:
+        """Logits of each task; arguments as of `FCN`.
+
+        Raises:
+            ValueError: `tasks` that do not add up to `num_classes`.
+        """
+        if sum(self.tasks) != self.num_classes:
+            raise ValueError(f"tasks are {self.tasks}; they must add up to num_classes, {self.num_classes}")
+        logits = super().__call__(images, size, train)
+        return tuple(jnp.split(logits, list(accumulate(self.tasks))[:-1], axis=-1))
+
+
+class LateFusion(nn.Module):
+    """The mean of the scores of several FCNs, each on its own channels (nyud-fcn32s-color-hha/net.py).
+
+    The reference averages before the upsampling, which is linear and the same in all of them: it makes no difference.
+
+    Attributes:
+        network: the FCN of a stream; each has its own parameters.
+        streams: their names; each has the same number of the input's channels, in this order.
+    """
+
+    network: FCN
+    streams: tuple[str, ...] = ("color", "hha")
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[ArrayLike, "batch height width channels"],
+        size: Int[ArrayLike, "batch 2"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height width classes"]:
+        """Logits; arguments as of `FCN`."""
+        parts = jnp.split(jnp.asarray(images), len(self.streams), axis=-1)
+        backbone = self.network.backbone
+        logits = []
+        for stream, part in zip(self.streams, parts, strict=True):
+            # Each has a backbone of its own: one module in two networks would be one set of parameters.
+            own = backbone.clone(parent=None) if isinstance(backbone, nn.Module) else backbone
+            logits.append(self.network.clone(backbone=own, parent=self, name=stream)(part, size, train))
+        return sum(logits[1:], logits[0]) / len(logits)
+
+
+def _on_vgg16(num_classes: int, stride: int, **attributes: Any) -> FCN:
+    return FCN(num_classes, VGG(padding="reference"), stride, upsampling="fixed", **attributes)
+
+
+_STRIDES = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
+
+NETWORKS: dict[str, nn.Module] = {
+    **{f"voc-{name}": _on_vgg16(21, stride) for name, stride in _STRIDES.items()},
+    "voc-fcn8s-atonce": _on_vgg16(21, 8, skip_scales=(0.01, 0.0001)),
+    "voc-fcn-alexnet": FCN(21, AlexNet(padding="reference"), 32, upsampling="fixed"),
+    # 59 classes and background.
+    **{f"pascalcontext-{name}": _on_vgg16(60, stride) for name, stride in _STRIDES.items()},
+    # 33 semantic and 3 geometric classes.
+    **{
+        f"siftflow-{name}": JointFCN(36, VGG(padding="reference"), stride, upsampling="fixed", tasks=(33, 3))
+        for name, stride in _STRIDES.items()
+    },
+    # On colour; on HHA (Gupta et al. 2014); on colour and log depth, a fourth channel; on colour and HHA.
+    "nyud-fcn32s-color": _on_vgg16(40, 32),
+    "nyud-fcn32s-hha": _on_vgg16(40, 32),
+    "nyud-fcn32s-color-d": _on_vgg16(40, 32),
+    "nyud-fcn32s-color-hha": LateFusion(_on_vgg16(40, 32)),
+}

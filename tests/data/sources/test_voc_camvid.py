@@ -1,0 +1,320 @@
+"""PASCAL VOC and CamVid: small ones in their layouts, and the real ones."""
+
+import hashlib
+import http.server
+import io
+import shutil
+import tarfile
+import threading
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import pytest
+from drawn import mask, picture, save
+from PIL import Image
+
+from fcn_jax.data import dataset as datasets
+from fcn_jax.data.labels import palette
+from fcn_jax.data.sources import voc
+from fcn_jax.data.sources.camvid import CamVid
+from fcn_jax.data.sources.voc import Voc2012
+from fcn_jax.errors import InputError
+from fcn_jax.runtime.download import download
+
+NAMES = {"train": ["2007_000001", "2007_000002"], "val": ["2007_000003"]}
+
+
+def voc_tree(root, aug=False):
+    """The official layout, in small: palette masks, and an image that no list names."""
+    base = root / "VOCdevkit" / "VOC2012"
+    (base / "ImageSets/Segmentation").mkdir(parents=True)
+    for split, stems in NAMES.items():
+        (base / f"ImageSets/Segmentation/{split}.txt").write_text("".join(f"{s}\n" for s in stems))
+        for stem in stems:
+            save(picture(), base / f"JPEGImages/{stem}.jpg")
+            image = Image.fromarray(mask(classes=21))
+            image.putpalette(palette(256).tobytes())
+            (base / "SegmentationClass").mkdir(exist_ok=True)
+            image.save(base / f"SegmentationClass/{stem}.png")
+    save(picture(), base / "JPEGImages/2007_000009.jpg")
+    if aug:
+        shutil.copytree(base / "SegmentationClass", base / "SegmentationClassAug")
+        (base / "ImageSets/Segmentation/trainaug.txt").write_text("2007_000002\n2007_000001")
+    return base
+
+
+def archive(root, name=voc.ARCHIVE, prefix="VOCdevkit/VOC2012"):
+    file = root / name
+    with tarfile.open(file, "w") as tar:
+        tar.add(root / "VOCdevkit/VOC2012", prefix)
+    return file
+
+
+def assert_is_voc(data, base):
+    assert data.splits == {"train": 2, "val": 1}
+    for split, stems in NAMES.items():
+        for stem, example in zip(stems, data.source(split), strict=True):
+            assert example.name == stem
+            np.testing.assert_array_equal(example.image, np.asarray(Image.open(base / f"JPEGImages/{stem}.jpg")))
+            np.testing.assert_array_equal(example.label, np.asarray(Image.open(base / f"SegmentationClass/{stem}.png")))
+
+
+@pytest.mark.parametrize("where", [".", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_voc_folders(tmp_path, where):
+    base = voc_tree(tmp_path / "data")
+    data = datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
+    assert_is_voc(data, base)
+    np.testing.assert_array_equal(data.palette[[1, 20]], [[128, 0, 0], [0, 64, 128]])
+    assert (data.class_names[0], data.class_names[15], len(data.class_names)) == ("background", "person", 21)
+
+
+@pytest.mark.parametrize("where", [voc.ARCHIVE, "."])
+def test_voc_archive(tmp_path, where):
+    base = voc_tree(tmp_path / "data")
+    archive(tmp_path / "data")
+    base = base.rename(tmp_path / "VOC2012")
+    data = datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
+    assert_is_voc(data, base)
+    (unpacked,) = (tmp_path / "cache/voc2012").glob("unpacked-*[0-9]")
+    assert len(list(unpacked.rglob("*.jpg"))) == 3
+    assert not list((tmp_path / "cache").rglob("*.part"))
+    shutil.rmtree(data.folder)
+    (unpacked / "VOC2012/JPEGImages/2007_000001.jpg").write_bytes(b"")  # so it is seen whether it unpacks again
+    with pytest.raises(InputError, match=r"image 2007_000001.jpg cannot be decoded"):
+        datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
+
+
+def test_voc_archive_that_is_cut_short(tmp_path):
+    voc_tree(tmp_path)
+    file = archive(tmp_path, "VOC.tar")
+    file.write_bytes(file.read_bytes()[:20_000])
+    with pytest.raises(
+        InputError, match=r"VOC.tar cannot be unpacked into .* \(unexpected end of data\): .* 1999639040"
+    ):
+        datasets.prepare("voc2012", file, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("JPEGImages"))
+    (tmp_path / "no.tar").write_text("no archive")
+    with pytest.raises(
+        InputError, match=r"no.tar cannot be unpacked .*opened successfully\): it is no archive, is cut"
+    ):
+        datasets.prepare("voc2012", tmp_path / "no.tar", tmp_path / "cache")
+
+
+def test_voc_archive_is_unpacked_by_two_where_there_are_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(voc, "locked", lambda file: nullcontext(False))
+    voc_tree(tmp_path)
+    file, folder, extract = archive(tmp_path), tmp_path / "to", voc._extract
+
+    def late(*arguments):
+        extract(*arguments)
+        monkeypatch.setattr(voc, "_extract", extract)
+        voc._unpack(file, folder)
+
+    monkeypatch.setattr(voc, "_extract", late)
+    voc._unpack(file, folder)
+    assert len(list(folder.rglob("*.jpg"))) == 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_voc_seg11valid_where_its_list_is(tmp_path):
+    base = voc_tree(tmp_path)
+    (base / "ImageSets/Segmentation/seg11valid.txt").write_text("2007_000003\n")
+    data = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert data.splits == {"train": 2, "val": 1, "seg11valid": 1}
+    official = np.asarray(Image.open(base / "SegmentationClass/2007_000003.png"))
+    np.testing.assert_array_equal(data.source("seg11valid")[0].label, official)
+
+
+def test_voc_archive_of_something_else(tmp_path):
+    voc_tree(tmp_path)
+    (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
+    with pytest.raises(InputError, match=r"VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt is not in it"):
+        datasets.prepare("voc2012", archive(tmp_path), tmp_path / "cache")
+
+
+def test_voc_archive_cannot_write_elsewhere(tmp_path):
+    voc_tree(tmp_path / "data")
+    file = tmp_path / "evil.tar"
+    with tarfile.open(file, "w") as tar:
+        tar.add(tmp_path / "data/VOCdevkit/VOC2012", "VOCdevkit/VOC2012")
+        link = tarfile.TarInfo("VOCdevkit/VOC2012/SegmentationClass/2007_000001.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    with pytest.raises(InputError, match=r"evil.tar cannot be unpacked .*absolute path"):
+        datasets.prepare("voc2012", file, tmp_path / "cache")
+    with tarfile.open(file, "w") as tar:
+        tar.add(tmp_path / "data/VOCdevkit/VOC2012", "VOCdevkit/VOC2012")
+        up = tarfile.TarInfo("VOCdevkit/VOC2012/SegmentationClass/../../../../../../up.png")
+        tar.addfile(up, io.BytesIO())
+    with pytest.raises(InputError, match=r"evil.tar cannot be unpacked .*outside the destination"):
+        datasets.prepare("voc2012", file, tmp_path / "cache")
+    assert not list(tmp_path.rglob("up.png"))
+
+
+def test_voc_trainaug(tmp_path):
+    base = voc_tree(tmp_path, aug=True)
+    data = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert data.splits == {"train": 2, "val": 1, "trainaug": 2}
+    assert [e.name for e in data.source("trainaug")] == ["2007_000002", "2007_000001"]
+    save(mask(), base / "SegmentationClassAug/2007_000002.png")
+    other = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert not np.array_equal(other.source("trainaug")[0].label, data.source("trainaug")[0].label)
+    shutil.rmtree(base / "SegmentationClassAug")
+    assert datasets.prepare("voc2012", tmp_path, tmp_path / "cache").splits == {"train": 2, "val": 1}
+
+
+def test_part_and_whole_of_voc_do_not_collide(tmp_path):
+    base = voc_tree(tmp_path)
+    whole = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    (base / "ImageSets/Segmentation/train.txt").write_text("2007_000001\n")
+    part = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert (len(whole.source("train")), len(part.source("train"))) == (2, 1)
+
+
+def test_voc_names_a_file_that_is_missing(tmp_path):
+    base = voc_tree(tmp_path)
+    (base / "JPEGImages/2007_000002.jpg").unlink()
+    with pytest.raises(InputError, match=r"train: image 2007_000002.jpg cannot be read in .*/JPEGImages"):
+        datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_voc_list_that_is_no_text(tmp_path, packed):
+    base = voc_tree(tmp_path)
+    (base / "ImageSets/Segmentation/train.txt").write_bytes(b"2007_\xff\n")
+    source = archive(tmp_path, "VOC.tar") if packed else tmp_path
+    with pytest.raises(
+        InputError, match=r"train.txt cannot be read \('utf-8' .*: it holds the name of an image a line"
+    ):
+        datasets.prepare("voc2012", source, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """A server that has the archive, a small one."""
+    voc_tree(tmp_path / "www")
+    data = archive(tmp_path / "www").read_bytes()
+    handler = partial(Quiet, directory=str(tmp_path / "www"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(voc, "URL", f"http://127.0.0.1:{server.server_port}/{voc.ARCHIVE}")
+    monkeypatch.setattr(voc, "SIZE", len(data))
+    monkeypatch.setattr(voc, "SHA256", hashlib.sha256(data).hexdigest())
+    yield tmp_path / "www"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_voc_is_fetched(official, tmp_path, monkeypatch):
+    assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
+    monkeypatch.setattr(voc, "URL", "http://127.0.0.1:9/gone")
+    (tmp_path / "cache/downloads" / voc.ARCHIVE).unlink()
+    assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
+
+
+def test_voc_cannot_be_fetched(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(voc, "URL", voc.URL.replace("VOCtrainval", "no"))
+    with pytest.raises(
+        InputError, match=r"404 File not found; (.|\n)*have it already, name it with --data.dir: the folder"
+    ):
+        datasets.prepare("voc2012", cache=tmp_path / "cache")
+
+
+def test_official_archive_is_the_one_that_is_asked_for():
+    assert (voc.SIZE, len(voc.SHA256), voc.URL.rsplit("/", 1)[1]) == (1_999_639_040, 64, voc.ARCHIVE)
+    assert download is voc.download
+
+
+# CamVid
+
+
+@pytest.mark.parametrize("layout", ["folders", "SegNet", "above"])
+def test_camvid(tmp_path, layout):
+    for split, stem in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "0001TP_008550")):
+        root = tmp_path / "data" / "CamVid" if layout == "above" else tmp_path / "data"
+        images, masks = (f"images/{split}", f"labels/{split}") if layout == "folders" else (split, f"{split}annot")
+        save(picture(), root / images / f"{stem}.png")
+        label = save(np.tile(np.arange(12, dtype=np.uint8), (6, 1))[:, 3:], root / masks / f"{stem}.png")
+    data = datasets.prepare("camvid", tmp_path / "data", tmp_path / "cache")
+    assert data.splits == {"train": 1, "val": 1, "test": 1}
+    np.testing.assert_array_equal(data.source("test")[0].label, np.where(label == 11, 255, label))
+    assert " ".join(data.class_names) == "sky building pole road pavement tree sign fence car pedestrian bicyclist"
+    np.testing.assert_array_equal(data.palette[[0, 10]], [[128, 128, 128], [0, 128, 192]])
+    shutil.rmtree(root / images)
+    assert list(datasets.prepare("camvid", tmp_path / "data", tmp_path / "cache").splits) == ["train", "val"]
+
+
+# Real data
+
+
+@pytest.fixture(scope="module")
+def real_voc(voc_dir, tmp_path_factory):
+    """The first images of each list of the real VOC."""
+    source, base = voc_dir / "VOC2012", tmp_path_factory.mktemp("voc") / "VOC2012"
+    (base / "ImageSets/Segmentation").mkdir(parents=True)
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"):
+        (base / folder).symlink_to(source / folder)
+    for split in ("train", "val", "trainaug"):
+        names = (source / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:25]
+        (base / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names))
+    return base, datasets.prepare("voc2012", base, tmp_path_factory.mktemp("cache"))
+
+
+def test_real_voc(real_voc):
+    base, data = real_voc
+    assert data.splits == {"train": 25, "val": 25, "trainaug": 25}
+    counts, sizes = np.zeros(256, int), []
+    for split in data.splits:
+        names = (base / f"ImageSets/Segmentation/{split}.txt").read_text().split()
+        folder = "SegmentationClassAug" if split == "trainaug" else "SegmentationClass"
+        for name, example in zip(names, data.source(split), strict=True):
+            assert example.name == name
+            label = np.asarray(Image.open(base / folder / f"{name}.png"))
+            np.testing.assert_array_equal(example.label, label)
+            np.testing.assert_array_equal(example.image, np.asarray(Image.open(base / f"JPEGImages/{name}.jpg")))
+            sizes.append(label.shape)
+            if split == "val":
+                for value in range(256):
+                    counts[value] += np.count_nonzero(label == value)
+    assert data.max_size == tuple(np.max(sizes, axis=0))
+    np.testing.assert_array_equal(datasets.check(data, "val"), counts)
+    assert counts[255] > 0
+
+
+def test_palette_is_that_of_the_real_masks(real_voc):
+    base, _ = real_voc
+    file = next((base / "SegmentationClass").iterdir())
+    np.testing.assert_array_equal(np.reshape(Image.open(file).getpalette(), (-1, 3)), palette(256))
+
+
+def test_real_lists_are_read_whole(voc_dir, camvid_dir, tmp_path):
+    whole = Voc2012(voc_dir, tmp_path)
+    assert {split: len(whole.examples(split)) for split in whole.splits} == {"train": 437, "val": 217, "trainaug": 1937}
+    camvid = CamVid(camvid_dir, tmp_path)
+    assert {split: len(camvid.examples(split)) for split in camvid.splits} == {"train": 367, "val": 101}
+
+
+def test_real_camvid(camvid_dir, tmp_path):
+    for kind in ("images", "labels"):
+        for split in ("train", "val"):
+            (tmp_path / "camvid" / kind / split).mkdir(parents=True)
+            for file in sorted((camvid_dir / kind / split).iterdir())[:20]:
+                (tmp_path / "camvid" / kind / split / file.name).symlink_to(file)
+    data = datasets.prepare("camvid", tmp_path / "camvid", tmp_path / "cache")
+    assert (data.splits, data.max_size) == ({"train": 20, "val": 20}, (360, 480))
+    for name, image, label in data.source("val"):
+        (image_file,) = (camvid_dir / "images/val").glob(f"{name}.*")
+        np.testing.assert_array_equal(image, np.asarray(Image.open(image_file)))
+        truth = np.asarray(Image.open(camvid_dir / f"labels/val/{name}.png"))
+        np.testing.assert_array_equal(label, np.where(truth == 11, 255, truth))
+    assert datasets.check(data, "val")[11:255].sum() == 0

@@ -1,0 +1,214 @@
+"""Windows of large images, split over hosts, threads and devices; splits kept on the devices."""
+
+import functools
+from pathlib import Path
+from types import SimpleNamespace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig
+from fcn_jax.data import batches as module
+from fcn_jax.data.augment import augment, origin, reach, step_keys
+from fcn_jax.data.batches import Batch, hold, require_room, train_batches
+from fcn_jax.data.dataset import Example
+from fcn_jax.errors import InputError
+
+CROP = 24
+AUGMENT = AugmentConfig(crop=CROP, scale=(0.5, 2.0), colour=0.3)
+LONGEST = 64  # 24 / 0.5 = 48 source pixels, and a margin, in multiples of 64
+# Larger on both axes, on one of them, and on none; the window is 64x64.
+SIZES = [(200, 150), (150, 200), (65, 64), (64, 300), (20, 90), (40, 30), (64, 64), (7, 9)]
+LARGEST = (200, 300)
+
+
+def examples() -> list[Example]:
+    generator = np.random.default_rng(0)
+
+    def example(index: int, size: tuple[int, int]) -> Example:
+        image = generator.integers(0, 256, (*size, 3), np.uint8)
+        return Example(str(index), image, generator.integers(0, 20, size).astype(np.uint8))
+
+    return [example(index, size) for index, size in enumerate(SIZES)]
+
+
+def config(**changes) -> Config:
+    return Config(**({"augment": AUGMENT, "batch_size": 4, "seed": 3, "workers": 2, "steps": 9} | changes)).resolved()
+
+
+def devices(count: int) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.devices()[:count]), ("data",)), PartitionSpec("data"))
+
+
+def batches(count: int, first: int = 0, on: int = 1, **changes) -> list[Batch]:
+    stream = train_batches(examples(), LARGEST, config(**changes), first, devices(on))
+    return [jax.tree.map(np.asarray, next(stream)) for _ in range(count)]
+
+
+def on_canvas(array: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
+    whole = np.full((*canvas, *array.shape[2:]), fill, np.uint8)
+    whole[: array.shape[0], : array.shape[1]] = array
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("crop", "scale", "longest"),
+    [
+        # The presets': no image of VOC (500x500), CamVid (360x480) or shapes (96x96) is cut.
+        (256, (0.5, 2.0), 576),
+        (224, (0.5, 2.0), 512),
+        (80, (1.0, 1.0), 128),
+        (CROP, (0.5, 2.0), LONGEST),
+    ],
+)
+def test_reach_by_hand(crop, scale, longest):
+    assert reach(AugmentConfig(crop=crop, scale=scale)) == longest
+
+
+def noise(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(1)
+    return generator.integers(0, 256, (*size, 3), np.uint8), generator.integers(0, 20, size).astype(np.uint8)
+
+
+def augmented(settings: AugmentConfig, *arrays: np.ndarray, at: np.ndarray | None = None):
+    """A batch, operation by operation: compiled as a whole, two programs may round a position to two neighbours."""
+    one = functools.partial(augment, config=settings, input_config=InputConfig())
+    return jax.vmap(one)(*map(jnp.asarray, arrays), origin=None if at is None else jnp.asarray(at))
+
+
+@pytest.mark.parametrize("scale", [(0.5, 2.0), (0.5, 0.5), (1.0, 1.0), (1.5, 3.0), (0.3, 0.4)])
+@pytest.mark.parametrize("size", [(200, 150), (90, 300), (40, 131)])
+def test_what_the_crop_looks_at_is_all_in_the_window(scale, size):
+    """Under many keys, and also where the host takes a crop to begin a pixel beside where the device puts it."""
+    settings = AugmentConfig(crop=CROP, scale=scale, colour=0.3)
+    longest, count = reach(settings), 100
+    canvas = (min(longest, LARGEST[0]), min(longest, LARGEST[1]))
+    image, label = (on_canvas(x, LARGEST, 77) for x in noise(size))
+    keys = jax.random.split(jax.random.key(7), count)
+    sizes = np.tile(np.array(size, np.int32), (count, 1))
+    wholes = [np.broadcast_to(x, (count, *x.shape)) for x in (image, label)]
+    pixels, labels = augmented(settings, keys, *wholes, sizes)
+
+    def firsts(canvas: tuple[int, int]) -> np.ndarray:
+        return np.asarray(jax.vmap(lambda key: origin(key, jnp.array(size), jnp.array(canvas), settings))(keys))
+
+    most, unlimited = np.maximum(np.array(size) - canvas, 0), firsts((1, 1))
+    np.testing.assert_array_equal(firsts(canvas), np.minimum(unlimited, most))
+    assert (unlimited.max(axis=0) > 0).any()
+    aside = int(np.ceil(1 / scale[0]))  # a pixel of the crop is so many of the image
+    for shift in (0, -aside, aside):
+        at = np.clip(np.where(unlimited > 0, unlimited + shift, 0), 0, most).astype(np.int32)
+        rows = at[:, :1] + np.arange(canvas[0])
+        columns = at[:, 1:] + np.arange(canvas[1])
+        windows = [x[rows[:, :, None] % LARGEST[0], columns[:, None] % LARGEST[1]] for x in (image, label)]
+        ours, our_labels = augmented(settings, keys, *windows, sizes, at=at)
+        np.testing.assert_array_equal(our_labels, labels)
+        np.testing.assert_allclose(ours, pixels, rtol=0, atol=1e-5)
+
+
+def test_batches_hold_the_windows_that_their_steps_look_at():
+    settings, source = config(), examples()
+    seen = []
+    for step, batch in enumerate(batches(4, first=6), 6):
+        assert batch.image.shape == (4, LONGEST, LONGEST, 3)
+        keys, _ = step_keys(settings.seed, jnp.int32(step), 4)
+        for index in range(4):
+            size, (top, left) = tuple(batch.size[index]), batch.origin[index]
+            example = source[SIZES.index(size)]
+            seen.append(SIZES.index(size))
+            where = (slice(top, top + LONGEST), slice(left, left + LONGEST))
+            np.testing.assert_array_equal(batch.image[index], on_canvas(example.image[where], (LONGEST, LONGEST), 0))
+            np.testing.assert_array_equal(batch.label[index], on_canvas(example.label[where], (LONGEST, LONGEST), 255))
+            whole = [on_canvas(example.image, LARGEST, 0)[None], on_canvas(example.label, LARGEST, 255)[None]]
+            one = slice(index, index + 1)
+            pixels, labels = augmented(AUGMENT, keys[one], *whole, batch.size[one])
+            ours, our_labels = augmented(AUGMENT, keys[one], *(x[one] for x in batch[:3]), at=batch.origin[one])
+            np.testing.assert_array_equal(our_labels, labels)
+            np.testing.assert_allclose(ours, pixels, rtol=0, atol=1e-5)
+    assert sorted(seen) == sorted([*range(len(SIZES))] * 2)
+
+
+def test_windows_are_a_function_of_seed_step_and_index():
+    expected = batches(6)
+    assert len({tuple(at) for batch in expected for at in batch.origin}) > 6
+    for workers in (1, 5):
+        chex.assert_trees_all_equal(batches(6, workers=workers), expected)
+    chex.assert_trees_all_equal(batches(2, first=4), expected[4:])
+    chex.assert_trees_all_equal(batches(6, on=4), expected)
+    other = batches(6, seed=4)
+    assert not all(np.array_equal(a.origin, b.origin) for a, b in zip(other, expected, strict=True))
+
+
+@pytest.mark.parametrize("decoded", ["never", "device"])
+def test_hosts_prepare_the_parts_of_one_batch(monkeypatch, decoded):
+    """Two hosts that see each its own devices; what each hands over is its part of the batch of one host."""
+    expected = batches(3)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for host in (0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+        monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda sharding, array: jnp.asarray(array))
+        for ours, whole in zip(batches(3, data=DataConfig(decoded=decoded)), expected, strict=True):
+            chex.assert_trees_all_equal(ours, jax.tree.map(lambda x, h=host: x[2 * h : 2 * h + 2], whole))
+
+
+@pytest.mark.parametrize("crop", [CROP, 150])
+@pytest.mark.parametrize("on", [1, 4])
+def test_a_split_on_the_devices_gives_the_same_batches(crop, on):
+    """With windows, and where all images are whole."""
+    augment_config = AugmentConfig(crop=crop, scale=(0.5, 2.0))
+    expected = batches(5, augment=augment_config)
+    assert (expected[0].origin is None) == (crop == 150)
+    ours = batches(3, first=2, on=on, augment=augment_config, data=DataConfig(decoded="device"))
+    chex.assert_trees_all_equal(ours, expected[2:])
+
+
+def test_a_split_is_put_on_every_device_in_parts_and_taken_from_without_communication(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 3 * 4 * LARGEST[0] * LARGEST[1])  # parts of 3, 3 and 2
+    sharding, source = devices(8), examples()
+    held = hold(source, LARGEST, sharding, 2)
+    assert held.image.sharding.is_fully_replicated
+    assert len(held.image.addressable_shards) == 8
+    for index, example in enumerate(source):
+        np.testing.assert_array_equal(held.image[index], on_canvas(example.image, LARGEST, 0))
+        np.testing.assert_array_equal(held.label[index], on_canvas(example.label, LARGEST, 255))
+    np.testing.assert_array_equal(held.size, SIZES)
+    indices = jax.device_put(np.arange(8, dtype=np.int32), sharding)
+    at = jax.device_put(np.zeros((8, 2), np.int32), sharding)
+    for canvas, origins in ((LARGEST, None), ((64, 64), at)):
+        take = jax.jit(functools.partial(module._take, canvas=canvas), out_shardings=sharding)
+        program = take.lower(held, indices, origins).compile().as_text()
+        assert not any(word in program for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
+
+
+def test_a_split_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "_free", lambda device: 8e9)
+    require_room(1000, (1000, 1000))  # 4 GB
+    message = (
+        "1001 decoded images on canvases of 1000x1000 need 4.0 GB on each device, and half of the 8.0 GB that are free "
+        "there are kept for training; give --data.decoded disk, or never"
+    )
+    with pytest.raises(InputError) as raised:
+        require_room(1001, (1000, 1000))
+    assert str(raised.value) == message
+    with pytest.raises(InputError, match="half of the"):
+        hold(examples() * 126, (1000, 1000), devices(1), 1)
+
+
+def test_free_memory():
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 100, "bytes_in_use": 30})
+    assert module._free(device) == 70
+    here = module._free(jax.devices()[0])
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    assert 0 < here <= int(total.split()[1]) * 1024 / jax.local_device_count()
+
+
+def test_where_nothing_tells_how_much_memory_is_free(monkeypatch):
+    def no_such_file(self):
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "read_text", no_such_file)
+    assert module._free(SimpleNamespace(memory_stats=lambda: None)) == np.inf

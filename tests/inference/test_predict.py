@@ -1,0 +1,446 @@
+"""Prediction: which files are found, how each kind of image is read, and what is written."""
+
+import io
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_jax.data.labels import palette
+from fcn_jax.errors import InputError
+from fcn_jax.inference import predict as module
+from fcn_jax.inference.predict import find_images, predict, read_image
+from fcn_jax.inference.visualize import overlay
+
+RGB = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    files = [folder / name for name in names]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return files
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_find_files_folders_and_globs_each_once_in_order(tmp_path):
+    touch(tmp_path, "b.jpg", "a.PNG", "notes.txt", "c.jpeg", "deep/d.webp", "deep/er/e.tif", "x.png")
+    folder = str(tmp_path)
+    names = lambda *patterns: [file.name for file in find_images(patterns)]  # noqa: E731
+    assert names(f"{folder}/x.png") == ["x.png"]
+    assert names(folder) == ["a.PNG", "b.jpg", "c.jpeg", "x.png"]
+    assert names(f"{folder}/*.jp*g") == ["b.jpg", "c.jpeg"]
+    assert names(f"{folder}/**/*.*if") == ["e.tif"]
+    assert names(f"{folder}/x.png", f"{folder}/deep", folder) == ["x.png", "d.webp", "a.PNG", "b.jpg", "c.jpeg"]
+    # A file that is named is taken at its word, whatever its suffix.
+    assert names(f"{folder}/notes.txt") == ["notes.txt"]
+
+
+def test_a_name_with_glob_characters_is_a_file_first(tmp_path):
+    (file,) = touch(tmp_path, "holiday[1].jpg")
+    assert find_images([str(file)]) == [file]
+
+
+def test_nothing_found(tmp_path):
+    touch(tmp_path, "empty/readme.md", "a.jpg")
+    with pytest.raises(InputError, match=r"nowhere\.jpg matches no file; give an image, a folder or a glob"):
+        find_images([str(tmp_path / "a.jpg"), str(tmp_path / "nowhere.jpg")])
+    with pytest.raises(InputError, match=r"\*\.png matches no file"):
+        find_images([str(tmp_path / "*.png")])
+    # A glob that matches folders alone names no image.
+    with pytest.raises(InputError, match="matches no file"):
+        find_images([str(tmp_path / "emp*")])
+    with pytest.raises(InputError, match=r"folder .*empty holds no image \(\.jpg \.jpeg \.png"):
+        find_images([str(tmp_path / "empty")])
+
+
+def test_files_that_would_be_written_to_the_same_place(tmp_path):
+    jpg, png = touch(tmp_path, "a/one.jpg", "b/one.png")
+    message = re.escape(f"{jpg} and {png} would both be written as one.png; give each its own --out")
+    with pytest.raises(InputError, match=message):
+        find_images([str(jpg), str(png)])
+    plain, overlaid = touch(tmp_path, "c/two.jpg", "c/two_overlay.jpg")
+    message = re.escape(f"{plain} and {overlaid} would both be written as two_overlay.png")
+    with pytest.raises(InputError, match=message):
+        find_images([str(tmp_path / "c")])
+
+
+def test_lossless_images_come_out_as_they_are(tmp_path):
+    for kind in ("PNG", "BMP", "TIFF", "PPM"):
+        file = tmp_path / f"a.{kind.lower()}"
+        file.write_bytes(encoded(Image.fromarray(RGB), kind))
+        result = read_image(file)
+        assert result.dtype == np.uint8
+        np.testing.assert_array_equal(result, RGB)
+
+
+def test_the_content_decides_not_the_suffix(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), RGB)
+
+
+def test_grey(tmp_path):
+    grey = RGB[..., 0]
+    for name, picture in {
+        "8 bits": Image.fromarray(grey),
+        "with alpha": Image.merge("LA", [Image.fromarray(grey), Image.fromarray(RGB[..., 1])]),
+    }.items():
+        (tmp_path / name).write_bytes(encoded(picture, "PNG"))
+        np.testing.assert_array_equal(read_image(tmp_path / name), np.repeat(grey[..., None], 3, axis=-1))
+    (tmp_path / "1 bit").write_bytes(encoded(Image.fromarray(grey > 128), "PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "1 bit")[..., 2], np.where(grey > 128, 255, 0))
+
+
+def test_transparent(tmp_path):
+    alpha = np.full((7, 11, 1), 90, np.uint8)
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(np.concatenate([RGB, alpha], axis=-1)), "PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+def test_palette_images_give_their_colours(tmp_path):
+    indices = np.random.default_rng(1).integers(0, 5, (7, 11)).astype(np.uint8)
+    picture = Image.fromarray(indices)
+    colours = np.array([[9, 8, 7], [255, 0, 0], [0, 250, 3], [1, 1, 1], [77, 0, 99]], np.uint8)
+    picture.putpalette(colours.tobytes())
+    for kind in ("PNG", "GIF"):
+        (tmp_path / kind).write_bytes(encoded(picture, kind))
+        np.testing.assert_array_equal(read_image(tmp_path / kind), colours[indices])
+
+
+def test_cmyk(tmp_path):
+    # Pure inks: no ink is white, all of cyan takes red away, black is black.
+    inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    (tmp_path / "a.jpg").write_bytes(encoded(Image.fromarray(inks, mode="CMYK"), "JPEG", quality=100))
+    expected = np.array([[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]).repeat(8, axis=0).repeat(8, axis=1)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - expected).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda upright: upright),
+        (2, lambda upright: upright[:, ::-1]),
+        (3, lambda upright: upright[::-1, ::-1]),
+        (4, lambda upright: upright[::-1]),
+        (6, lambda upright: np.rot90(upright, 1)),
+        (8, lambda upright: np.rot90(upright, -1)),
+    ],
+)
+def test_turned_by_exif(tmp_path, orientation, stored):
+    # Tag 274, as a camera sets it: 6 means that the picture is to be turned clockwise to stand upright.
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture = Image.fromarray(np.ascontiguousarray(stored(RGB)))
+    (tmp_path / "a.png").write_bytes(encoded(picture, "PNG", exif=exif))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+def test_samples_of_more_than_eight_bits_are_refused(tmp_path):
+    wide = np.arange(77, dtype=np.uint16).reshape(7, 11) * 800
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(wide), "PNG"))
+    with pytest.raises(InputError, match=r"a\.png has more than 8 bits a sample \(mode I;16\); save it with 8 bits"):
+        read_image(tmp_path / "a.png")
+    (tmp_path / "a.tif").write_bytes(encoded(Image.fromarray(wide.astype(np.float32)), "TIFF"))
+    with pytest.raises(InputError, match=r"a\.tif has more than 8 bits a sample \(mode F\)"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_images_cut_short_are_refused(tmp_path, kind):
+    whole = encoded(Image.fromarray(np.repeat(RGB, 4, axis=0)), kind)
+    file = tmp_path / "cut.img"
+    for share in (0.0, 0.1, 0.5, 0.8):
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError, match=r"cut\.img cannot be read as an image \(.+\); give a whole JPEG, PNG"):
+            read_image(file)
+    file.write_bytes(whole)
+    assert read_image(file).shape == (28, 11, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><title>404</title>", b"\x00" * 5000, b"\xff\xd8\xff"])
+def test_files_that_are_no_images_are_refused(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_whatever_a_decoder_raises_leaves_out_that_file_alone(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(RGB).save(tmp_path / "in" / "a.png")
+    # EXIF without an entry, and a DDS file of no known pixel format: struct.error and NotImplementedError.
+    (tmp_path / "in" / "b.png").write_bytes(encoded(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0II*\0"))
+    header = b"DDS " + (124).to_bytes(4, "little") + bytes(68) + (32).to_bytes(4, "little") + bytes(48)
+    (tmp_path / "in" / "c.jpg").write_bytes(header)
+    results = predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "out", palette(5), 8)
+    assert next(results).stem == "a"
+    with pytest.raises(InputError, match=r"2 of 3 images are left out:(\n.*[bc]\.(png|jpg) cannot be read.*){2}"):
+        next(results)
+
+
+def test_a_file_that_is_gone(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.jpg cannot be read as an image \(.*No such file"):
+        read_image(tmp_path / "gone.jpg")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    with pytest.raises(InputError, match=r"a\.png cannot be read as an image \(.*decompression bomb"):
+        read_image(tmp_path / "a.png")
+
+
+def by_red(variables, batch):
+    """Stands in for a network: the class of a pixel is its red divided by 52, nothing is scored."""
+    assert (np.asarray(batch.label) == 255).all()
+    return jnp.asarray(batch.image)[..., 0] // 52, jnp.zeros(()), jnp.zeros(())
+
+
+@pytest.fixture
+def photographs(tmp_path) -> dict[str, np.ndarray]:
+    """More images than a batch holds, of three sizes on two canvases."""
+    generator = np.random.default_rng(2)
+    shapes = {f"p{i}": [(7, 11), (20, 40), (33, 5)][i % 3] for i in range(11)}
+    images = {name: generator.integers(0, 256, (*shape, 3), np.uint8) for name, shape in shapes.items()}
+    (tmp_path / "in").mkdir()
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
+    return images
+
+
+def test_predict_writes_indices_and_overlay_of_each_image_at_its_own_size(tmp_path, photographs):
+    files = find_images([str(tmp_path / "in")])
+    out = tmp_path / "made" / "on demand"
+    colours = palette(5)
+    seen = []
+    for file in predict(by_red, {"params": jnp.zeros(1)}, files, out, colours, batch_size=jax.local_device_count()):
+        assert file.is_file()
+        seen.append(file.name)
+    assert sorted(seen) == sorted(f"{name}.png" for name in photographs)
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        name for stem in photographs for name in (f"{stem}.png", f"{stem}_overlay.png")
+    )
+    for name, image in photographs.items():
+        expected = image[..., 0] // 52
+        with Image.open(out / f"{name}.png") as picture:
+            assert picture.mode == "P"
+            np.testing.assert_array_equal(np.asarray(picture), expected)
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), colours[expected])
+        with Image.open(out / f"{name}_overlay.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), overlay(image, expected, colours))
+
+
+def test_predict_begins_with_the_largest_images_so_that_others_borrow_their_programs(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, width in (("a", 60), ("b", 90)):  # two batches, on two canvases
+        for index in range(8):
+            Image.new("RGB", (width, 60)).save(tmp_path / "in" / f"{name}{index}.png")
+    (tmp_path / "in" / "torn.png").write_bytes((tmp_path / "in" / "b0.png").read_bytes()[:20])
+    canvases = []
+
+    def noted(variables, batch):
+        canvases.append(batch.label.shape[1:])
+        return by_red(variables, batch)
+
+    files = find_images([str(tmp_path / "in")])
+    results = predict(noted, {"params": jnp.zeros(1)}, files, tmp_path / "out", palette(5), 8)
+    written = [file.stem for file in itertools.islice(results, 16)]
+    assert written == [f"{name}{index}" for name in "ba" for index in range(8)]
+    with pytest.raises(InputError, match=r"1 of 17 images are left out:\n.*torn\.png"):
+        next(results)
+    assert canvases == [(64, 96)] * 2
+
+
+def test_predict_does_not_overwrite_its_images(tmp_path, photographs):
+    folder = tmp_path / "in"
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    files = find_images([str(folder)])
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    through_link = find_images([str(link)])
+    for images, out in ((files, folder), (files, link), (files, folder / ".." / "in"), (through_link, folder)):
+        message = re.escape(f"p0.png would be overwritten by a result; give another --out than {out}")
+        with pytest.raises(InputError, match=message):
+            list(predict(by_red, {}, images, out, palette(5), 8))
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_predict_leaves_out_what_it_cannot_read_and_says_so(tmp_path, photographs):
+    bad = [tmp_path / "in" / name for name in ("p3.png", "p7.png")]
+    for file in bad:
+        file.write_bytes(file.read_bytes()[:60])
+    out = tmp_path / "out"
+    results = predict(by_red, {"params": jnp.zeros(1)}, find_images([str(tmp_path / "in")]), out, palette(5), 8)
+    written = [file.stem for file in itertools.islice(results, len(photographs) - 2)]
+    with pytest.raises(InputError) as caught:
+        next(results)
+    text = str(caught.value)
+    assert text.startswith("2 of 11 images are left out:\n")
+    assert all(f"\n  {file} cannot be read as an image" in text for file in bad)
+    assert sorted(written) == sorted(photographs.keys() - {"p3", "p7"})
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        name for stem in written for name in (f"{stem}.png", f"{stem}_overlay.png")
+    )
+
+
+def test_out_must_be_a_folder_that_can_be_written_to(tmp_path, photographs):
+    (tmp_path / "file").touch()
+    closed = tmp_path / "closed"
+    closed.mkdir(0o500)
+    folders = [tmp_path / "file", closed]
+    if os.access(closed, os.W_OK):  # root may write everywhere, but not here
+        folders[1] = Path("/proc")
+    for folder in folders:
+        message = rf"{folder} cannot be made a folder for the results .*; give another --out"
+        with pytest.raises(InputError, match=message):
+            list(predict(by_red, {}, find_images([str(tmp_path / "in")]), folder, palette(5), 8))
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path, photographs, monkeypatch):
+    save, out = Image.Image.save, tmp_path / "out"
+
+    def full(picture, file, **options):
+        save(picture, file, **options)
+        if file.name.startswith((".p4.png", ".p9_")):
+            file.write_bytes(file.read_bytes()[:40])
+            raise OSError(28, "No space left on device")
+
+    files = find_images([str(tmp_path / "in")])
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match=r"p\d\.png cannot be written \(.*No space left.*\); make room, or give"):
+        list(predict(by_red, {}, files, out, palette(5), 8))
+    assert all_whole(out) < 2 * len(photographs) - 1
+
+
+def test_any_error_of_a_writer_comes_out(tmp_path, photographs, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no such colour")
+
+    monkeypatch.setattr(module, "overlay", broken)
+    with pytest.raises(RuntimeError, match="no such colour"):
+        list(predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "out", palette(5), 8))
+
+
+def all_whole(folder: Path) -> int:
+    """The number of files in a folder, all of them whole PNGs."""
+    files = list(folder.iterdir())
+    for file in files:
+        assert file.suffix == ".png"
+        assert not file.name.startswith(".")
+        with Image.open(file) as picture:
+            picture.load()
+    return len(files)
+
+
+def test_files_are_read_ahead_and_written_behind(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for index in range(40):
+        Image.fromarray(RGB).save(tmp_path / "in" / f"p{index}.png")
+    read, out, batches, ahead = [], tmp_path / "out", 0, []
+
+    def slowly(file):
+        time.sleep(0.01)
+        read.append(file)
+        return read_image(file)
+
+    def forward(variables, batch):
+        nonlocal batches
+        batches += 1
+        # The device is busy until more is read than it has been given, and the first batch is being written.
+        began = time.monotonic()
+        while time.monotonic() < began + 10:
+            if (len(read) > 8 * batches or batches > 3) and (batches < 3 or list(out.glob("*.png"))):
+                ahead.append(batches)
+                break
+            time.sleep(0.001)
+        return by_red(variables, batch)
+
+    monkeypatch.setattr(module, "read_image", slowly)
+    files = find_images([str(tmp_path / "in")])
+    assert len(list(predict(forward, {}, files, out, palette(5), 8))) == 40
+    assert ahead == [1, 2, 3, 4, 5]
+
+
+def test_real_photographs_one_of_them_cut_short(tmp_path, voc_dir):
+    chosen = sorted((voc_dir / "VOC2012/JPEGImages").glob("*.jpg"))[:6]
+    (tmp_path / "in").mkdir()
+    for file in chosen:
+        (tmp_path / "in" / file.name).write_bytes(file.read_bytes())
+    cut = tmp_path / "in" / chosen[2].name
+    cut.write_bytes(cut.read_bytes()[:9000])
+    out, colours = tmp_path / "out", palette(5)
+    results = predict(by_red, {}, find_images([str(tmp_path / "in")]), out, colours, 8)
+    with pytest.raises(InputError, match=rf"1 of 6 images are left out:\n  {cut} cannot be read as an image"):
+        list(results)
+    assert all_whole(out) == 10
+    for file in chosen[:2] + chosen[3:]:
+        with Image.open(file) as picture:
+            image = np.asarray(picture.convert("RGB"))
+        expected = image[..., 0] // 52
+        with Image.open(out / f"{file.stem}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), expected)
+        with Image.open(out / f"{file.stem}_overlay.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), overlay(image, expected, colours))
+
+
+# A shell's background jobs, and what they start, have SIGINT ignored.
+INTERRUPTED = """
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import numpy as np
+import fcn_jax.cli as cli
+from fcn_jax.data.labels import palette
+
+def forward(variables, batch):
+    return np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(())
+
+run, config = types.SimpleNamespace(palette=palette(5)), types.SimpleNamespace(workers=4)
+cli._trained = lambda options, labelled: (run, config, forward, {}, 1, 0)
+cli.main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    for index in range(300):
+        (tmp_path / "in" / f"p{index}.bmp").write_bytes(encoded(Image.fromarray(image), "BMP"))
+    command = [sys.executable, "-u", "-c", INTERRUPTED, "predict", "run", str(tmp_path / "in"), "--out", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[1]), "XLA_FLAGS": ""}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    lines = [process.stdout.readline() for _ in range(5)]
+    assert lines[0].startswith("1/300 out/"), process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, (lines, errors)
+    assert errors == "fcn-jax: stopped\n"
+    count = all_whole(tmp_path / "out")
+    assert 10 <= count < 600
+    assert count % 2 == 0  # class map and overlay
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    touch(tmp_path, "._a.jpg", "a.jpg")
+    assert find_images([str(tmp_path)]) == [tmp_path / "a.jpg"]
+
+
+def test_no_images_named():
+    with pytest.raises(InputError, match="no images are named; give files, folders or globs"):
+        find_images([])

@@ -1,0 +1,135 @@
+"""The dilated FCN: parameters, resize, exactness on a canvas, training; test_backbones_torch.py has torchvision's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fcn_jax
+from fcn_jax.models.backbones.resnet import Bottleneck, ResNet
+from fcn_jax.models.dilated import DilatedFCN, Head, resize
+from fcn_jax.models.feature_map import FeatureMap
+
+SMALL = fcn_jax.DilatedFCN(4, ResNet(depths=(1, 1, 1, 1), width=4, block=Bottleneck, output_stride=8))
+
+
+def random_images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(*shape, 3)).astype(np.float32)
+
+
+def random_variables() -> dict:
+    generator = np.random.default_rng(0)
+
+    def draw(path, shape):
+        if path[-1].key in ("var", "scale"):
+            return generator.uniform(0.5, 1.5, shape.shape).astype(np.float32)
+        fan_in = np.prod(shape.shape[:-1]) if len(shape.shape) > 1 else 1
+        return (generator.normal(size=shape.shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+
+    shapes = jax.eval_shape(SMALL.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.mark.parametrize(("backbone", "count"), [("resnet50", 35_322_218), ("resnet101", 54_314_346)])
+def test_parameter_counts_are_torchvision_s(backbone, count):
+    """`num_params` of its weights, auxiliary head included."""
+    model = DilatedFCN(num_classes=21, backbone=backbone)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
+
+
+def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resize of [h, w, c], pixel by pixel in float64, pixel centres at half integers."""
+
+    def neighbours(i: int, results: int, cells: int) -> tuple[int, int, float]:
+        place = min(max((i + 0.5) * cells / results - 0.5, 0), cells - 1)
+        low = int(place)
+        return low, min(low + 1, cells - 1), place - low
+
+    y = np.zeros((height, width, x.shape[-1]))
+    for i in range(height):
+        top, bottom, v = neighbours(i, height, x.shape[0])
+        for j in range(width):
+            left, right, u = neighbours(j, width, x.shape[1])
+            y[i, j] = (1 - v) * ((1 - u) * x[top, left] + u * x[top, right])
+            y[i, j] += v * ((1 - u) * x[bottom, left] + u * x[bottom, right])
+    return y
+
+
+def test_resize_is_that_of_each_image():
+    cells = np.array([(3, 4), (1, 1), (5, 6), (2, 6)], np.int32)
+    pixels = np.array([(19, 30), (1, 7), (40, 41), (9, 48)], np.int32)
+    values = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32)
+    canvas = jnp.zeros((4, 40, 48, 3))
+    got = resize(FeatureMap(jnp.asarray(values), jnp.asarray(cells), 8), FeatureMap(canvas, jnp.asarray(pixels)))
+    assert got.values.shape == (4, 40, 48, 2)
+    for index, ((h, w), (height, width)) in enumerate(zip(cells, pixels, strict=True)):
+        want = resized(values[index, :h, :w].astype(np.float64), height, width)
+        np.testing.assert_allclose(got.values[index, :height, :width], want, atol=1e-5)
+    alike = resize(FeatureMap(jnp.asarray(values), stride=8), FeatureMap(canvas)).values
+    np.testing.assert_allclose(alike[1], resized(values[1].astype(np.float64), 40, 48), atol=1e-5)
+
+
+def test_image_on_a_canvas_scores_as_alone():
+    variables = random_variables()
+    canvas = random_images(3, 57, 72)
+    sizes = np.array([(1, 1), (33, 47), (57, 72)], np.int32)
+    apply = jax.jit(SMALL.apply, static_argnames="return_aux")
+    together = apply(variables, canvas, sizes, return_aux=True)
+    for index, (height, width) in enumerate(sizes):
+        alone = apply(variables, canvas[index : index + 1, :height, :width], return_aux=True)
+        for logits, want in zip(together, alone, strict=True):
+            assert want.shape == (1, height, width, 4)
+            assert np.abs(want).max() > 1e-2
+            np.testing.assert_allclose(logits[index : index + 1, :height, :width], want, atol=1e-4, rtol=1e-4)
+    # An image of no size, as batches are filled up with, is no number to fear.
+    empty = apply(variables, canvas[:1], np.zeros((1, 2), np.int32))
+    assert np.isfinite(empty).all()
+
+
+def test_training_reaches_both_heads():
+    """Gradients, other ones with another dropout, and new statistics."""
+    images = random_images(2, 17, 24)
+    variables = random_variables()
+
+    def loss(params, key):
+        logits, updates = SMALL.apply(
+            {**variables, "params": params},
+            images,
+            train=True,
+            return_aux=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        up = (np.arange(4) - 1.5).astype(np.float32).reshape(1, 1, 1, 4)
+        return (logits[0] * up).sum() + 0.5 * (logits[1] * up).sum(), updates["batch_stats"]
+
+    step = jax.jit(jax.grad(loss, has_aux=True))
+    first, statistics = step(variables["params"], jax.random.key(0))
+    other, _ = step(variables["params"], jax.random.key(1))
+    for head in ("classifier", "aux_classifier"):
+        gradients = [gradient[head]["score"]["kernel"] for gradient in (first, other)]
+        assert np.abs(gradients[0]).max() > 0
+        assert np.abs(gradients[0] - gradients[1]).max() > 0
+        before = variables["batch_stats"][head]["bn"]["mean"]
+        assert np.abs(statistics[head]["bn"]["mean"] - before).max() > 0
+
+
+def test_the_first_scores_are_zero():
+    params = Head(num_classes=4).init(jax.random.key(0), FeatureMap(jnp.ones((1, 2, 2, 8))))["params"]
+    assert not params["score"]["kernel"].any()
+    assert params["conv"]["kernel"].any()
+
+
+def test_bf16_keeps_the_logits_in_float32():
+    with jax.numpy_dtype_promotion("standard"):
+        half = SMALL.clone(dtype=jnp.bfloat16, backbone=SMALL.backbone.clone(dtype=jnp.bfloat16))
+        variables, images = random_variables(), random_images(1, 33, 40)
+        logits, exact = (jax.jit(model.apply)(variables, images) for model in (half, SMALL))
+    assert logits.dtype == jnp.float32
+    assert 0 < np.abs(logits - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_backbones_that_cannot_be_dilated_are_refused():
+    with pytest.raises(ValueError, match=r"backbone is 'vgg16'; it must be one of 'resnet18', .*'resnet152'"):
+        DilatedFCN(3, "vgg16").init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

@@ -1,0 +1,229 @@
+import errno
+import fcntl
+import hashlib
+import http.server
+import io
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from fcn_jax.errors import InputError
+from fcn_jax.runtime import download as module
+from fcn_jax.runtime.download import download, locked, progress
+
+DATA = bytes(i * i % 251 for i in range(300_000))
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        seen = self.server.seen
+        seen.append((self.path, self.headers["Range"]))
+        if self.path == "/missing":
+            return self.send_error(404)
+        if self.path == "/busy" and len(seen) < 3:
+            return self.send_error(503)
+        asked = self.headers["Range"]
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.path != "/plain" else 0
+        if start >= len(DATA):
+            return self.send_error(416)
+        body = DATA[start:]
+        self.send_response(206 if start else 200)
+        if start and self.path != "/vague":
+            self.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+        self.send_header("Content-Type", "text/html; charset=utf-8" if self.path == "/page" else "application/x-tar")
+        if self.path != "/unsized":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.path in ("/cut", "/unsized"):
+            body = body[:70_000]  # and then the connection closes
+        if self.path == "/dead" and start:
+            body = b""
+        if self.path == "/dead":
+            body = body[:110_000]
+        self.wfile.write(body)
+        return None
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(module, "PAUSES", (0, 0))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.seen = []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_whole_file(server, tmp_path, capsys):
+    file = download(f"{server.url}/file", tmp_path / "new" / "file", SHA256, len(DATA))
+    assert file.read_bytes() == DATA
+    assert not list(file.parent.glob("*.part"))
+    assert capsys.readouterr().err.splitlines()[-1] == "fetching file: 0 of 0 MB"
+    assert download(f"{server.url}/file", file, SHA256) == file
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("path", ["cut", "unsized"])
+def test_connection_cut_more_often_than_there_are_pauses(server, tmp_path, path):
+    file = download(f"{server.url}/{path}", tmp_path / "file", SHA256, len(DATA))
+    assert file.read_bytes() == DATA
+    ranges = [None, "bytes=70000-", "bytes=140000-", "bytes=210000-", "bytes=280000-"]
+    assert server.seen == [(f"/{path}", asked) for asked in ranges]
+
+
+@pytest.mark.parametrize("path", ["file", "plain", "vague"])
+def test_goes_on_with_what_is_there(server, tmp_path, path):
+    (tmp_path / "file.part").write_bytes(DATA[:1000])
+    assert download(f"{server.url}/{path}", tmp_path / "file", SHA256, len(DATA)).read_bytes() == DATA
+    # "plain" ignores Range and sends everything; "vague" does not say from where it sends, so it is asked for all.
+    assert server.seen == [(f"/{path}", "bytes=1000-"), (f"/{path}", None)][: 1 + (path == "vague")]
+
+
+def test_part_that_is_whole(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(DATA)
+    assert download(f"{server.url}/file", tmp_path / "file", SHA256).read_bytes() == DATA
+
+
+def test_part_that_is_wrong_is_removed(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"x" + DATA[1:1000])
+    with pytest.raises(
+        InputError, match=r"SHA-256 [0-9a-f]{64}; the rule is 300000 bytes and .* it was removed, so try"
+    ):
+        download(f"{server.url}/file", tmp_path / "file", SHA256, len(DATA))
+    assert [f.name for f in tmp_path.iterdir()] == ["file.lock"]
+    assert download(f"{server.url}/file", tmp_path / "file", SHA256).read_bytes() == DATA
+
+
+def test_wrong_checksum(server, tmp_path):
+    with pytest.raises(InputError, match=f"has 300000 bytes and the SHA-256 {SHA256}; the rule is {'0' * 64}: it was"):
+        download(f"{server.url}/file", tmp_path / "file", "0" * 64)
+
+
+def test_other_size_is_refused_before_it_is_fetched(server, tmp_path):
+    with pytest.raises(InputError, match="has 300000 bytes where 299999 are expected: it is another file"):
+        download(f"{server.url}/file", tmp_path / "file", SHA256, 299_999)
+    assert not (tmp_path / "file.part").exists()
+
+
+def test_web_page(server, tmp_path):
+    with pytest.raises(InputError, match=r"/page gives a web page, not a file .* save it as .*/file$"):
+        download(f"{server.url}/page", tmp_path / "file", SHA256)
+
+
+def test_not_found_is_not_tried_again(server, tmp_path):
+    with pytest.raises(InputError, match="the server says 404 Not Found; try again later, or fetch"):
+        download(f"{server.url}/missing", tmp_path / "file", SHA256)
+    assert len(server.seen) == 1
+
+
+def test_busy_server_is_tried_again(server, tmp_path):
+    assert download(f"{server.url}/busy", tmp_path / "file", SHA256).read_bytes() == DATA
+    assert len(server.seen) == 3
+
+
+def test_gives_up_and_keeps_what_came(server, tmp_path):
+    with pytest.raises(InputError, match=r"broke after 110000 of 300000 .* 0.1 MB that came are in .*file.part"):
+        download(f"{server.url}/dead", tmp_path / "file", SHA256)
+    assert (tmp_path / "file.part").read_bytes() == DATA[:110_000]
+    assert len(server.seen) == 3  # the first brought something, then one after each pause
+    assert download(f"{server.url}/file", tmp_path / "file", SHA256).read_bytes() == DATA
+    assert server.seen[-1] == ("/file", "bytes=110000-")
+
+
+def test_nobody_listens(monkeypatch, tmp_path):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(module, "PAUSES", (0, 0))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(InputError, match=r"cannot be fetched: .*refused; try again later"):
+            download(f"http://127.0.0.1:{unused.getsockname()[1]}/file", tmp_path / "file", SHA256)
+
+
+def test_no_network(monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(InputError, match=r"cannot be reached \(.*Name or service not known\): no network\? try again"):
+        download("http://example.invalid/file", tmp_path / "file", SHA256)
+
+
+def test_server_that_goes_on_elsewhere_on_the_last_try(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PAUSES", ())
+    (tmp_path / "file.part").write_bytes(DATA[:1000])
+    with pytest.raises(InputError, match="fetched: the server does not go on where it was asked to; try again later"):
+        download(f"{server.url}/vague", tmp_path / "file", SHA256)
+    assert not (tmp_path / "file.part").exists()
+
+
+def test_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InputError, match=r"taken cannot be written \(.*\); .* name another one with --data.cache"):
+        download(f"{server.url}/file", tmp_path / "taken" / "file", SHA256)
+    (tmp_path / "file.part").mkdir()
+    with pytest.raises(InputError, match=r"file.part cannot be written \(Is a directory\); make room"):
+        download(f"{server.url}/file", tmp_path / "file", SHA256)
+
+
+def test_one_process_at_a_time(tmp_path, capsys):
+    lock = tmp_path / "lock"
+    code = f"""if True:
+        import pathlib, sys
+        from fcn_jax.runtime.download import locked
+        with locked(pathlib.Path({str(lock)!r})):
+            print("in", flush=True)
+            sys.stdin.read()
+    """
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with other:
+        assert other.stdout.readline() == b"in\n"
+        threading.Timer(0.3, other.kill).start()  # the lock of a killed process is free
+        before = time.monotonic()
+        with locked(lock):
+            assert time.monotonic() - before > 0.2
+    assert f"waiting for another process that works in {tmp_path}" in capsys.readouterr().err
+
+
+def test_file_system_without_locks(tmp_path, monkeypatch):
+    def fail(handle, flags):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with locked(tmp_path / "lock"):
+        pass
+
+
+def test_progress_lines(monkeypatch, capsys):
+    monkeypatch.setattr(module, "EVERY", -1)
+    with progress("fetching", 3_000_000, "B", 1_000_000) as advance:
+        advance(1_000_000)
+    with progress("preparing", None, "images") as advance:
+        advance(2)
+    lines = ["fetching: 1 of 3 MB", "fetching: 2 of 3 MB", "fetching: 2 of 3 MB"]
+    lines += ["preparing: 0 images", "preparing: 2 images", "preparing: 2 images"]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_progress_bar_on_a_terminal(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress("preparing", 4, "images") as advance:
+        advance(4)
+    assert "preparing: 100%" in terminal.getvalue()
+    assert "4/4" in terminal.getvalue()

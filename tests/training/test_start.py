@@ -1,0 +1,311 @@
+"""What a network starts from: coarser nets, other classes, inputs that must agree, and stages that may be killed."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import traverse_util
+from PIL import Image
+
+from fcn_jax.config import CAFFE_INPUT, AugmentConfig, Config, DataConfig, InputConfig, ModelConfig, OptimConfig
+from fcn_jax.errors import InputError
+from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
+from fcn_jax.models.feature_map import FeatureMap, convolve, pool
+from fcn_jax.training import loop as train_module
+from fcn_jax.training import staged
+from fcn_jax.training import start as transfer
+from fcn_jax.weights import Weights, ours
+from fcn_jax.weights.merge import match
+
+NAMES = ("sky", "sea", "sand")
+
+
+def weights_of(variables: dict, **changes) -> Weights:
+    arrays = {path: np.asarray(array) for path, array in traverse_util.flatten_dict(variables, sep="/").items()}
+    return Weights(arrays, (), InputConfig(), "w", NAMES)._replace(**changes)
+
+
+# The first prediction of a finer net.
+
+
+class Maps(nn.Module):
+    """A backbone that makes random maps of any image, with the cell centres of VGG or of ResNet."""
+
+    on_pixels: bool
+
+    @nn.compact
+    def __call__(self, image: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
+        del train
+
+        def random(stride: int) -> FeatureMap:
+            shape = (1, *(-(-side // stride) for side in image.shape), len(NAMES))
+            offset = 0.0 if self.on_pixels else (stride - 1) / 2
+            return FeatureMap(jax.random.normal(jax.random.key(stride), shape), None, stride, offset)
+
+        return random(8), random(16), random(32)
+
+
+def coarse_and_finer(on_pixels: bool, finer, size=(160, 224)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores at stride 32, the coarse net's logits, and those of the finer one that starts from it."""
+    image = jnp.zeros((1, *size, 3))
+    coarse_net, finer_net = (kind(len(NAMES), Maps(on_pixels)) for kind in (FCN32s, finer))
+    coarse = coarse_net.init(jax.random.key(0), image)
+    coarse["params"]["score_fr"]["kernel"] = jnp.eye(3)[None, None]
+    fresh = finer_net.init(jax.random.key(1), image)
+    start = match(fresh, weights_of(coarse), NAMES).into(fresh)
+    scores = jax.random.normal(jax.random.key(32), (1, 5, 7, 3))
+    return tuple(np.asarray(x) for x in (scores, coarse_net.apply(coarse, image), finer_net.apply(start, image)))
+
+
+@pytest.mark.parametrize("finer", [FCN16s, FCN8s])
+def test_on_resnets_a_finer_net_first_predicts_exactly_what_the_coarse_one_does(finer):
+    """Its cells are cells of the finer maps too, so twice bilinear is once bilinear."""
+    _, coarse, fine = coarse_and_finer(True, finer)
+    assert np.ptp(coarse) > 1
+    np.testing.assert_allclose(fine, coarse, rtol=0, atol=1e-5)
+    # Beyond the last coarse cell, 128 and 192 here, it may be that no finer one follows: scores fall off faster then.
+    _, coarse, fine = coarse_and_finer(True, finer, (137, 201))
+    np.testing.assert_allclose(fine[:, :129, :193], coarse[:, :129, :193], rtol=0, atol=1e-5)
+    assert np.abs(fine - coarse).max() > 0.1
+
+
+@pytest.mark.parametrize(("finer", "share"), [(FCN16s, 1 / 8), (FCN8s, 1 / 8 + 1 / 32)])
+def test_on_vgg_it_differs_by_at_most_a_part_of_the_scores_bend(finer, share):
+    """VGG's coarse cells lie between finer ones: twice bilinear cuts the corners of the interpolation.
+
+    Of scores a, b, c in a row the corner at b is cut by |a - 2 b + c| / 8 for x2 then x16, and by another quarter of
+    that for each further x2; on two axes the two add up.
+    """
+    scores, coarse, fine = coarse_and_finer(False, finer)
+    bend = sum(np.abs(np.diff(scores, n=2, axis=axis)).max() for axis in (1, 2))
+    inside = (slice(None), slice(16, -16), slice(16, -16))
+    difference = np.abs(fine - coarse)[inside].max()
+    assert 0.1 * share * bend < difference <= share * bend
+
+
+# Inputs.
+
+
+def written(file: Path, **changes) -> Path:
+    ours.write(file, weights_of({"params": {"backbone": {"conv1": {"kernel": np.ones((1, 1))}}}}, **changes))
+    return file
+
+
+def starting(folder: Path, model: ModelConfig) -> tuple[Config, Weights | None]:
+    return transfer.starting_point(Config(model=model).resolved(), folder)
+
+
+def test_the_input_is_that_of_the_weights(tmp_path):
+    file = str(written(tmp_path / "w", input=CAFFE_INPUT))
+    for given in (None, CAFFE_INPUT):
+        config, weights = starting(tmp_path / "run", ModelConfig(weights=file, input=given))
+        assert config.model.input == CAFFE_INPUT
+        assert list(weights.arrays) == ["params/backbone/conv1/kernel"]
+    config, _ = starting(tmp_path / "run", ModelConfig(init_from=Path(file)))
+    assert config.model.input == CAFFE_INPUT
+
+
+def test_flags_that_contradict_the_weights_are_refused_and_the_difference_shown(tmp_path):
+    file = str(written(tmp_path / "w", input=CAFFE_INPUT))
+    given = dataclasses.replace(CAFFE_INPUT, order="rgb", std=(1.0, 2.0, 1.0))
+    with pytest.raises(InputError) as refused:
+        starting(tmp_path / "run", ModelConfig(weights=file, input=given))
+    assert str(refused.value).splitlines()[1:] == [
+        "  model.input.order: bgr -> rgb",
+        "  model.input.std: (1.0, 1.0, 1.0) -> (1.0, 2.0, 1.0)",
+        "it is worth nothing with that; leave --model.input out",
+    ]
+
+
+@pytest.mark.parametrize("given", [None, CAFFE_INPUT])
+def test_where_the_weights_do_not_tell_the_flags_decide(tmp_path, given):
+    file = str(written(tmp_path / "w", input=None))
+    assert starting(tmp_path / "run", ModelConfig(weights=file, input=given))[0].model.input == given or InputConfig()
+
+
+def test_from_nothing_nothing_is_read(tmp_path):
+    config, weights = starting(tmp_path / "run", ModelConfig())
+    assert config.model.input == InputConfig()
+    assert weights is None
+
+
+# Whole trainings.
+
+
+class Tiny(nn.Module):
+    """A backbone of three layers, with a batch norm."""
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
+        x = convolve(nn.Conv(4, (8, 8), 8, padding=0, name="conv1"), x)
+        pool3 = x.map(nn.BatchNorm(not train, name="bn1")).map(jax.nn.relu)
+        pool4 = pool(pool3, 2, 2, ceil=True)
+        top = convolve(nn.Conv(4, (2, 2), 2, padding=0, name="conv2"), pool4)
+        return pool3, pool4, top
+
+
+def small(model: ModelConfig, num_classes: int) -> FCN:
+    kind = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[model.head]
+    return kind(num_classes, Tiny(name="backbone"))
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch) -> Config:
+    """A training of a small network on images of three classes."""
+    for module in (train_module, transfer):
+        monkeypatch.setattr(module, "build", small)
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / "data" / kind / split).mkdir(parents=True)
+        for index in range(2):
+            label = generator.integers(0, 3, (36, 40)).astype(np.uint8)
+            image = generator.integers(0, 255, (36, 40, 3)).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / "data" / "images" / split / f"{index}.png")
+            Image.fromarray(label).save(tmp_path / "data" / "labels" / split / f"{index}.png")
+    (tmp_path / "data" / "classes.txt").write_text("\n".join(NAMES))
+    data = DataConfig("folder", tmp_path / "data", tmp_path / "cache")
+    augment = AugmentConfig(crop=32, scale=(1.0, 1.0))
+    optim = OptimConfig(learning_rate=0.05)
+    model = ModelConfig(head="fcn16s")
+    return Config(model, data, augment, optim, steps=3, batch_size=8, log_every=1, checkpoint_every=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The same programs again and again: they are compiled once."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+
+
+def lines(run: Path) -> list[dict]:
+    """What a run computed, whatever it waited for its input."""
+    written = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "input_wait"} for line in written]
+
+
+def variables_of(run: Path) -> dict[str, np.ndarray]:
+    return transfer.of(run).arrays
+
+
+def interrupt(monkeypatch, after: int) -> None:
+    """Ends the process' training as a kill does, at the `after`-th step from now on that is looked at."""
+    steps = iter(range(after))
+
+    def look(values, step):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "_require_finite", look)
+
+
+def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path, monkeypatch):
+    config = dataclasses.replace(settings, staged=True, stage_factors=(1.0, 0.5, 0.1))
+    said: list[str] = []
+    staged.train_staged(config, tmp_path / "whole", said.append)
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["fcn16s", "fcn32s"]
+    text = "\n".join(said)
+    assert f"weights of {tmp_path}/whole/fcn32s (run, step 3):" in text
+    assert "  new          4  score_pool4 2, upscore16, upscore2" in text
+    assert "  unused       1  upscore\n" in text + "\n"
+    rates = [lines(tmp_path / "whole" / head)[0]["learning_rate"] for head in ("fcn32s", "fcn16s")]
+    assert rates == pytest.approx([0.05, 0.025])
+
+    run, finite = tmp_path / "killed", train_module._require_finite
+    for after in (2, 3):  # within 32s; within 16s, when 32s has two steps to go
+        interrupt(monkeypatch, after)
+        with pytest.raises(KeyboardInterrupt):
+            staged.train_staged(config, run)
+    monkeypatch.setattr(train_module, "_require_finite", finite)
+    said.clear()
+    assert staged.train_staged(config, run, said.append) is not None
+    assert any("all of its 3 steps" in line for line in said)
+    for head in ("fcn32s", "fcn16s"):
+        assert lines(run / head) == lines(tmp_path / "whole" / head)
+        expected = variables_of(tmp_path / "whole" / head)
+        found = variables_of(run / head)
+        assert found.keys() == expected.keys()
+        for path, array in found.items():
+            np.testing.assert_array_equal(array, expected[path], err_msg=path)
+    said.clear()
+    assert staged.train_staged(config, run, said.append) is None
+    assert not any("weights of" in line for line in said)
+
+
+def test_a_stage_that_was_stopped_is_not_gone_past(settings, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(staged, "train", lambda stage, run, say: calls.append(stage.model.head))
+    assert staged.train_staged(dataclasses.replace(settings, staged=True), tmp_path / "run") is None
+    assert calls == ["fcn32s"]
+
+
+def test_stages_are_what_the_configuration_says(settings, tmp_path):
+    model = ModelConfig(head="fcn8s", weights="w.pth", backbone="resnet18")
+    groups = (("backbone", 0.1), ("score_pool4", 10.0), ("upscore8", 2.0))
+    optim = OptimConfig(learning_rate=0.5, rate_factors=groups, frozen=("score_pool3",))
+    config = dataclasses.replace(settings, model=model, optim=optim, staged=True, stage_factors=(1.0, 0.1, 0.02))
+    made = staged.stages(config, tmp_path)
+    assert [folder.name for _, folder in made] == ["fcn32s", "fcn16s", "fcn8s"]
+    assert [stage.model.head for stage, _ in made] == ["fcn32s", "fcn16s", "fcn8s"]
+    assert [stage.model.weights for stage, _ in made] == ["w.pth", None, None]
+    assert [stage.model.init_from for stage, _ in made] == [None, tmp_path / "fcn32s", tmp_path / "fcn16s"]
+    assert [stage.optim.learning_rate for stage, _ in made] == pytest.approx([0.5, 0.05, 0.01])
+    assert not any(stage.staged for stage, _ in made)
+    # A group of layers begins with the stage that has them.
+    assert [stage.optim.rate_factors for stage, _ in made] == [groups[:1], groups[:2], groups]
+    assert [stage.optim.frozen for stage, _ in made] == [(), (), ("score_pool3",)]
+
+
+def test_a_run_starts_from_a_file_and_goes_on_without_it(settings, tmp_path):
+    """With a rate of almost nothing it stays where it started: at the file's values."""
+    model = small(ModelConfig(head="fcn16s"), 3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    generator = np.random.default_rng(3)
+    variables = jax.tree.map(lambda s: np.abs(generator.normal(size=s.shape)).astype(np.float32) / 10, shapes)
+    file = tmp_path / "w.safetensors"
+    ours.write(file, weights_of(variables, input=CAFFE_INPUT))
+    config = dataclasses.replace(
+        settings,
+        model=ModelConfig(head="fcn16s", weights=str(file)),
+        optim=OptimConfig(learning_rate=1e-12, schedule="constant"),
+        steps=1,
+        eval_every=1,
+    )
+    said: list[str] = []
+    train_module.train(config, tmp_path / "run", said.append)
+    assert any("weights of" in line and "loaded" in line and "new" not in line for line in said)
+    started = variables_of(tmp_path / "run")
+    for path, array in traverse_util.flatten_dict(variables, sep="/").items():
+        if path.startswith("params"):
+            np.testing.assert_allclose(started[path], array, rtol=0, atol=1e-8, err_msg=path)
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert stored["model"]["input"] == {
+        **dataclasses.asdict(CAFFE_INPUT),
+        "mean": list(CAFFE_INPUT.mean),
+        "std": [1.0] * 3,
+    }
+    assert stored["model"]["weights"] == str(file)
+
+    file.unlink()
+    longer = dataclasses.replace(config, steps=2)
+    assert train_module.train(longer, tmp_path / "run", said.append) is not None
+    other = dataclasses.replace(longer, model=ModelConfig(head="fcn16s", weights="other"))
+    with pytest.raises(InputError, match=rf"model\.weights: {file} -> other\n"):
+        train_module.train(other, tmp_path / "run")
+    # A new run needs the file, and what does not fit leaves no run directory behind.
+    with pytest.raises(InputError, match=r"w\.safetensors cannot be read"):
+        train_module.train(config, tmp_path / "new")
+    ours.write(file, weights_of({"params": {"backbone": {}, "score_fr": variables["params"]["score_fr"]}}))
+    with pytest.raises(InputError, match=r"batch_stats/backbone/.* is not in the file"):
+        train_module.train(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

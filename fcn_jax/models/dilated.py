@@ -29,7 +29,7 @@ class DilatedFCN(nn.Module):
 
     Attributes:
         num_classes: classes, background included.
-        backbone: a ResNet of `fcn_jax.models.backbones.BACKBONES`, dilated to stride 8, or a module that maps a `FeatureMap`
+        backbone: a ResNet of `BACKBONES`, dilated to stride 8, or a module that maps a `FeatureMap`
             of the image to three of later and later layers.
         dropout: share of the heads' activations dropped in training.
         dtype: of the computation up to the scores; parameters and resized logits are float32.

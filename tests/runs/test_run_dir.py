@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import both_end_well, free_address
 from tensorboardX.proto import event_pb2
 
 from fcn_jax.config import Config, DataConfig, OptimConfig
@@ -379,25 +379,6 @@ def test_to_plain_gives_strict_json():
 
 
 # Several hosts.
-
-
-def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
-def both_end_well(processes: list[subprocess.Popen], timeout: float) -> None:
-    """Waits for processes that need each other; none is left behind."""
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=timeout)
-            assert process.returncode == 0, output
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stdout.close()
 
 
 def test_of_two_processes_the_first_alone_writes(tmp_path):

@@ -12,53 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from PIL import Image
+from small_runs import CLASSES, RESNET, VGG_WITHOUT_DROPOUT, config, examples, folder_data
 
 from fcn_jax import cli
 from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, OptimConfig
 from fcn_jax.data import batches as inputs
 from fcn_jax.data.augment import normalise, origin, step_keys
 from fcn_jax.data.batches import Batch, place, train_batches
-from fcn_jax.data.dataset import Example
 from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.resnet import ResNet
-from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.fcn import FCN8s
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.training import loop as module
 from fcn_jax.training.loop import train, train_step
 from fcn_jax.training.state import init_state, restore_variables
-
-CLASSES = 3
-RESNET = ResNet(depths=(1, 1, 1, 1), width=8)
-VGG_WITHOUT_DROPOUT = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dropout=0.0)
-
-
-def config(**changes) -> Config:
-    settings = {
-        "augment": AugmentConfig(crop=32, scale=(0.7, 1.4)),
-        "optim": OptimConfig(learning_rate=0.02, weight_decay=1e-3),
-        "steps": 40,
-        "batch_size": 8,
-        "eval_every": 20,
-    }
-    return Config(**(settings | changes)).resolved()
-
-
-def examples(count: int, seed: int = 0) -> list[Example]:
-    generator = np.random.default_rng(seed)
-
-    def example(index: int) -> Example:
-        height, width = generator.integers(20, 41, 2)
-        label = np.zeros((height, width), np.uint8)
-        label[:, width // 3 :] = 1
-        label[height // 2 :, width // 2 :] = 2
-        label[0] = 255
-        image = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.uint8)[np.where(label == 255, 0, label)]
-        return Example(str(index), image + generator.integers(0, 50, image.shape, np.uint8), label)
-
-    return [example(index) for index in range(count)]
 
 
 def batch(seed: int = 0) -> Batch:
@@ -259,16 +227,6 @@ def test_batches_that_do_not_fit_the_devices_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"batch-size 12 cannot be split over 8 devices.*multiple of 8"):
         train(Config(batch_size=12), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def folder_data(folder: Path) -> Path:
-    """A folder data set of one image a split, of three classes."""
-    for example, split in zip(examples(2), ("train", "val"), strict=True):
-        for kind, array in (("images", example.image), ("labels", example.label)):
-            (folder / kind / split).mkdir(parents=True)
-            Image.fromarray(array).save(folder / kind / split / "one.png")
-    (folder / "classes.txt").write_text("sky\nsea\nsand\n")
-    return folder
 
 
 def test_class_weights_must_fit_the_classes(tmp_path):

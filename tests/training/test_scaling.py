@@ -32,7 +32,7 @@ from fcn_jax.training.state import init_state
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import scaling
-from test_run import both_end_well, free_address
+from processes import both_end_well, free_address
 
 CLASSES, SIDE, DEVICES = 3, 32, 8
 RESNET = ResNet(depths=(1, 1, 1, 1), width=8)

@@ -261,7 +261,7 @@ def ours_network(backbone: str, dtype: str):
 
     from fcn_jax.config import ModelConfig
     from fcn_jax.inference.evaluate import make_forward
-    from fcn_jax.models.fcn import build
+    from fcn_jax.models.build import build
 
     config = ModelConfig(backbone=backbone, dtype=dtype)
     model = build(config, CLASSES)

@@ -193,7 +193,7 @@ def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  #
 
     import jax
 
-    from fcn_jax.models.fcn import build
+    from fcn_jax.models.build import build
     from fcn_jax.training.loop import make_step
     from fcn_jax.training.progress import InputWait
     from fcn_jax.training.state import init_state

@@ -273,7 +273,7 @@ def program(case: Case) -> dict[str, Any]:
 
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
     from fcn_jax.data.batches import Batch
-    from fcn_jax.models.fcn import build
+    from fcn_jax.models.build import build
     from fcn_jax.runtime import memory as needs
     from fcn_jax.training.loop import make_step
     from fcn_jax.training.state import init_state
@@ -370,7 +370,7 @@ def compared() -> dict[str, float]:
     from fcn_jax.config import AugmentConfig, Config, OptimConfig
     from fcn_jax.data.batches import Batch
     from fcn_jax.layers.conv import compiler_options
-    from fcn_jax.models.fcn import build
+    from fcn_jax.models.build import build
     from fcn_jax.training.loop import train_step
     from fcn_jax.training.state import init_state
 

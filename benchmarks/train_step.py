@@ -91,7 +91,7 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
     from fcn_jax.data.batches import Batch
     from fcn_jax.layers.conv import compiler_options
-    from fcn_jax.models.fcn import build
+    from fcn_jax.models.build import build
     from fcn_jax.runtime.compile_cache import give_back_memory
     from fcn_jax.training.loop import make_step
     from fcn_jax.training.state import init_state

@@ -256,7 +256,7 @@ def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any,
     """A run, its configuration, its network's forward pass and variables, the images to compute at once, the step."""
     from fcn_jax.data.dataset import cache_folder
     from fcn_jax.inference.evaluate import make_forward
-    from fcn_jax.models.fcn import build
+    from fcn_jax.models.build import build
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
     from fcn_jax.training.loop import eval_batch_size

@@ -26,7 +26,7 @@ from fcn_jax.data.batches import Batch, place
 from fcn_jax.data.dataset import Example
 from fcn_jax.inference.metrics import Metrics, compute_metrics, confusion_matrix
 from fcn_jax.layers.conv import compiler_options
-from fcn_jax.models.fcn import Network
+from fcn_jax.models.build import Network
 from fcn_jax.models.losses import cross_entropy
 from fcn_jax.runtime.threads import threaded_map
 

@@ -20,15 +20,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from fcn_jax.config import ModelConfig
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
 from fcn_jax.layers.conv import Conv
 from fcn_jax.models.backbones import BACKBONES
-from fcn_jax.models.backbones.alexnet import AlexNet
-from fcn_jax.models.backbones.googlenet import GoogLeNet
-from fcn_jax.models.backbones.resnet import ResNet
-from fcn_jax.models.backbones.vgg import VGG
-from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.feature_map import FeatureMap, add, convolve
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -139,35 +133,6 @@ class FCN(nn.Module):
 FCN32s = partial(FCN, stride=32)
 FCN16s = partial(FCN, stride=16)
 FCN8s = partial(FCN, stride=8)
-
-
-Network = FCN | DilatedFCN
-
-
-def build(config: ModelConfig, num_classes: int) -> Network:
-    """The network a configuration describes."""
-    dtype = jnp.dtype(config.dtype)
-    dilated = config.head == "dilated"
-    backbone = BACKBONES[config.backbone](dtype=dtype)
-    match backbone:
-        case ResNet():
-            stride = 8 if dilated else config.output_stride
-            backbone = backbone.clone(output_stride=stride, freeze_bn=config.freeze_bn)
-        case VGG():
-            backbone = backbone.clone(
-                fc_features=config.fc_features,
-                fc_kernel=config.fc_kernel,
-                padding=config.padding,
-                freeze_bn=config.freeze_bn,
-            )
-        case AlexNet():
-            backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
-        case GoogLeNet():
-            backbone = backbone.clone(freeze_bn=config.freeze_bn)
-    if dilated:
-        return DilatedFCN(num_classes, backbone, dtype=dtype)
-    head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
-    return head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
 
 
 def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:

@@ -23,8 +23,8 @@ from fcn_jax.errors import InputError
 from fcn_jax.inference.evaluate import Evaluation, Forward, evaluate, make_forward
 from fcn_jax.inference.visualize import Panels
 from fcn_jax.layers.conv import compiler_options
+from fcn_jax.models.build import Network, build
 from fcn_jax.models.dilated import DilatedFCN
-from fcn_jax.models.fcn import Network, build
 from fcn_jax.models.losses import cross_entropy
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import Records, Run, alone, start_or_resume

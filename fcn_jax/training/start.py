@@ -8,7 +8,7 @@ import numpy as np
 from fcn_jax.config import Config, InputConfig, ModelConfig
 from fcn_jax.data import dataset as datasets
 from fcn_jax.errors import InputError
-from fcn_jax.models.fcn import build
+from fcn_jax.models.build import build
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training.state import restore_variables

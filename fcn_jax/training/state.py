@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from fcn_jax.config import Config
 from fcn_jax.errors import InputError
-from fcn_jax.models.fcn import Network
+from fcn_jax.models.build import Network
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.training.optim import optimizer

@@ -8,8 +8,9 @@ import pytest
 
 from fcn_jax.config import ModelConfig
 from fcn_jax.models.backbones import BACKBONES
+from fcn_jax.models.build import build
 from fcn_jax.models.dilated import DilatedFCN
-from fcn_jax.models.fcn import FCN, build
+from fcn_jax.models.fcn import FCN
 
 NAMES = typing.get_args(typing.get_type_hints(ModelConfig)["backbone"])
 

@@ -14,7 +14,8 @@ from flax import traverse_util
 from fcn_jax.config import ModelConfig
 from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.vgg import VGG
-from fcn_jax.models.fcn import FCN8s, alignment, build
+from fcn_jax.models.build import build
+from fcn_jax.models.fcn import FCN8s, alignment
 from fcn_jax.models.feature_map import FeatureMap
 from fcn_jax.models.reference import NETWORKS, JointFCN, LateFusion
 from fcn_jax.weights import caffe

@@ -1,0 +1,48 @@
+"""The network that a configuration describes, and its variables before training."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fcn_jax.config import ModelConfig
+from fcn_jax.models.backbones import BACKBONES
+from fcn_jax.models.backbones.alexnet import AlexNet
+from fcn_jax.models.backbones.googlenet import GoogLeNet
+from fcn_jax.models.backbones.resnet import ResNet
+from fcn_jax.models.backbones.vgg import VGG
+from fcn_jax.models.dilated import DilatedFCN
+from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
+
+Network = FCN | DilatedFCN
+
+
+def build(config: ModelConfig, num_classes: int) -> Network:
+    """The network a configuration describes."""
+    dtype = jnp.dtype(config.dtype)
+    dilated = config.head == "dilated"
+    backbone = BACKBONES[config.backbone](dtype=dtype)
+    match backbone:
+        case ResNet():
+            stride = 8 if dilated else config.output_stride
+            backbone = backbone.clone(output_stride=stride, freeze_bn=config.freeze_bn)
+        case VGG():
+            backbone = backbone.clone(
+                fc_features=config.fc_features,
+                fc_kernel=config.fc_kernel,
+                padding=config.padding,
+                freeze_bn=config.freeze_bn,
+            )
+        case AlexNet():
+            backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
+        case GoogLeNet():
+            backbone = backbone.clone(freeze_bn=config.freeze_bn)
+    if dilated:
+        return DilatedFCN(num_classes, backbone, dtype=dtype)
+    head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
+    return head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
+
+
+def init_variables(model: Network, seed: int) -> dict[str, Any]:
+    """Initialise a network's variables: "params", float32, and with BatchNorm "batch_stats"; a function of the seed."""
+    return dict(model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3))))

@@ -257,10 +257,10 @@ def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any,
     from fcn_jax.data.dataset import cache_folder
     from fcn_jax.inference.evaluate import make_forward
     from fcn_jax.models.build import build
+    from fcn_jax.runs.restore import restore_variables
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
     from fcn_jax.training.loop import eval_batch_size
-    from fcn_jax.training.state import restore_variables
 
     run = open_run(options.run)
     keep_compiled(run.config.data.cache or cache_folder())

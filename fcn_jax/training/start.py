@@ -10,8 +10,8 @@ from fcn_jax.data import dataset as datasets
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import build
 from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
-from fcn_jax.training.state import restore_variables
 from fcn_jax.weights import Weights, imagenet, read
 from fcn_jax.weights.merge import flat_paths
 

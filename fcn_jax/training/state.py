@@ -1,7 +1,6 @@
 """All that a training step changes: made anew, or read from a checkpoint."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,10 +10,8 @@ from flax import struct
 from jax.sharding import NamedSharding
 
 from fcn_jax.config import Config
-from fcn_jax.errors import InputError
-from fcn_jax.models.build import Network
+from fcn_jax.models.build import Network, init_variables
 from fcn_jax.runs.checkpoint import Checkpoints
-from fcn_jax.runs.run_dir import Run
 from fcn_jax.training.optim import optimizer
 
 
@@ -35,7 +32,7 @@ class TrainState(struct.PyTreeNode):
 
 def init_state(model: Network, config: Config) -> TrainState:
     """The state before the first step; the same for the same seed."""
-    variables = dict(model.init(jax.random.key(config.seed), jnp.zeros((1, 32, 32, 3))))
+    variables = init_variables(model, config.seed)
     opt_state = optimizer(config.optim, config.steps).init(variables["params"])
     return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
 
@@ -52,21 +49,3 @@ def restore_or_init(
     restored = checkpoints.restore(step, {"variables": like.variables, "optimizer": like.opt_state})
     counter = jax.device_put(jnp.asarray(step, jnp.int32), sharding)
     return TrainState(counter, restored["variables"], restored["optimizer"]), step
-
-
-def restore_variables(run: Run, model: Network, step: int | None = None) -> tuple[dict[str, Any], int]:
-    """The network's variables of a step, or of the best one, on the first local device; and the step.
-
-    Raises:
-        InputError: there is no checkpoint, or not that one.
-    """
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        chosen = checkpoints.best() if step is None else step
-        if chosen is None or chosen not in checkpoints.steps():
-            there = ", ".join(map(str, checkpoints.steps())) or "none"
-            which = "" if step is None else f" {step}"
-            raise InputError(f"{run.folder} has no checkpoint{which}; there are: {there}; train it on, or give another")
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = jax.eval_shape(partial(init_state, model, run.config)).variables
-        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
-        return checkpoints.restore(chosen, {"variables": like})["variables"], chosen

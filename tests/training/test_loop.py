@@ -23,10 +23,11 @@ from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.fcn import FCN8s
+from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.training import loop as module
 from fcn_jax.training.loop import train, train_step
-from fcn_jax.training.state import init_state, restore_variables
+from fcn_jax.training.state import init_state
 
 
 def batch(seed: int = 0) -> Batch:

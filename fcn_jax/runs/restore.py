@@ -1,0 +1,37 @@
+"""Restore a trained network's variables from the checkpoints of a run."""
+
+from functools import partial
+from typing import Any
+
+import jax
+
+from fcn_jax.errors import InputError
+from fcn_jax.models.build import Network, init_variables
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.run_dir import Run
+
+
+def restore_variables(run: Run, model: Network, step: int | None = None) -> tuple[dict[str, Any], int]:
+    """Restore the network's variables onto the first local device.
+
+    Args:
+        run: the run directory.
+        model: the network of the run.
+        step: the checkpoint to read; None: the best by mean IU on the val split.
+
+    Returns:
+        The variables, and the step of their checkpoint.
+
+    Raises:
+        InputError: there is no checkpoint, or not that one.
+    """
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        chosen = checkpoints.best() if step is None else step
+        if chosen is None or chosen not in checkpoints.steps():
+            there = ", ".join(map(str, checkpoints.steps())) or "none"
+            which = "" if step is None else f" {step}"
+            raise InputError(f"{run.folder} has no checkpoint{which}; there are: {there}; train it on, or give another")
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shapes = jax.eval_shape(partial(init_variables, model, 0))
+        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+        return checkpoints.restore(chosen, {"variables": like})["variables"], chosen

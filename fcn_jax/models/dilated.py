@@ -8,7 +8,7 @@ Where Long, Shelhamer & Darrell fuse finer maps, it never makes the maps coarser
 auxiliary logits are for training alone: a second loss nearer to the image (Zhao et al. 2017, section 3.3).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,10 @@ class DilatedFCN(nn.Module):
             of the image to three of later and later layers.
         dropout: share of the heads' activations dropped in training.
         dtype: of the computation up to the scores; parameters and resized logits are float32.
+        has_auxiliary_scores: True for the class: `return_aux` gives auxiliary logits, which training may use.
     """
+
+    has_auxiliary_scores: ClassVar[bool] = True
 
     num_classes: int
     backbone: str | nn.Module = "resnet50"

@@ -14,7 +14,7 @@ The kernels and crops of the transposed convolutions follow from where the two g
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -39,7 +39,10 @@ class FCN(nn.Module):
         skip_scales: factors on pool4 and pool3 before their score layers; the "at once" net has (0.01, 0.0001).
         upsampling: "learned", transposed convolutions started bilinearly; or "fixed", bilinear for ever.
         dtype: of the computation up to the last scores; parameters and upsampled logits are float32.
+        has_auxiliary_scores: False for the class: a network with auxiliary logits, such as `DilatedFCN`, has True.
     """
+
+    has_auxiliary_scores: ClassVar[bool] = False
 
     num_classes: int
     backbone: str | nn.Module = "resnet34"

@@ -1,0 +1,117 @@
+"""Atomic writes, locks between processes, and checksums of files."""
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import filelock
+
+from fcn_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def replace_atomically(file: Path, sync: bool = True) -> Iterator[Path]:
+    """Rename a temporary file to its final name once it is complete.
+
+    The temporary file is removed when the block raises, and the final file is then as it was before. Only one process
+    at a time may write a file.
+
+    Args:
+        file: the final name.
+        sync: wait until the content is on the disk before renaming, so that a crash of the machine cannot leave an
+            empty file. False saves time for files that can easily be made again.
+
+    Yields:
+        The path to write to: a temporary name in the same folder.
+    """
+    temporary = file.with_name(file.name + ".tmp")
+    try:
+        yield temporary
+        if sync:
+            with temporary.open("r+b") as stream:  # Windows only syncs what is open for writing
+                os.fsync(stream.fileno())
+        temporary.replace(file)
+    except BaseException:  # Ctrl-C as well
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write a file so that readers see either the old content or the new one, never a part of it."""
+    with replace_atomically(file) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def lock_file(file: Path) -> Iterator[bool]:
+    """Let one process at a time into the block; the others wait.
+
+    The system frees the lock of a process that is killed.
+
+    Args:
+        file: an empty file that stands for the lock. It is made, with its folder, and stays.
+
+    Yields:
+        True if the lock is held. False on file systems without locks, such as some network file systems. Other
+        processes may then be in the block too.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with _open_lock(file, "--data.cache") as stream:
+        free = _lock(stream, blocking=False)
+        if free is False:
+            print(f"waiting for another process that works in {file.parent}", file=sys.stderr, flush=True)
+            free = _lock(stream, blocking=True)
+        yield free is True
+
+
+@contextlib.contextmanager
+def try_lock(file: Path, otherwise: str) -> Iterator[bool]:
+    """Let one process into the block, as `lock_file` does; the others get an error instead of waiting.
+
+    Args:
+        file: an empty file that stands for the lock.
+        otherwise: text of the error if another process holds the lock.
+
+    Yields:
+        True if the lock is held, False on file systems without locks.
+
+    Raises:
+        InputError: another process holds the lock, or the folder cannot be written.
+    """
+    with _open_lock(file, "--run-dir") as stream:
+        free = _lock(stream, blocking=False)
+        if free is False:
+            raise InputError(otherwise)
+        yield free is True
+
+
+def sha256(file: Path) -> str:
+    """Compute the SHA-256 checksum of a file, as 64 hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _open_lock(file: Path, flag: str) -> IO[str]:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("a")  # never truncates the file of another process
+    except OSError as error:
+        raise InputError(
+            f"the folder {file.parent} cannot be written ({error.strerror}); "
+            f"make it writable, or name another one with {flag}"
+        ) from error
+
+
+def _lock(stream: IO[str], blocking: bool) -> bool | None:
+    """Lock an open file: True if it is locked, False if another process holds it, None if locks are not supported."""
+    try:
+        return filelock.lock_descriptor(stream.fileno(), blocking=blocking)
+    except OSError:
+        return None

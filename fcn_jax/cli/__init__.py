@@ -217,7 +217,7 @@ def _eval(words: list[str]) -> None:
             f"{', '.join(dataset.class_names)}; score it on data with the same classes"
         )
     source = dataset.source(options.split)
-    panels = Panels(source, run.palette)
+    panels = Panels(source, run.palette, run.class_names)
     with explained(forward, "evaluation", IN_EVALUATION) as noted:
         result = evaluate.evaluate(
             noted, variables, source, len(run.class_names), batch_size, config.workers, panels.add
@@ -233,7 +233,7 @@ def _eval(words: list[str]) -> None:
 
         scores = {"step": step, "split": options.split, **evaluate.to_json(result, run.class_names)}
         write_whole(options.json, json.dumps(to_plain(scores), indent=1) + "\n")
-    if options.picture and (picture := panels.picture()) is not None:
+    if options.picture and (picture := panels.draw()) is not None:
         save_png(picture, options.picture)
 
 

@@ -1,24 +1,30 @@
-"""Pictures of labels: palette PNGs, overlays, and image | truth | prediction panels."""
+"""Pictures of class maps: palette PNGs, overlays, and panels that compare predictions with the truth."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
 
-# Void is drawn in VOC's cream.
-VOID_COLOUR = (224, 224, 192)
+VOID_COLOUR = (224, 224, 192)  # cream, as in VOC's masks
+
+# Panels. Pixels, except for the headings.
+HEADINGS = ("image", "truth", "prediction")
+GAP = 8  # white space between and around the panels
+MIN_SIDE, MAX_SIDE = 240, 1024  # the longer side of a panel
+TEXT_SIZE, TEXT_SHARE = 16, 1 / 60  # the height of the text: at least this, or this share of the picture's width
 
 
 def colourise(
     label: UInt8[np.ndarray, "height width"], palette: UInt8[np.ndarray, "classes 3"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The colour of each pixel's class, void in cream."""
-    return _colours(palette)[label]
+    """Give each pixel the colour of its class; void is cream."""
+    return _colour_table(palette)[label]
 
 
 def overlay(
@@ -27,66 +33,98 @@ def overlay(
     palette: UInt8[np.ndarray, "classes 3"],
     opacity: float = 0.5,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The image with each class but the first washed in its colour, and a light line where two classes meet."""
+    """Blend the image with the colour of each class except class 0, and draw white lines between classes.
+
+    Args:
+        image: RGB.
+        label: class indices, 255 = void.
+        palette: the colour of each class.
+        opacity: the weight of the class colours, 0 to 1.
+    """
     share = np.full((256, 1), opacity, np.float32)
     share[0] = 0
-    # Per class first, then in place: at full size each further array costs more than the arithmetic.
+    # Products per class, then additions in place: each temporary array of the image's size costs more than arithmetic.
     mixed = image * (1 - share)[label]
-    mixed += (share * _colours(palette))[label]
-    mixed[_borders(label)] = 255
+    mixed += (share * _colour_table(palette))[label]
+    mixed[_find_borders(label)] = 255
     return np.rint(mixed, out=mixed).astype(np.uint8)
 
 
-def panel(
-    image: UInt8[np.ndarray, "height width 3"],
-    truth: UInt8[np.ndarray, "height width"],
-    prediction: UInt8[np.ndarray, "height width"],
-    palette: UInt8[np.ndarray, "classes 3"],
-) -> UInt8[np.ndarray, "height wide 3"]:
-    """Image, truth and prediction side by side; void is drawn in the prediction too, where nothing is scored."""
-    scored = np.where(truth == IGNORE, np.uint8(IGNORE), prediction)
-    gap = np.full((image.shape[0], 4, 3), 255, np.uint8)
-    return np.concatenate([image, gap, colourise(truth, palette), gap, colourise(scored, palette)], axis=1)
-
-
-def stack(panels: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "tall wide 3"]:
-    """Pictures of any sizes, one below the other on white."""
-    wide = max(picture.shape[1] for picture in panels)
-    rows = [np.pad(p, ((0, 4), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in panels]
+def stack(pictures: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "tall wide 3"]:
+    """Put pictures of any size below each other on white."""
+    wide = max(picture.shape[1] for picture in pictures)
+    rows = [np.pad(p, ((0, 4), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in pictures]
     return np.concatenate(rows, axis=0)
 
 
 class Panels:
-    """Image | truth | prediction of the first examples of a split, collected in any order while it is scored."""
+    """A picture of the first examples of a split: image, truth and prediction in columns, and a legend.
 
-    def __init__(self, source: Sequence[Example], palette: UInt8[np.ndarray, "classes 3"], count: int = 8):
-        self._palette = palette
-        self._panels: dict[str, np.ndarray | None] = {source[i].name: None for i in range(min(count, len(source)))}
+    Predictions are shown everywhere, also where the truth is void. Small images are enlarged by a whole factor, so that
+    the longer side has at least 240 pixels. Of images longer than 1024 pixels every second, third, ... pixel is shown.
+
+    Args:
+        source: the split.
+        palette: the colour of each class.
+        class_names: the name of each class.
+        count: number of examples to show.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Example],
+        palette: UInt8[np.ndarray, "classes 3"],
+        class_names: Sequence[str],
+        count: int = 8,
+    ):
+        self._palette, self._class_names = palette, class_names
+        self._rows: dict[str, tuple[np.ndarray, ...]] = {source[i].name: () for i in range(min(count, len(source)))}
 
     def add(self, example: Example, prediction: UInt8[np.ndarray, "height width"]) -> None:
-        """Keeps the panel of an example, if it is one of the first."""
-        if example.name in self._panels:
-            self._panels[example.name] = panel(example.image, example.label, prediction, self._palette)
+        """Keep an example and its prediction if it is among the first; calls may come in any order and in threads."""
+        if example.name in self._rows:
+            self._rows[example.name] = tuple(map(_resize, (example.image, example.label, prediction)))
 
-    def picture(self) -> UInt8[np.ndarray, "tall wide 3"] | None:
-        """All of them, one below the other; None where this host has scored none of them."""
-        drawn = [panel for panel in self._panels.values() if panel is not None]
-        return stack(drawn) if drawn else None
+    def draw(self) -> UInt8[np.ndarray, "tall wide 3"] | None:
+        """Draw the examples that were added; None if there are none, as on a host that scored other examples."""
+        rows = [row for row in self._rows.values() if row]
+        if not rows:
+            return None
+        panel_width = max(image.shape[1] for image, _, _ in rows)
+        font_size = max(TEXT_SIZE, round(3 * panel_width * TEXT_SHARE))
+        font = ImageFont.load_default(font_size)
+        column = GAP + max(panel_width, *(math.ceil(font.getlength(heading)) for heading in HEADINGS))
+        present = np.unique(np.concatenate([np.unique(label) for row in rows for label in row[1:]]))
+        legend = _draw_legend(present, self._palette, self._class_names, 3 * column + GAP, font_size)
+        top = legend.height + 2 * font_size
+        tall = top + sum(image.shape[0] + GAP for image, _, _ in rows)
+
+        picture = Image.new("RGB", (max(legend.width, 3 * column + GAP), tall), "white")
+        picture.paste(legend)
+        draw = ImageDraw.Draw(picture)
+        for place, heading in enumerate(HEADINGS):
+            draw.text((GAP + place * column, top - font_size), heading, "black", font, anchor="lm")
+        for image, truth, prediction in rows:
+            panels = (image, colourise(truth, self._palette), colourise(prediction, self._palette))
+            for place, panel in enumerate(panels):
+                picture.paste(Image.fromarray(panel), (GAP + place * column, top))
+            top += image.shape[0] + GAP
+        return np.array(picture)
 
 
 def save_palette_png(
     label: UInt8[np.ndarray, "height width"], palette: UInt8[np.ndarray, "classes 3"], file: Path
 ) -> None:
-    """Writes class indices as a PNG of mode P, as VOC's masks are; complete or not at all."""
+    """Write class indices as a PNG of mode P, as VOC's masks are; the file is complete or not there."""
     picture = Image.fromarray(label, mode="L")
     # All 256 colours: with fewer, Pillow stores so few bits a pixel that void (255) becomes some class.
-    picture.putpalette(_colours(palette).tobytes())
+    picture.putpalette(_colour_table(palette).tobytes())
     _save(picture, file)
 
 
 def save_png(image: UInt8[np.ndarray, "height width 3"], file: Path) -> None:
-    """Writes an RGB PNG; complete or not at all."""
-    # Photographs come out no smaller with zlib's usual effort, which takes four times as long.
+    """Write an RGB PNG; the file is complete or not there."""
+    # zlib's default effort takes four times as long and makes photographs no smaller.
     _save(Image.fromarray(image), file, compress_level=1)
 
 
@@ -99,17 +137,47 @@ def _save(picture: Image.Image, file: Path, **options: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _colours(palette: np.ndarray) -> np.ndarray:
-    """A colour for each value a label can have."""
+def _colour_table(palette: np.ndarray) -> np.ndarray:
+    """Return a colour for each of the 256 values of a label."""
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     colours[IGNORE] = VOID_COLOUR
     return colours
 
 
-def _borders(label: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbour has another class."""
+def _find_borders(label: np.ndarray) -> np.ndarray:
+    """Mark the pixels whose right or lower neighbour has another class."""
     border = np.zeros(label.shape, bool)
     border[:, :-1] |= label[:, :-1] != label[:, 1:]
     border[:-1] |= label[:-1] != label[1:]
     return border
+
+
+def _resize(picture: np.ndarray) -> np.ndarray:
+    """Repeat or skip pixels, so that the longer side has MIN_SIDE to MAX_SIDE pixels where whole factors allow it."""
+    longer = max(picture.shape[:2])
+    step, factor = -(-longer // MAX_SIDE), -(-MIN_SIDE // longer)
+    return picture[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _draw_legend(
+    present: np.ndarray, palette: np.ndarray, class_names: Sequence[str], width: int, font_size: int
+) -> Image.Image:
+    """Draw a square of its colour and the name of each class; lines break at `width` pixels."""
+    font, line, square = ImageFont.load_default(font_size), round(1.5 * font_size), font_size
+    names = {**dict(enumerate(class_names)), IGNORE: "void"}
+    x, y, entries = GAP, GAP, []
+    for value in present.tolist():
+        length = square + GAP + math.ceil(font.getlength(names[value]))
+        if x > GAP and x + length + GAP > width:
+            x, y = GAP, y + line
+        entries.append((x, y, value))
+        width = max(width, x + length + GAP)
+        x += length + 3 * GAP
+    picture = Image.new("RGB", (width, y + line), "white")
+    draw = ImageDraw.Draw(picture)
+    for x, y, value in entries:
+        colour = tuple(_colour_table(palette)[value].tolist())
+        draw.rectangle((x, y, x + square - 1, y + square - 1), colour, outline="grey")
+        draw.text((x + square + GAP, y + square / 2), names[value], "black", font, anchor="lm")
+    return picture

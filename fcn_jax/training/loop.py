@@ -237,7 +237,7 @@ def _evaluate(
     forward: Forward, variables: Any, source: Sequence[datasets.Example], run: Run, records: Records, step: int
 ) -> Evaluation:
     """Scores the val split, writes its line and its panels."""
-    panels = Panels(source, run.palette)
+    panels = Panels(source, run.palette, run.class_names)
     with explained(forward, "evaluation", IN_EVALUATION) as noted:
         evaluation = evaluate(
             noted,
@@ -249,7 +249,7 @@ def _evaluate(
             panels.add,
         )
     records.add(step, "val", evaluation.summary())
-    if (picture := panels.picture()) is not None:
+    if (picture := panels.draw()) is not None:
         records.picture(step, "image, truth, prediction", picture)
     return evaluation
 

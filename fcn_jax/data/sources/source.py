@@ -1,0 +1,130 @@
+"""What the file of a data set says: its name, its defaults, and how to find its examples.
+
+The file of a data set ends with `SOURCE = DataSource(...)`. Its function `find` lists the examples of each split
+without reading them; `fcn_jax.data.builder` reads, checks and stores them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fcn_jax.errors import InputError
+
+
+class Files(NamedTuple):
+    """An example stored in two files.
+
+    Attributes:
+        name: the name of the example, the only one in its split.
+        image: a picture.
+        mask: a PNG that holds the class of each pixel.
+    """
+
+    name: str
+    image: Path
+    mask: Path
+
+
+class Drawn(NamedTuple):
+    """An example made by a function.
+
+    Attributes:
+        name: the name of the example, the only one in its split.
+        draw: returns the image, uint8 [height, width, 3], and the label, uint8 [height, width]. It returns the same
+            arrays each time, and several threads may call it at once.
+    """
+
+    name: str
+    draw: Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user says about the place of a data set.
+
+    Attributes:
+        dir: the files of the data set, which are only read; None if the user names no place. It exists.
+        cache: the folder for everything that is downloaded or unpacked.
+        classes: a file of class names, only for a data set with `takes_classes`.
+        void: labels that count as void besides 255, only for a data set with `takes_classes`.
+    """
+
+    dir: Path | None
+    cache: Path
+    classes: Path | None = None
+    void: tuple[int, ...] = ()
+
+    def require_dir(self, name: str, layout: str) -> Path:
+        """Return `dir`, or raise InputError for a data set `name` that is never downloaded.
+
+        Args:
+            name: the name of the data set.
+            layout: what `dir` has to be, which the message says.
+        """
+        if self.dir is None:
+            raise InputError(f"{name} is not downloaded by this program; give --data.dir, which is {layout}")
+        return self.dir
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set as its files list it, before any of them is read.
+
+    Attributes:
+        class_names: the name of each label from 0 on.
+        splits: the examples of each split, in order. A file that is missing is reported when it is read.
+        void: labels in the masks that count as void besides 255.
+        colours: red, green and blue of each class; None for the colours of PASCAL VOC.
+    """
+
+    class_names: tuple[str, ...]
+    splits: dict[str, Sequence[Files | Drawn]]
+    void: tuple[int, ...] = ()
+    colours: tuple[tuple[int, int, int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Values for training on a data set where neither the preset nor a flag gives one.
+
+    Attributes:
+        crop: side of the square training crop, pixels.
+        scale: smallest and largest factor of the random zoom.
+        steps: optimizer steps.
+        batch_size: images per step.
+        learning_rate: highest learning rate, for a mean loss and momentum 0.9.
+        eval_every: steps between evaluations.
+    """
+
+    crop: int
+    scale: tuple[float, float]
+    steps: int
+    batch_size: int
+    learning_rate: float
+    eval_every: int
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set that can be prepared by its name.
+
+    Attributes:
+        name: what the user writes after `--data.name`.
+        splits: the splits, for the table of data sets; those that need further files in brackets.
+        classes: the number of classes, for the table.
+        description: what the data set is and where to get it, for the table.
+        defaults: values for training on it.
+        find: the function that lists the examples; it raises InputError if they are not there.
+        takes_classes: whether the user gives class names and void labels.
+    """
+
+    name: str
+    splits: str
+    classes: str
+    description: str
+    defaults: Defaults
+    find: Callable[[Request], Found]
+    takes_classes: bool = False

@@ -307,7 +307,7 @@ def program(case: Case) -> dict[str, Any]:
     found = list(collectives(compiled.as_text(), case.accumulate))
     return {
         "parameters": sum(4 * leaf.size for leaf in jax.tree.leaves(state.variables["params"])),
-        "memory": sum(needs.memory(compiled)),
+        "memory": sum(needs.read_memory(compiled)),
         "flops": compiled.cost_analysis()["flops"],
         "collectives": {
             kind: [sum(n for k, _, n in found if k == kind), sum(n * size for k, size, n in found if k == kind)]

@@ -18,8 +18,9 @@ import PIL
 
 from fcn_jax.data.dataset import Dataset, Example
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.download import locked, progress
-from fcn_jax.runtime.threads import threaded_map
+from fcn_jax.runtime.files import lock_file
+from fcn_jax.runtime.progress import show_progress
+from fcn_jax.runtime.threads import map_in_threads
 
 THREADS = os.cpu_count() or 1  # that decode
 
@@ -63,7 +64,7 @@ def decoded(dataset: Dataset, split: str) -> Decoded:
     about = [dataset.contents, split, len(source), PIL.__version__]  # versions of Pillow may decode JPEGs differently
     if (found := _open(folder / split, about)) is not None:
         return found
-    with locked(folder / "lock"):
+    with lock_file(folder / "lock"):
         if (found := _open(folder / split, about)) is not None:
             return found
         try:
@@ -102,8 +103,8 @@ def _write(stem: Path, about: list[Any], source: Sequence[Example]) -> None:
     names, sizes, sums = [], [], []
     temporary = stem.with_suffix(".uint8.tmp")
     try:
-        with temporary.open("wb") as file, progress("decoding", len(source), "images") as advance:
-            for example in threaded_map(source.__getitem__, range(len(source)), THREADS):
+        with temporary.open("wb") as file, show_progress("decoding", len(source), "images") as advance:
+            for example in map_in_threads(source.__getitem__, range(len(source)), THREADS):
                 names.append(example.name)
                 sizes.append(example.label.shape)
                 pixels = example.image.tobytes() + example.label.tobytes()

@@ -28,7 +28,7 @@ from fcn_jax.inference.metrics import Metrics, compute_metrics, confusion_matrix
 from fcn_jax.layers.conv import compiler_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.losses import cross_entropy
-from fcn_jax.runtime.threads import threaded_map
+from fcn_jax.runtime.threads import map_in_threads
 
 AREA = 512 * 512  # pixels of a canvas up to which a whole batch is computed at once
 # Pixels computed in vain until a canvas gets a program of its own: on two cores compiling takes as long as computing
@@ -154,7 +154,7 @@ def evaluate(
         show(example, prediction)
         return confusion_matrix(example.label, prediction, num_classes), total, weight
 
-    for counts, total, weight in threaded_map(score, segment(noted, variables, stream, batch_size), workers):
+    for counts, total, weight in map_in_threads(score, segment(noted, variables, stream, batch_size), workers):
         confusion += counts
         sums += total, weight
     if jax.process_count() > 1:

@@ -15,7 +15,7 @@ from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
 from fcn_jax.inference.evaluate import Forward, Segmented, segment
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
-from fcn_jax.runtime.threads import threaded_map
+from fcn_jax.runtime.threads import map_in_threads
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
@@ -126,10 +126,10 @@ def predict(
     unreadable: list[str] = []
     # Where they are computed one at a time, as on CPUs, smaller images then borrow the programs of larger ones, and
     # memory that does not suffice shows at once.
-    sized = zip(threaded_map(_pixels, files, workers), files, strict=True)
+    sized = zip(map_in_threads(_pixels, files, workers), files, strict=True)
     ordered = [file for _, file in sorted(sized, key=lambda pair: -pair[0])]
     results = segment(forward, variables, _unlabelled(ordered, unreadable, workers), batch_size)
-    yield from threaded_map(write, results, workers)
+    yield from map_in_threads(write, results, workers)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
 
@@ -156,7 +156,7 @@ def _unlabelled(files: Sequence[Path], unreadable: list[str], workers: int) -> I
             return error
         return Example(file.stem, image, np.full(image.shape[:2], IGNORE, np.uint8))
 
-    for result in threaded_map(read, files, workers):
+    for result in map_in_threads(read, files, workers):
         if isinstance(result, InputError):
             unreadable.append(str(result))
         else:

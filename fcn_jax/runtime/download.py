@@ -1,96 +1,23 @@
 """Fetches a large file and makes sure of it; also the progress lines and the lock for preparing data."""
 
-import contextlib
-import fcntl
-import hashlib
 import http.client
 import socket
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fcn_jax.errors import InputError
+from fcn_jax.runtime import files
+from fcn_jax.runtime.files import lock_file
+from fcn_jax.runtime.progress import show_progress
 
 CHUNK = 1 << 16  # bytes; what of it came before a connection broke is lost
 TIMEOUT = 30  # seconds without a byte
 PAUSES = (1, 2, 4, 8)  # seconds before each new try; a try that brought something starts them anew
-EVERY = 10  # seconds between progress lines where there is no terminal to draw a bar on
+locked, progress = lock_file, show_progress  # former names, while there are callers of them
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[[int], object]]:
-    """Shows how far something is, on the error stream: a bar on a terminal, else a line now and then.
-
-    Args:
-        what: what is being done.
-        total: how much there is to do, None if unknown.
-        unit: "B" for bytes, else the plural of what is counted.
-        done: how much was done before.
-
-    Yields:
-        a function to call with how much more is done.
-    """
-    if sys.stderr.isatty():
-        with tqdm(total=total, initial=done, desc=what, unit=unit, unit_scale=unit == "B") as bar:
-            yield bar.update
-        return
-
-    def line():
-        scale, name = (1e6, "MB") if unit == "B" else (1, unit)
-        of = "" if total is None else f" of {total / scale:.0f}"
-        print(f"{what}: {done / scale:.0f}{of} {name}", file=sys.stderr, flush=True)
-
-    def advance(more: int):
-        nonlocal done, last
-        done += more
-        if time.monotonic() - last > EVERY:
-            last = time.monotonic()
-            line()
-
-    last = time.monotonic()
-    line()
-    yield advance
-    line()
-
-
-@contextlib.contextmanager
-def locked(file: Path) -> Iterator[bool]:
-    """Lets one process at a time into the block; the lock of a process that is killed is free again.
-
-    Args:
-        file: an empty file that stands for the lock; it is made, with its folder, and stays.
-
-    Yields:
-        False where the file system has no locks, as some network ones have not: then others may be in the block too.
-
-    Raises:
-        InputError: if the folder cannot be written.
-    """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = file.open("a")
-    except OSError as error:
-        raise InputError(
-            f"the folder {file.parent} cannot be written ({error.strerror}); "
-            "prepared data and downloads go there: name another one with --data.cache"
-        ) from error
-    with handle:
-        held = True
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that works in {file.parent}", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            held = False
-        yield held
 
 
 def download(url: str, file: str | Path, sha256: str, size: int | None = None) -> Path:
@@ -112,7 +39,7 @@ def download(url: str, file: str | Path, sha256: str, size: int | None = None) -
     """
     file = Path(file)
     part = file.with_name(file.name + ".part")
-    with locked(file.with_name(file.name + ".lock")):
+    with lock_file(file.with_name(file.name + ".lock")):
         if not file.exists():
             try:
                 _fetch_all(url, part, size, f"try again later, or fetch {url} by other means and save it as {file}")
@@ -173,7 +100,7 @@ def _fetch(url: str, part: Path, start: int, size: int | None, remedy: str) -> N
         name, got = url.rsplit("/", 1)[-1], start
         with (
             part.open("ab" if start else "wb") as out,
-            progress(f"fetching {name}", total, "B", start) as advance,
+            show_progress(f"fetching {name}", total, "B", start) as advance,
         ):
             while data := response.read(CHUNK):
                 out.write(data)
@@ -184,8 +111,7 @@ def _fetch(url: str, part: Path, start: int, size: int | None, remedy: str) -> N
 
 
 def _verify(url: str, part: Path, sha256: str, size: int | None) -> None:
-    with part.open("rb") as data:
-        got = hashlib.file_digest(data, "sha256").hexdigest()
+    got = files.sha256(part)
     bytes_ = part.stat().st_size
     if not got.startswith(sha256.lower()) or size not in (None, bytes_):
         part.unlink()

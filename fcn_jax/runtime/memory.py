@@ -35,11 +35,11 @@ class Memory(NamedTuple):
     temporaries: int
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {size(count)}" for name, count in zip(self._fields, self, strict=True))
-        return f"{size(sum(self))} a device ({parts})"
+        parts = ", ".join(f"{name} {format_bytes(count)}" for name, count in zip(self._fields, self, strict=True))
+        return f"{format_bytes(sum(self))} a device ({parts})"
 
 
-def memory(program: jax.stages.Compiled) -> Memory:
+def read_memory(program: jax.stages.Compiled) -> Memory:
     """Reads off what a compiled program needs."""
     stats: Any = program.memory_analysis()
     output = stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -56,7 +56,7 @@ def shapes_of(arguments: Any) -> Any:
 
 
 @contextlib.contextmanager
-def explained(function: Callable[..., Any], what: str, remedy: str) -> Iterator[Callable[..., Any]]:
+def explain_out_of_memory(function: Callable[..., Any], what: str, remedy: str) -> Iterator[Callable[..., Any]]:
     """Yields a jitted function, and answers with its needs and a remedy where memory runs out in the block.
 
     Args:
@@ -70,7 +70,7 @@ def explained(function: Callable[..., Any], what: str, remedy: str) -> Iterator[
     last: tuple[Any, ...] = ()
     batch_shapes = None
 
-    def noted(*arguments: Any) -> Any:
+    def call(*arguments: Any) -> Any:
         nonlocal last, batch_shapes
         shapes = [x.shape for x in jax.tree.leaves(arguments[1:])]
         if shapes != batch_shapes:  # seldom: it takes a millisecond
@@ -78,7 +78,7 @@ def explained(function: Callable[..., Any], what: str, remedy: str) -> Iterator[
         return function(*arguments)
 
     try:
-        yield noted
+        yield call
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -91,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
 
 
-def size(count: int | float) -> str:
+def format_bytes(count: int | float) -> str:
     """Bytes as GB or MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
@@ -103,5 +103,5 @@ def _needs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
     canvas = f" on {math.prod(arguments[1].label.shape[:1])} images on a canvas of {width}x{height}"
     with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):  # not even the memory to compile
         program = function.lower(*arguments).compile()  # pyright: ignore[reportFunctionMemberAccess]
-        return f":{canvas} it needs {memory(program)}"
+        return f":{canvas} it needs {read_memory(program)}"
     return f":{canvas}"

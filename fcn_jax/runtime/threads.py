@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def threaded_map(
+def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int | None = None
 ) -> Iterator[Result]:
     """`map(function, items)`, in order, with calls of `function` running while the caller is busy with other things.

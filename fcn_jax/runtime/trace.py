@@ -11,7 +11,7 @@ WARM_UP = 3  # steps before the trace: the first compiles, and the input's threa
 
 
 @contextlib.contextmanager
-def traced(
+def trace_steps(
     step_fn: Callable[..., Any], steps: int, folder: Path, say: Callable[[str], None]
 ) -> Iterator[Callable[..., Any]]:
     """Yields a function that does what `step_fn` does, and writes a trace of its calls after `WARM_UP`.

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fcn_jax.config import Config
 from fcn_jax.data.batches import place, train_canvas
 from fcn_jax.inference.evaluate import Forward, canvas_of, images_at_once
-from fcn_jax.runtime.memory import memory, size
+from fcn_jax.runtime.memory import format_bytes, read_memory
 from fcn_jax.training.progress import overview
 from fcn_jax.training.state import TrainState
 
@@ -61,10 +61,10 @@ def report(
             f"{config.model.dtype}: nothing is trained or written",
             f"training step, {config.batch_size} images{parts}, crops of {config.augment.crop}x{config.augment.crop}: "
             f"{operations / 1e9:.1f} GFLOP, {operations / 1e9 / config.batch_size:.2f} an image",
-            f"  memory: {memory(training.compile())}",
+            f"  memory: {read_memory(training.compile())}",
             f"evaluation, {count} image{'s' * (count > 1)} on the largest canvas, {canvas[1]}x{canvas[0]}: "
             f"{_flops(evaluation) / 1e9:.1f} GFLOP",
-            f"  memory: {memory(evaluation.compile())}, and while training {size(momentum)} of momentum",
+            f"  memory: {read_memory(evaluation.compile())}, and while training {format_bytes(momentum)} of momentum",
         ]
     )
 

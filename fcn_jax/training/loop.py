@@ -28,8 +28,8 @@ from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.losses import cross_entropy
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import Records, Run, alone, start_or_resume
-from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explained
-from fcn_jax.runtime.trace import traced
+from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
+from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.training import dry_run
 from fcn_jax.training.optim import check_groups, held, learning_rate, optimizer
 from fcn_jax.training.progress import InputWait, Progress, overview
@@ -162,7 +162,7 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
         alone(folder),
         Checkpoints(run.checkpoints, config.keep) as checkpoints,
         _stop_signals() as stopped,
-        explained(step_fn, what, IN_TRAINING) as step_fn,
+        explain_out_of_memory(step_fn, what, IN_TRAINING) as step_fn,
     ):
         state, first = restore_or_init(checkpoints, init, everywhere)
         if start is not None:
@@ -178,7 +178,7 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
         with (
             contextlib.closing(Records(run.folder, first)) as records,
             Progress(config, first) as progress,
-            traced(step_fn, config.profile, run.folder / "profile", progress.say) as step_fn,
+            trace_steps(step_fn, config.profile, run.folder / "profile", progress.say) as step_fn,
         ):
             if config.steps == 0 and checkpoints.latest() is None:
                 evaluation = _evaluate(forward, state.variables, val_source, run, records, 0)
@@ -238,7 +238,7 @@ def _evaluate(
 ) -> Evaluation:
     """Scores the val split, writes its line and its panels."""
     panels = Panels(source, run.palette, run.class_names)
-    with explained(forward, "evaluation", IN_EVALUATION) as noted:
+    with explain_out_of_memory(forward, "evaluation", IN_EVALUATION) as noted:
         evaluation = evaluate(
             noted,
             variables,

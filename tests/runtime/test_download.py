@@ -1,20 +1,13 @@
-import errno
-import fcntl
 import hashlib
 import http.server
-import io
-import os
 import socket
-import subprocess
-import sys
 import threading
-import time
 
 import pytest
 
 from fcn_jax.errors import InputError
 from fcn_jax.runtime import download as module
-from fcn_jax.runtime.download import download, locked, progress
+from fcn_jax.runtime.download import download
 
 DATA = bytes(i * i % 251 for i in range(300_000))
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -178,52 +171,3 @@ def test_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file.part").mkdir()
     with pytest.raises(InputError, match=r"file.part cannot be written \(Is a directory\); make room"):
         download(f"{server.url}/file", tmp_path / "file", SHA256)
-
-
-def test_one_process_at_a_time(tmp_path, capsys):
-    lock = tmp_path / "lock"
-    code = f"""if True:
-        import pathlib, sys
-        from fcn_jax.runtime.download import locked
-        with locked(pathlib.Path({str(lock)!r})):
-            print("in", flush=True)
-            sys.stdin.read()
-    """
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with other:
-        assert other.stdout.readline() == b"in\n"
-        threading.Timer(0.3, other.kill).start()  # the lock of a killed process is free
-        before = time.monotonic()
-        with locked(lock):
-            assert time.monotonic() - before > 0.2
-    assert f"waiting for another process that works in {tmp_path}" in capsys.readouterr().err
-
-
-def test_file_system_without_locks(tmp_path, monkeypatch):
-    def fail(handle, flags):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", fail)
-    with locked(tmp_path / "lock"):
-        pass
-
-
-def test_progress_lines(monkeypatch, capsys):
-    monkeypatch.setattr(module, "EVERY", -1)
-    with progress("fetching", 3_000_000, "B", 1_000_000) as advance:
-        advance(1_000_000)
-    with progress("preparing", None, "images") as advance:
-        advance(2)
-    lines = ["fetching: 1 of 3 MB", "fetching: 2 of 3 MB", "fetching: 2 of 3 MB"]
-    lines += ["preparing: 0 images", "preparing: 2 images", "preparing: 2 images"]
-    assert capsys.readouterr().err.splitlines() == lines
-
-
-def test_progress_bar_on_a_terminal(monkeypatch):
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with progress("preparing", 4, "images") as advance:
-        advance(4)
-    assert "preparing: 100%" in terminal.getvalue()
-    assert "4/4" in terminal.getvalue()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fcn_jax.runtime.threads import threaded_map
+from fcn_jax.runtime.threads import map_in_threads
 
 
 def test_results_are_those_of_map_in_order():
@@ -13,15 +13,15 @@ def test_results_are_those_of_map_in_order():
         time.sleep(0.002 * (item % 5 == 0))
         return item * item
 
-    assert list(threaded_map(slower_first, range(100), 4)) == [item * item for item in range(100)]
-    assert list(threaded_map(str, [], 3)) == []
-    assert list(threaded_map(str, [7], 1)) == ["7"]
+    assert list(map_in_threads(slower_first, range(100), 4)) == [item * item for item in range(100)]
+    assert list(map_in_threads(str, [], 3)) == []
+    assert list(map_in_threads(str, [7], 1)) == ["7"]
 
 
 def test_calls_run_side_by_side():
     meet = threading.Barrier(3)
     # Each call waits until three are there: one after the other would never end.
-    assert list(threaded_map(lambda item: meet.wait(10) * 0 + item, range(9), 3)) == list(range(9))
+    assert list(map_in_threads(lambda item: meet.wait(10) * 0 + item, range(9), 3)) == list(range(9))
 
 
 def test_calls_go_on_while_the_caller_is_busy():
@@ -36,7 +36,7 @@ def test_calls_go_on_while_the_caller_is_busy():
             time.sleep(0.2)  # until others are drawn
         return item
 
-    results = threaded_map(call, range(4), 4, ahead=3)
+    results = map_in_threads(call, range(4), 4, ahead=3)
     assert next(results) == 0
     assert began[1].wait(10)
     assert began[2].wait(10)
@@ -55,7 +55,7 @@ def test_no_more_than_ahead_are_drawn(ahead):
             drawn += 1
             yield item
 
-    for given, item in enumerate(threaded_map(lambda item: time.sleep(0.001) or item, items(), 2, ahead)):
+    for given, item in enumerate(map_in_threads(lambda item: time.sleep(0.001) or item, items(), 2, ahead)):
         assert item == given
         assert drawn - given <= (ahead or 4)
 
@@ -69,7 +69,7 @@ def test_an_error_in_a_thread_comes_out():
         done.append(item)
         return item
 
-    results = threaded_map(call, range(1000), 2)
+    results = map_in_threads(call, range(1000), 2)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="No space left"):
         next(results)
@@ -83,7 +83,7 @@ def test_an_error_of_the_items_comes_out():
         raise RuntimeError("the device is gone")
 
     with pytest.raises(RuntimeError, match="the device is gone"):
-        list(threaded_map(str, items(), 2))
+        list(map_in_threads(str, items(), 2))
 
 
 def test_what_has_begun_is_ended_when_the_caller_stops():
@@ -95,7 +95,7 @@ def test_what_has_begun_is_ended_when_the_caller_stops():
         ended.append(item)
         return item
 
-    results = threaded_map(call, range(1000), 2, ahead=10)
+    results = map_in_threads(call, range(1000), 2, ahead=10)
     next(results)
     results.close()
     assert sorted(begun) == sorted(ended)

@@ -260,7 +260,7 @@ def ours_network(backbone: str, dtype: str):
     import jax.numpy as jnp
 
     from fcn_jax.config import ModelConfig
-    from fcn_jax.inference.evaluate import make_forward
+    from fcn_jax.inference.segment import make_forward
     from fcn_jax.models.build import build
 
     config = ModelConfig(backbone=backbone, dtype=dtype)
@@ -285,10 +285,9 @@ def torch_network(backbone: str, dtype: str):
 
 def batch_size() -> int:
     """Images at once, as `fcn-jax predict` chooses them."""
-    from fcn_jax.config import Config
-    from fcn_jax.training.loop import eval_batch_size
+    from fcn_jax.inference.segment import default_batch_size
 
-    return eval_batch_size(Config().resolved())
+    return default_batch_size(None)
 
 
 def draw(folder: Path, count: int) -> None:

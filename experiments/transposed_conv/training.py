@@ -28,7 +28,8 @@ from fcn_jax.data import dataset as datasets
 from fcn_jax.data.augment import normalise
 from fcn_jax.data.batches import place, train_batches
 from fcn_jax.data.dataset import Dataset, Example
-from fcn_jax.inference.evaluate import evaluate, make_forward
+from fcn_jax.inference.evaluate import evaluate
+from fcn_jax.inference.segment import make_forward
 from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
 from fcn_jax.models.backbones import BACKBONES
 from fcn_jax.models.backbones.resnet import ResNet

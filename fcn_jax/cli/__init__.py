@@ -204,7 +204,7 @@ def _eval(words: list[str]) -> None:
     from fcn_jax.data import dataset as datasets
     from fcn_jax.inference import evaluate
     from fcn_jax.inference.visualize import Panels, save_png
-    from fcn_jax.runtime.memory import IN_EVALUATION, explained
+    from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     run, config, forward, variables, batch_size, step = _trained(options, labelled=True)
     changed = {name: value for name, value in dataclasses.asdict(options.data).items() if value is not None}
@@ -218,11 +218,11 @@ def _eval(words: list[str]) -> None:
         )
     source = dataset.source(options.split)
     panels = Panels(source, run.palette, run.class_names)
-    with explained(forward, "evaluation", IN_EVALUATION) as noted:
+    with explain_out_of_memory(forward, "evaluation", IN_EVALUATION) as noted:
         result = evaluate.evaluate(
             noted, variables, source, len(run.class_names), batch_size, config.workers, panels.add
         )
-    print(evaluate.table(result, run.class_names))
+    print(evaluate.format_table(result, run.class_names))
     print(
         f"{result.num_examples} images of {data.name} {options.split} in {result.seconds:.1f} s, "
         f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled; "
@@ -240,12 +240,12 @@ def _eval(words: list[str]) -> None:
 def _predict(words: list[str]) -> None:
     options = tyro.cli(Predict, prog="fcn-jax predict", args=words)
     from fcn_jax.inference import predict
-    from fcn_jax.runtime.memory import IN_EVALUATION, explained
+    from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     files = predict.find_images(options.images)
     run, config, forward, variables, batch_size, _ = _trained(options, labelled=False)
     began = time.perf_counter()
-    with explained(forward, "prediction", IN_EVALUATION) as noted:
+    with explain_out_of_memory(forward, "prediction", IN_EVALUATION) as noted:
         results = predict.predict(noted, variables, files, options.out, run.palette, batch_size, config.workers)
         for count, file in enumerate(results, 1):
             print(f"{count}/{len(files)} {file}")
@@ -255,21 +255,20 @@ def _predict(words: list[str]) -> None:
 def _trained(options: Eval | Predict, labelled: bool) -> tuple[Any, Config, Any, Any, int, int]:
     """A run, its configuration, its network's forward pass and variables, the images to compute at once, the step."""
     from fcn_jax.data.dataset import cache_folder
-    from fcn_jax.inference.evaluate import make_forward
+    from fcn_jax.inference.segment import default_batch_size, make_forward
     from fcn_jax.models.build import build
     from fcn_jax.runs.restore import restore_variables
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
-    from fcn_jax.training.loop import eval_batch_size
 
     run = open_run(options.run)
     keep_compiled(run.config.data.cache or cache_folder())
     give_back_memory()
     model = build(run.config.model, len(run.class_names))
     variables, step = restore_variables(run, model, options.step)
-    config = dataclasses.replace(run.config, eval_batch_size=options.batch_size or run.config.eval_batch_size)
-    forward = make_forward(model, config.model.settled_input, labelled)
-    return run, config, forward, variables, eval_batch_size(config), step
+    forward = make_forward(model, run.config.model.settled_input, labelled)
+    batch_size = default_batch_size(options.batch_size or run.config.eval_batch_size)
+    return run, run.config, forward, variables, batch_size, step
 
 
 def _weights(words: list[str]) -> None:
@@ -285,8 +284,8 @@ def _import(words: list[str]) -> None:
 
     weights = transfer.of(options.file)
     if options.classes is not None:
-        weights = merge.named(weights, read_class_names(options.classes))
-    print(merge.describe(weights))
+        weights = merge.name_classes(weights, read_class_names(options.classes))
+    print(merge.describe_weights(weights))
     ours.write(options.out, weights)
     print(f"written: {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
 
@@ -311,9 +310,9 @@ def _data(words: list[str]) -> None:
 
 
 def _list(words: list[str]) -> None:
-    from fcn_jax.data import dataset as datasets
+    from fcn_jax.data.sources import describe_sources
 
-    print(datasets.describe())
+    print(describe_sources())
 
 
 def _prepared(words: list[str], command: str) -> tuple[Data, Any]:
@@ -346,7 +345,7 @@ def _check(words: list[str]) -> None:
 
     rows = []
     for split in dataset.splits:
-        counts = datasets.check(dataset, split)
+        counts = datasets.count_labels(dataset, split)
         print(f"\n{split}: pixels by label")
         names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
         for value in np.flatnonzero(counts).tolist():

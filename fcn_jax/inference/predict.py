@@ -1,4 +1,4 @@
-"""Segments photographs with a trained network."""
+"""Segment image files with a trained network and write the class maps as PNGs."""
 
 import glob
 import tempfile
@@ -11,9 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from fcn_jax.data.dataset import Example
-from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
-from fcn_jax.inference.evaluate import Forward, Segmented, segment
+from fcn_jax.inference.segment import Forward, Segmented, make_unlabelled, segment
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
 from fcn_jax.runtime.threads import map_in_threads
 
@@ -21,11 +20,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
-    """The image files that files, folders and globs name, each once, in order.
+    """Find the image files that file names, folders and globs stand for, each file once, in this order.
 
     Raises:
-        InputError: nothing is named, a name or glob matches nothing, a folder holds no image, or two files would get
-            the same result.
+        InputError: there are no patterns, a name or glob matches nothing, a folder has no image, or two files would
+            have the same result file.
     """
     if not patterns:
         raise InputError("no images are named; give files, folders or globs after the run directory")
@@ -35,7 +34,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         if path.is_dir():
             visible = (file for file in path.iterdir() if not file.name.startswith("."))
             found = sorted(file for file in visible if file.suffix.lower() in SUFFIXES)
-            missing = f"folder {path} holds no image ({' '.join(SUFFIXES)})"
+            missing = f"folder {path} holds no image ({' '.join(SUFFIXES)}); give another folder, or files by name"
         elif path.is_file():
             found, missing = [path], ""
         else:
@@ -44,20 +43,20 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         if not found:
             raise InputError(missing)
         files += [file for file in found if file not in files]
-    results: dict[str, Path] = {}
+    writers: dict[str, Path] = {}
     for file in files:
-        for name in _results(file):
-            other = results.setdefault(name, file)
+        for name in _name_results(file):
+            other = writers.setdefault(name, file)
             if other != file:
                 raise InputError(f"{other} and {file} would both be written as {name}; give each its own --out")
     return files
 
 
 def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """An image file as upright RGB.
+    """Read an image file as RGB, turned upright by its EXIF orientation.
 
     Raises:
-        InputError: the file is no image, is cut short, or is grey with more than 8 bits.
+        InputError: the file is not an image, is incomplete, or has more than 8 bits a sample.
     """
     try:
         with Image.open(file) as image:
@@ -65,10 +64,10 @@ def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
             rgb = np.asarray(upright.convert("RGB"))
     except MemoryError:
         raise
-    except Exception as error:  # a decoder may fail in any way on damaged data
+    except Exception as error:  # decoders raise errors of any type on damaged data
         raise InputError(f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like") from error
     if mode.startswith(("I", "F")):
-        # Pillow would cut its values off at 255: nearly all white.
+        # Pillow clips such values at 255, which makes nearly all of them white.
         raise InputError(f"{file} has more than 8 bits a sample (mode {mode}); save it with 8 bits")
     return rgb
 
@@ -82,28 +81,28 @@ def predict(
     batch_size: int,
     workers: int = 4,
 ) -> Iterator[Path]:
-    """Writes `<stem>.png` (class indices, mode P, the image's own size) and `<stem>_overlay.png` for each file.
+    """Write `<stem>.png` (class indices, mode P, the image's own size) and `<stem>_overlay.png` for each file.
 
-    Files are read ahead, the largest images first, and written behind while the device computes. Each is complete or
-    not there, also after Ctrl-C.
+    Threads read images and write results while the devices compute, the largest images first. Each result file is
+    complete or not there, also after Ctrl-C.
 
     Args:
-        forward: from `evaluate.make_forward`; it needs no labels.
+        forward: from `segment.make_forward` with `labelled=False`.
         variables: parameters and batch statistics.
         files: images with different stems.
-        out: folder, made if it is not there.
-        palette: the classes' colours.
-        batch_size: images at once, a multiple of the devices.
-        workers: threads that read, and as many that write.
+        out: folder for the results; it is made if it does not exist.
+        palette: the colour of each class.
+        batch_size: images to compute at once, a multiple of the number of devices.
+        workers: number of threads that read, and number of threads that write.
 
     Yields:
         The label file of each image once it is written.
 
     Raises:
-        InputError: `out` is not a folder that can be written to, or a result would take the place of one of `files`;
-            or, once all others are written, those that cannot be read.
+        InputError: `out` is not a folder that can be written to, or a result would overwrite one of `files`. Or, once
+            all other results are written: some files cannot be read.
     """
-    written = {(out / name).resolve() for file in files for name in _results(file)}
+    written = {(out / name).resolve() for file in files for name in _name_results(file)}
     for file in files:
         if file.resolve() in written:
             raise InputError(f"{file} would be overwritten by a result; give another --out than {out}")
@@ -114,7 +113,7 @@ def predict(
         raise InputError(f"{out} cannot be made a folder for the results ({error}); give another --out") from error
 
     def write(result: Segmented) -> Path:
-        example, class_map, _, _ = result
+        example, class_map = result.example, result.class_map
         file = out / f"{example.name}.png"
         try:
             save_png(overlay(example.image, class_map, palette), out / f"{example.name}_overlay.png")
@@ -124,23 +123,22 @@ def predict(
         return file
 
     unreadable: list[str] = []
-    # Where they are computed one at a time, as on CPUs, smaller images then borrow the programs of larger ones, and
-    # memory that does not suffice shows at once.
-    sized = zip(map_in_threads(_pixels, files, workers), files, strict=True)
+    # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
+    sized = zip(map_in_threads(_count_pixels, files, workers), files, strict=True)
     ordered = [file for _, file in sorted(sized, key=lambda pair: -pair[0])]
-    results = segment(forward, variables, _unlabelled(ordered, unreadable, workers), batch_size)
+    results = segment(forward, variables, _read_examples(ordered, unreadable, workers), batch_size)
     yield from map_in_threads(write, results, workers)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
 
 
-def _results(file: Path) -> tuple[str, str]:
-    """The names of what is written for an image: class indices and overlay."""
+def _name_results(file: Path) -> tuple[str, str]:
+    """Return the names of the files written for an image: class indices and overlay."""
     return f"{file.stem}.png", f"{file.stem}_overlay.png"
 
 
-def _pixels(file: Path) -> int:
-    """How many an image has, by its header; 0 where it cannot be read, which is told later."""
+def _count_pixels(file: Path) -> int:
+    """Count an image's pixels from its header; 0 if it cannot be read, which `read_image` reports later."""
     try:
         with Image.open(file) as image:
             return image.width * image.height
@@ -148,13 +146,14 @@ def _pixels(file: Path) -> int:
         return 0
 
 
-def _unlabelled(files: Sequence[Path], unreadable: list[str], workers: int) -> Iterator[Example]:
+def _read_examples(files: Sequence[Path], unreadable: list[str], workers: int) -> Iterator[Example]:
+    """Read images in threads; append the errors of those that cannot be read to `unreadable`."""
+
     def read(file: Path) -> Example | InputError:
         try:
-            image = read_image(file)
+            return make_unlabelled(file.stem, read_image(file))
         except InputError as error:
             return error
-        return Example(file.stem, image, np.full(image.shape[:2], IGNORE, np.uint8))
 
     for result in map_in_threads(read, files, workers):
         if isinstance(result, InputError):

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.runtime.files import replace_atomically
 
 VOID_COLOUR = (224, 224, 192)  # cream, as in VOC's masks
 
@@ -17,7 +18,7 @@ VOID_COLOUR = (224, 224, 192)  # cream, as in VOC's masks
 HEADINGS = ("image", "truth", "prediction")
 GAP = 8  # white space between and around the panels
 MIN_SIDE, MAX_SIDE = 240, 1024  # the longer side of a panel
-TEXT_SIZE, TEXT_SHARE = 16, 1 / 60  # the height of the text: at least this, or this share of the picture's width
+TEXT_SIZE, TEXT_SHARE = 18, 1 / 50  # the height of the text: at least this, or this share of the picture's width
 
 
 def colourise(
@@ -119,22 +120,15 @@ def save_palette_png(
     picture = Image.fromarray(label, mode="L")
     # All 256 colours: with fewer, Pillow stores so few bits a pixel that void (255) becomes some class.
     picture.putpalette(_colour_table(palette).tobytes())
-    _save(picture, file)
+    with replace_atomically(file, sync=False) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def save_png(image: UInt8[np.ndarray, "height width 3"], file: Path) -> None:
     """Write an RGB PNG; the file is complete or not there."""
     # zlib's default effort takes four times as long and makes photographs no smaller.
-    _save(Image.fromarray(image), file, compress_level=1)
-
-
-def _save(picture: Image.Image, file: Path, **options: int) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        picture.save(temporary, format="PNG", **options)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replace_atomically(file, sync=False) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG", compress_level=1)
 
 
 def _colour_table(palette: np.ndarray) -> np.ndarray:

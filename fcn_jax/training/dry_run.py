@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fcn_jax.config import Config
 from fcn_jax.data.batches import place, train_canvas
-from fcn_jax.inference.evaluate import Forward, canvas_of, images_at_once
+from fcn_jax.inference.segment import Forward, choose_canvas, limit_batch_size
 from fcn_jax.runtime.memory import format_bytes, read_memory
 from fcn_jax.training.progress import overview
 from fcn_jax.training.state import TrainState
@@ -30,7 +30,7 @@ def report(
     Args:
         config: a resolved configuration.
         step: the jitted step of a configuration, `train.make_step` with its network.
-        forward: from `evaluate.make_forward`.
+        forward: from `segment.make_forward`.
         state: shapes of a state.
         sharding: of training batches.
         max_size: the largest height and the largest width of all images.
@@ -48,8 +48,8 @@ def report(
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
 
     local = Mesh(np.array(jax.local_devices()), ("data",))
-    canvas = canvas_of(*max_size)
-    count = images_at_once(eval_batch_size, local.size, canvas)
+    canvas = choose_canvas(*max_size)
+    count = limit_batch_size(eval_batch_size, local.size, canvas)
     images = _on(NamedSharding(local, PartitionSpec("data")), place([], count, canvas))
     variables = _on(NamedSharding(local, PartitionSpec()), state.variables)
     evaluation = forward.lower(variables, images)  # pyright: ignore[reportFunctionMemberAccess]

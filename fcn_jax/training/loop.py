@@ -20,7 +20,8 @@ from fcn_jax.data.augment import augment, step_keys
 from fcn_jax.data.batches import Batch, require_room, train_batches
 from fcn_jax.data.decoded import decoded
 from fcn_jax.errors import InputError
-from fcn_jax.inference.evaluate import Evaluation, Forward, evaluate, make_forward
+from fcn_jax.inference.evaluate import Evaluation, evaluate
+from fcn_jax.inference.segment import Forward, default_batch_size, make_forward
 from fcn_jax.inference.visualize import Panels
 from fcn_jax.layers.conv import compiler_options
 from fcn_jax.models.build import Network, build
@@ -35,7 +36,7 @@ from fcn_jax.training.optim import check_groups, held, learning_rate, optimizer
 from fcn_jax.training.progress import InputWait, Progress, overview
 from fcn_jax.training.start import starting_point
 from fcn_jax.training.state import TrainState, init_state, restore_or_init
-from fcn_jax.weights.merge import match
+from fcn_jax.weights.merge import match_weights
 
 
 def train_step(
@@ -147,10 +148,10 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
     init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=quickly)
     shapes = jax.eval_shape(init).variables
     check_groups(config.optim, shapes["params"])
-    start = None if weights is None else match(shapes, weights, dataset.class_names, config.model.allow)
+    start = None if weights is None else match_weights(shapes, weights, dataset.class_names, config.model.allow)
     forward = make_forward(model, config.model.settled_input)
     if config.dry_run:
-        step, like, images = partial(make_step, model), jax.eval_shape(init), eval_batch_size(config)
+        step, like, images = partial(make_step, model), jax.eval_shape(init), default_batch_size(config.eval_batch_size)
         say(dry_run.report(config, step, forward, like, sharding, dataset.max_size, images))
         return None
     run = start_or_resume(folder, config, dataset)  # nothing is written before all of this is found right
@@ -167,7 +168,7 @@ def train(config: Config, folder: Path, say: Callable[[str], None] = print) -> E
         state, first = restore_or_init(checkpoints, init, everywhere)
         if start is not None:
             say(str(start))
-            state = state.replace(variables=jax.device_put(start.into(state.variables), everywhere))
+            state = state.replace(variables=jax.device_put(start.merge_into(state.variables), everywhere))
             weights = start = None  # frees their memory
         say(overview(state.variables["params"]))
         say(f"{run.folder}: " + (f"goes on after step {first} of {config.steps}" if first else f"{config.steps} steps"))
@@ -226,13 +227,6 @@ def describe(evaluation: Evaluation) -> str:
     )
 
 
-def eval_batch_size(config: Config) -> int:
-    """Images computed at once on this host in evaluation: a multiple of its devices."""
-    devices = jax.local_device_count()
-    wanted = config.eval_batch_size or devices * (1 if jax.default_backend() == "cpu" else 8)
-    return -(-wanted // devices) * devices
-
-
 def _evaluate(
     forward: Forward, variables: Any, source: Sequence[datasets.Example], run: Run, records: Records, step: int
 ) -> Evaluation:
@@ -244,7 +238,7 @@ def _evaluate(
             variables,
             source,
             len(run.class_names),
-            eval_batch_size(run.config),
+            default_batch_size(run.config.eval_batch_size),
             run.config.workers,
             panels.add,
         )

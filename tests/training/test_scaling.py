@@ -20,7 +20,7 @@ from fcn_jax import cli
 from fcn_jax.config import AugmentConfig, Config, InputConfig, OptimConfig
 from fcn_jax.data.augment import normalise
 from fcn_jax.data.batches import Batch
-from fcn_jax.inference.evaluate import make_forward
+from fcn_jax.inference.segment import make_forward
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.dilated import DilatedFCN

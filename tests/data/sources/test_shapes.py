@@ -7,7 +7,7 @@ from scipy import ndimage, stats
 from fcn_jax.data.dataset import prepare
 from fcn_jax.data.sources import shapes
 from fcn_jax.errors import InputError
-from fcn_jax.inference.evaluate import canvas_of
+from fcn_jax.inference.segment import choose_canvas
 
 NAMES = ("background", "disc", "square", "triangle", "star", "ring", "cross")
 VOID = 255
@@ -45,7 +45,7 @@ def test_arrays(train):
     assert sizes.min() == 72
     assert sizes.max() == 96
     assert np.all(sizes[:, 0] != sizes[:, 1])
-    assert {canvas_of(*label.shape) for _, label in train} == {(96, 96)}  # evaluation compiles once
+    assert {choose_canvas(*label.shape) for _, label in train} == {(96, 96)}  # evaluation compiles once
     for image, label in train:
         assert image.shape == (*label.shape, 3)
         assert image.dtype == label.dtype == np.uint8

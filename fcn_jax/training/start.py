@@ -12,8 +12,10 @@ from fcn_jax.models.build import build
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
-from fcn_jax.weights import Weights, imagenet, read
-from fcn_jax.weights.merge import flat_paths
+from fcn_jax.weights import imagenet
+from fcn_jax.weights.merge import flatten_paths
+from fcn_jax.weights.read import read_weights
+from fcn_jax.weights.weights import Weights
 
 
 def starting_point(config: Config, folder: Path) -> tuple[Config, Weights | None]:
@@ -51,10 +53,10 @@ def last_step(folder: Path) -> int:
 def of(place: Path) -> Weights:
     """The weights in a file, or those of the best checkpoint of a run directory."""
     if not place.is_dir():
-        return read(place)
+        return read_weights(place)
     run = open_run(place)
     variables, step = restore_variables(run, build(run.config.model, len(run.class_names)))
-    arrays = {path: np.asarray(array) for path, array in flat_paths(variables).items()}
+    arrays = {path: np.asarray(array) for path, array in flatten_paths(variables).items()}
     return Weights(arrays, (), run.config.model.settled_input, f"{place} (run, step {step})", run.class_names)
 
 
@@ -62,8 +64,8 @@ def _read(model: ModelConfig, cache: Path | None) -> Weights:
     if model.init_from is not None:
         return of(model.init_from)
     if model.weights == "imagenet":
-        return read(imagenet.fetch(model.backbone, cache or datasets.cache_folder()))
-    return read(Path(model.weights or ""))
+        return read_weights(imagenet.fetch_weights(model.backbone, cache or datasets.cache_folder()))
+    return read_weights(Path(model.weights or ""))
 
 
 def _agreed(given: InputConfig | None, weights: Weights) -> InputConfig:

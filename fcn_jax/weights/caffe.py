@@ -17,8 +17,8 @@ import numpy as np
 
 from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.errors import InputError
-from fcn_jax.weights import Weights
 from fcn_jax.weights.caffemodel import Layer, read_layers
+from fcn_jax.weights.weights import Weights
 
 # What the reference's siftflow_layers.py and nyud_layers.py take off. HHA images are not turned to BGR.
 SIFTFLOW_INPUT = InputConfig("bgr", (114.578, 115.294, 108.353), (1.0, 1.0, 1.0))

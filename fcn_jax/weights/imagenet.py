@@ -1,10 +1,10 @@
 """The official weights of torchvision's classifiers, trained on ImageNet, as starts of backbones."""
 
-import hashlib
 from pathlib import Path
 
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.download import download
+from fcn_jax.runtime.files import sha256
 
 SERVER = "https://download.pytorch.org/models"
 # torchvision's model files name them; the eight digits are the first ones of each file's SHA-256.
@@ -22,7 +22,7 @@ FILES = {
 }
 
 
-def fetch(backbone: str, cache: Path) -> Path:
+def fetch_weights(backbone: str, cache: Path) -> Path:
     """The file of a backbone, downloaded unless it is there.
 
     Only the first eight digits of its SHA-256 are known, from its name: enough against damage, not against malice;
@@ -44,8 +44,7 @@ def fetch(backbone: str, cache: Path) -> Path:
     digits = name.removesuffix(".pth").rsplit("-", 1)[1]
     file = download(f"{SERVER}/{name}", cache / "weights" / name, digits)
     # Also of what was placed there by hand, or has been there for long.
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256(file)
     if not found.startswith(digits):
         raise InputError(
             f"{file} has the SHA-256 {found}, and that of torchvision's file begins with {digits}; delete it, and it "

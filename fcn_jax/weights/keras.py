@@ -19,7 +19,7 @@ import numpy as np
 
 from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.errors import InputError
-from fcn_jax.weights import Weights
+from fcn_jax.weights.weights import Weights
 
 # Of keras-applications: imagenet_utils.py, mode "caffe".
 KERAS_INPUT = InputConfig("bgr", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))

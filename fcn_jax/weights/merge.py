@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from fcn_jax.errors import InputError
-from fcn_jax.weights import Weights
+from fcn_jax.weights.weights import Weights
 
 SHOWN = 12  # lines of an error
 # Layers that an FCN has no place for, of all frameworks: a classifier's last ones, losses, side outputs. Anything else
@@ -40,9 +40,9 @@ class Match(NamedTuple):
     unused: tuple[str, ...]
     classes: tuple[tuple[int, int, str], ...]
 
-    def into(self, variables: dict[str, Any]) -> dict[str, Any]:
+    def merge_into(self, variables: dict[str, Any]) -> dict[str, Any]:
         """The variables of a new network with the weights in their places, as NumPy arrays."""
-        flat = flat_paths(variables)
+        flat = flatten_paths(variables)
         for path in self.loaded:
             flat[path] = self.weights.arrays[path]
         for path in self.by_class:
@@ -72,7 +72,9 @@ class Match(NamedTuple):
         return "\n".join([f"weights of {self.weights.origin}:", *lines])
 
 
-def match(variables: dict[str, Any], weights: Weights, class_names: Sequence[str], allow: Iterable[str] = ()) -> Match:
+def match_weights(
+    variables: dict[str, Any], weights: Weights, class_names: Sequence[str], allow: Iterable[str] = ()
+) -> Match:
     """Finds for each of a network's variables the weights it starts from.
 
     The backbone must come from the file as a whole. Scores and upsampling may be new: they start at zero and
@@ -92,7 +94,7 @@ def match(variables: dict[str, Any], weights: Weights, class_names: Sequence[str
     Raises:
         InputError: something that neither the rules above nor `allow` expect, all of it named.
     """
-    own = flat_paths(variables)
+    own = flatten_paths(variables)
     allowed = tuple(allow)
     other_classes = weights.class_names not in (None, tuple(class_names))
     loaded, by_class, new, problems = [], [], [], []
@@ -129,7 +131,7 @@ def match(variables: dict[str, Any], weights: Weights, class_names: Sequence[str
     return Match(weights, tuple(loaded), tuple(by_class), tuple(new), tuple(unused), tuple(classes))
 
 
-def flat_paths(variables: dict[str, Any]) -> dict[str, Any]:
+def flatten_paths(variables: dict[str, Any]) -> dict[str, Any]:
     """The arrays by path, "params/backbone/conv1/kernel"."""
     return cast(dict[str, Any], traverse_util.flatten_dict(variables, sep="/"))
 
@@ -140,7 +142,7 @@ def class_axes(path: str) -> int:
     return 2 if module.startswith("upscore") else 1 if module.startswith("score") else 0
 
 
-def named(weights: Weights, class_names: Sequence[str]) -> Weights:
+def name_classes(weights: Weights, class_names: Sequence[str]) -> Weights:
     """The same weights, with the names of the classes that their scores are of.
 
     Raises:
@@ -155,7 +157,7 @@ def named(weights: Weights, class_names: Sequence[str]) -> Weights:
     return weights._replace(class_names=tuple(class_names))
 
 
-def describe(weights: Weights) -> str:
+def describe_weights(weights: Weights) -> str:
     """What a file of weights holds, in a few lines."""
     size = sum(array.size for array in weights.arrays.values())
     lines = [

@@ -14,8 +14,8 @@ import numpy as np
 from fcn_jax import config as configs
 from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
-from fcn_jax.weights import Weights
 from fcn_jax.weights.torch_file import read_tensors
+from fcn_jax.weights.weights import Weights
 
 FORMAT = "fcn_jax"
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
-from fcn_jax.weights import Weights
 from fcn_jax.weights.torch_file import read_tensors
+from fcn_jax.weights.weights import Weights
 
 # What torch.nn.DataParallel and torch.compile put around a network.
 AROUND = re.compile(r"^(module\.|_orig_mod\.)+")

@@ -19,8 +19,9 @@ from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 from fcn_jax.training import loop as train_module
 from fcn_jax.training import staged
 from fcn_jax.training import start as transfer
-from fcn_jax.weights import Weights, ours
-from fcn_jax.weights.merge import match
+from fcn_jax.weights import ours
+from fcn_jax.weights.merge import match_weights
+from fcn_jax.weights.weights import Weights
 
 NAMES = ("sky", "sea", "sand")
 
@@ -57,7 +58,7 @@ def coarse_and_finer(on_pixels: bool, finer, size=(160, 224)) -> tuple[np.ndarra
     coarse = coarse_net.init(jax.random.key(0), image)
     coarse["params"]["score_fr"]["kernel"] = jnp.eye(3)[None, None]
     fresh = finer_net.init(jax.random.key(1), image)
-    start = match(fresh, weights_of(coarse), NAMES).into(fresh)
+    start = match_weights(fresh, weights_of(coarse), NAMES).merge_into(fresh)
     scores = jax.random.normal(jax.random.key(32), (1, 5, 7, 3))
     return tuple(np.asarray(x) for x in (scores, coarse_net.apply(coarse, image), finer_net.apply(start, image)))
 

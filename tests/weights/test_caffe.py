@@ -14,7 +14,8 @@ from fcn_jax.errors import InputError
 from fcn_jax.layers import conv_transpose
 from fcn_jax.models.backbones.googlenet import GoogLeNet
 from fcn_jax.models.feature_map import FeatureMap
-from fcn_jax.weights import CAFFE_FIELDS, HDF5, caffe
+from fcn_jax.weights import caffe
+from fcn_jax.weights.read import CAFFE_FIELDS, HDF5
 
 
 def drawn(**shapes: tuple[int, ...] | list[tuple[int, ...]]) -> dict[str, list[np.ndarray]]:

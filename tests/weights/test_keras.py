@@ -17,7 +17,8 @@ from fcn_jax.config import CAFFE_INPUT
 from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.feature_map import FeatureMap
-from fcn_jax.weights import HDF5, keras
+from fcn_jax.weights import keras
+from fcn_jax.weights.read import HDF5
 
 GENERATOR = np.random.default_rng(0)
 SHAPES = {

@@ -18,14 +18,15 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from fcn_jax import weights as module
 from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.fcn import FCN8s, FCN16s, FCN32s
 from fcn_jax.runtime import download as download_module
-from fcn_jax.weights import Weights, imagenet, ours
-from fcn_jax.weights.merge import describe, match, named
+from fcn_jax.weights import imagenet, ours
+from fcn_jax.weights.merge import describe_weights, match_weights, name_classes
+from fcn_jax.weights.read import read_weights
+from fcn_jax.weights.weights import Weights
 
 NAMES = ("sky", "sea", "sand")
 SMALL = Weights(
@@ -55,7 +56,7 @@ def assert_same(left: Weights, right: Weights) -> None:
 def test_what_is_written_is_read(tmp_path, weights):
     file = tmp_path / "any.name"
     ours.write(file, weights)
-    back = module.read(file)
+    back = read_weights(file)
     assert_same(back, weights)
     assert back.input == weights.input
     assert back.class_names == weights.class_names
@@ -91,10 +92,10 @@ def test_a_file_cut_short_is_refused_wherever_it_is_cut(tmp_path):
     for length in (*range(80, len(data), 7), len(data) - 1):
         (tmp_path / "cut").write_bytes(data[:length])
         with pytest.raises(InputError, match=r"cut is damaged or cut short \(.*\); download or save it again"):
-            module.read(tmp_path / "cut")
+            read_weights(tmp_path / "cut")
     (tmp_path / "cut").write_bytes(data + b"\0")
     with pytest.raises(InputError, match=r"cut is damaged or cut short \(.*its tensors need \d+ bytes, it has \d+\)"):
-        module.read(tmp_path / "cut")
+        read_weights(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(
@@ -114,16 +115,16 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path, old, new):
     assert old in data
     (tmp_path / "w").write_bytes(data.replace(old, new))
     with pytest.raises(InputError, match=r"w is damaged|has \['ordnr'\], which InputConfig of this version"):
-        module.read(tmp_path / "w")
+        read_weights(tmp_path / "w")
 
 
 def test_what_is_no_file_of_weights_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"weights .*nothing cannot be read \(No such file.*\); give a file of w"):
-        module.read(tmp_path / "nothing")
+        read_weights(tmp_path / "nothing")
     for content, what in ((b"", "is empty"), (b"<!DOCTYPE html><html>", "is text"), (b"GIF89a" + bytes(30), "format")):
         (tmp_path / "other").write_bytes(content)
         with pytest.raises(InputError, match=rf"other .*{what}.*; weights come as"):
-            module.read(tmp_path / "other")
+            read_weights(tmp_path / "other")
 
 
 @pytest.mark.parametrize("v1", [True, False])
@@ -131,7 +132,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
 def test_a_caffemodel_is_known_by_its_first_field(tmp_path, v1, net):
     blobs = {"conv1_1": [np.arange(4 * 3 * 9, dtype=np.float32).reshape(4, 3, 3, 3), np.ones(4, np.float32)]}
     (tmp_path / "w.pth").write_bytes(caffe_peer.caffemodel(None, blobs, net, v1=v1))
-    weights = module.read(tmp_path / "w.pth")
+    weights = read_weights(tmp_path / "w.pth")
     assert set(weights.arrays) == {"params/backbone/conv1_1/kernel", "params/backbone/conv1_1/bias"}
     assert weights.input == CAFFE_INPUT
     assert "Caffe" in weights.origin
@@ -142,7 +143,7 @@ def test_a_keras_file_is_known_by_its_beginning(tmp_path):
         group = file.create_group("layers/conv2d/vars")
         group.attrs["name"] = "block1_conv1"
         group["0"], group["1"] = np.ones((3, 3, 3, 4), np.float32), np.ones(4, np.float32)
-    weights = module.read(tmp_path / "w.caffemodel")
+    weights = read_weights(tmp_path / "w.caffemodel")
     assert set(weights.arrays) == {"params/backbone/conv1_1/kernel", "params/backbone/conv1_1/bias"}
     assert "Keras" in weights.origin
 
@@ -151,11 +152,11 @@ def test_a_pytorch_file_is_known_by_its_beginning_and_as_good_once_converted(tmp
     torch = pytest.importorskip("torch")
     state = {"layer1.0.conv1.weight": torch.arange(8 * 3 * 9.0).reshape(8, 3, 3, 3), "fc.weight": torch.ones(2, 3)}
     torch.save(state, tmp_path / "w.h5")
-    weights = module.read(tmp_path / "w.h5")
+    weights = read_weights(tmp_path / "w.h5")
     assert list(weights.arrays) == ["params/backbone/layer1_0/conv1/kernel"]
     assert weights.unknown == ("fc.weight",)
     ours.write(tmp_path / "w.pth", weights)
-    back = module.read(tmp_path / "w.pth")
+    back = read_weights(tmp_path / "w.pth")
     assert_same(back, weights)
     assert back.input == weights.input == InputConfig()
     assert "PyTorch" in back.origin
@@ -198,8 +199,8 @@ def without(weights: Weights, *parts: str) -> Weights:
 
 
 def test_the_same_network_is_loaded_whole():
-    result = match(variables(), file_of(variables(seed=1)), NAMES)
-    loaded, expected = flat(result.into(variables())), flat(variables(seed=1))
+    result = match_weights(variables(), file_of(variables(seed=1)), NAMES)
+    loaded, expected = flat(result.merge_into(variables())), flat(variables(seed=1))
     assert set(result.loaded) == set(expected) == set(loaded)
     assert (result.by_class, result.new, result.unused) == ((), (), ())
     for path, array in expected.items():
@@ -212,10 +213,10 @@ def test_every_array_is_accounted_for_when_a_finer_net_starts_from_a_coarser_one
     fine = variables(FCN8s)
     coarse = file_of(variables(FCN16s, seed=1), unknown=("fc.weight", "fc.bias"))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), fine) if shapes_alone else fine
-    result = match(shapes, coarse, NAMES)
+    result = match_weights(shapes, coarse, NAMES)
     assert {path.split("/")[1] for path in result.new} == {"score_pool3", "upscore_pool4", "upscore8"}
     assert [path.split("/")[1] for path in result.unused] == ["upscore16"]
-    merged = flat(result.into(fine))
+    merged = flat(result.merge_into(fine))
     for path, array in flat(fine).items():
         np.testing.assert_array_equal(merged[path], array if path in result.new else coarse.arrays[path], err_msg=path)
     table = str(result).splitlines()
@@ -229,7 +230,7 @@ def test_every_array_is_accounted_for_when_a_finer_net_starts_from_a_coarser_one
 
 def test_a_classifiers_backbone_starts_a_net_and_its_head_is_left_over():
     backbone = without(file_of(variables(seed=1), class_names=None, unknown=("fc.weight",)), "score")
-    result = match(variables(), backbone, NAMES)
+    result = match_weights(variables(), backbone, NAMES)
     assert {path.split("/")[1] for path in result.new} == {"score_fr", "score_pool4", "upscore2", "upscore16"}
     assert set(result.loaded) == set(backbone.arrays)
 
@@ -241,7 +242,7 @@ LEFT_OVER = (
 
 
 def test_heads_of_classifiers_losses_and_side_outputs_may_be_left_over():
-    match(variables(), file_of(variables(seed=1), unknown=LEFT_OVER), NAMES)
+    match_weights(variables(), file_of(variables(seed=1), unknown=LEFT_OVER), NAMES)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +251,8 @@ def test_heads_of_classifiers_losses_and_side_outputs_may_be_left_over():
 def test_what_is_not_known_may_matter_and_is_refused_unless_it_is_allowed(name):
     file = file_of(variables(seed=1), unknown=("fc.weight", name))
     with pytest.raises(InputError, match=rf"network:\n  {re.escape(name)} of the file is nothing that is known here\n"):
-        match(variables(), file, NAMES)
-    match(variables(), file, NAMES, (name[:6],))
+        match_weights(variables(), file, NAMES)
+    match_weights(variables(), file, NAMES, (name[:6],))
 
 
 def test_a_backbone_must_come_whole_unless_it_is_allowed_to_differ():
@@ -259,7 +260,7 @@ def test_a_backbone_must_come_whole_unless_it_is_allowed_to_differ():
     file.arrays["params/backbone/conv1/kernel"] = np.zeros((3, 3, 3, 8), np.float32)
     file.arrays["params/backbone/extra/kernel"] = np.zeros(1, np.float32)
     with pytest.raises(InputError) as refused:
-        match(variables(), file, NAMES)
+        match_weights(variables(), file, NAMES)
     lines = str(refused.value).splitlines()
     assert lines[0] == "w does not fit the network:"
     assert "  batch_stats/backbone/bn1/var is not in the file" in lines
@@ -271,16 +272,16 @@ def test_a_backbone_must_come_whole_unless_it_is_allowed_to_differ():
     assert "--model.allow backbone/fc6" in lines[-1]
     # One beginning for each thing, or it is refused still.
     allow = ("backbone/bn1", "backbone/layer4_0", "backbone/conv1", "backbone/extra", "backbone/layer")
-    result = match(variables(), file, NAMES, allow)
+    result = match_weights(variables(), file, NAMES, allow)
     assert {"batch_stats/backbone/bn1/var", "params/backbone/conv1/kernel"} <= set(result.new)
     assert result.unused == ("params/backbone/extra/kernel",)
     with pytest.raises(InputError, match=r"network:\n  params/backbone/extra/kernel is not in the network\ngive"):
-        match(variables(), file, NAMES, (*allow[:3], "backbone/layer"))
+        match_weights(variables(), file, NAMES, (*allow[:3], "backbone/layer"))
 
 
 def test_many_problems_are_counted():
     with pytest.raises(InputError, match=r"\n  and \d+ more\n") as refused:
-        match(variables(), file_of(variables(width=4, seed=1)), NAMES)
+        match_weights(variables(), file_of(variables(width=4, seed=1)), NAMES)
     assert len(str(refused.value).splitlines()) == 1 + 12 + 1 + 1
 
 
@@ -291,7 +292,7 @@ def test_values_that_are_not_finite_are_refused(value):
     broken[0, 0, 3, 1] = value
     file.arrays["params/score_fr/kernel"] = broken
     with pytest.raises(InputError, match=r"params/score_fr/kernel holds values in the file that are not finite"):
-        match(variables(), file, NAMES)
+        match_weights(variables(), file, NAMES)
 
 
 @pytest.mark.parametrize("new", ["sea road sky tree", "sand sky", "sky sand sea", "a b c"])
@@ -299,8 +300,8 @@ def test_other_classes_are_taken_by_name(new):
     """A loop over pairs of classes; the kernels are random, so a swap of their axes would be seen."""
     new = tuple(new.split())
     start, file = variables(classes=len(new)), file_of(variables(seed=1))
-    result = match(start, file, new)
-    merged = flat(result.into(start))
+    result = match_weights(start, file, new)
+    merged = flat(result.merge_into(start))
     assert {path.split("/")[1] for path in result.by_class} == {"score_fr", "score_pool4", "upscore2", "upscore16"}
     for path in result.by_class:
         expected, theirs = flat(start)[path].copy(), file.arrays[path]
@@ -319,26 +320,26 @@ def test_other_classes_are_taken_by_name(new):
 
 def test_classes_without_names_are_taken_if_there_are_as_many_and_start_anew_if_not():
     file = file_of(variables(seed=1), class_names=None)
-    assert set(match(variables(), file, ("x", "y", "z")).loaded) == set(file.arrays)
-    result = match(variables(classes=4), file, ("w", "x", "y", "z"))
+    assert set(match_weights(variables(), file, ("x", "y", "z")).loaded) == set(file.arrays)
+    result = match_weights(variables(classes=4), file, ("w", "x", "y", "z"))
     assert {path.split("/")[1] for path in result.new} == {"score_fr", "score_pool4", "upscore2", "upscore16"}
     assert result.by_class == ()
 
 
 def test_names_may_be_given_to_scores():
     file = file_of(variables(FCN32s), class_names=None)
-    assert named(file, NAMES).class_names == NAMES
+    assert name_classes(file, NAMES).class_names == NAMES
     with pytest.raises(InputError, match=r"params/score_fr/bias of w has 3 classes, and 2 names are given; give"):
-        named(file, NAMES[:2])
+        name_classes(file, NAMES[:2])
 
 
 def test_a_description_says_what_there_is():
-    text = describe(file_of(variables(FCN32s), unknown=("fc8", "prob")))
+    text = describe_weights(file_of(variables(FCN32s), unknown=("fc8", "prob")))
     assert re.search(r"\d+ arrays, [\d,]+ numbers: backbone \d+, score_fr 2, upscore", text)
     assert "order='rgb', mean=(123.675" in text
     assert "classes: sky, sea, sand" in text
     assert "not used: fc8, prob" in text
-    assert "not told by the file" in describe(SMALL._replace(input=None))
+    assert "not told by the file" in describe_weights(SMALL._replace(input=None))
 
 
 # The official ones.
@@ -381,18 +382,18 @@ def server(monkeypatch, tmp_path):
 
 def test_official_weights_are_fetched_once_and_gone_on_with_after_a_break(server, tmp_path):
     asked, digits = server
-    file = imagenet.fetch("resnet18", tmp_path / "cache")
+    file = imagenet.fetch_weights("resnet18", tmp_path / "cache")
     assert file == tmp_path / "cache" / "weights" / f"resnet18-{digits}.pth"
     assert asked == [(f"/resnet18-{digits}.pth", None), (f"/resnet18-{digits}.pth", "bytes=300-")]
-    assert_same(module.read(file), SMALL)
-    assert imagenet.fetch("resnet18", tmp_path / "cache") == file
+    assert_same(read_weights(file), SMALL)
+    assert imagenet.fetch_weights("resnet18", tmp_path / "cache") == file
     assert len(asked) == 2
 
 
 def test_official_weights_that_are_not_what_their_name_says_are_refused(server, tmp_path, monkeypatch):
     monkeypatch.setitem(imagenet.FILES, "resnet18", "resnet18-00000000.pth")
     with pytest.raises(InputError, match=r"the SHA-256 [0-9a-f]{64}; the rule is 00000000: it was damaged on the way"):
-        imagenet.fetch("resnet18", tmp_path / "cache")
+        imagenet.fetch_weights("resnet18", tmp_path / "cache")
     assert not list((tmp_path / "cache" / "weights").glob("*.pth"))
 
 
@@ -401,21 +402,21 @@ def test_without_a_network_it_is_said_which_file_goes_where(tmp_path, monkeypatc
     place = tmp_path / "weights" / "resnet34-b627a593.pth"
     expected = f"fetch http://host.invalid/models/resnet34-b627a593.pth by other means and save it as {place}"
     with pytest.raises(InputError, match=re.escape(expected)):
-        imagenet.fetch("resnet34", tmp_path)
+        imagenet.fetch_weights("resnet34", tmp_path)
     place.write_bytes(b"placed by hand")
     with pytest.raises(
         InputError, match=rf"{place} has the SHA-256 [0-9a-f]{{64}}, .* begins with b627a593; delete it"
     ):
-        imagenet.fetch("resnet34", tmp_path)
+        imagenet.fetch_weights("resnet34", tmp_path)
     digits = hashlib.sha256(b"placed by hand").hexdigest()[:8]
     monkeypatch.setitem(imagenet.FILES, "resnet34", f"resnet34-{digits}.pth")
     place = place.rename(place.with_name(f"resnet34-{digits}.pth"))
-    assert imagenet.fetch("resnet34", tmp_path) == place
+    assert imagenet.fetch_weights("resnet34", tmp_path) == place
 
 
 def test_backbones_without_official_weights(tmp_path):
     with pytest.raises(InputError, match=r"no official ImageNet weights for alexnet here, but for vgg16, .*; give a"):
-        imagenet.fetch("alexnet", tmp_path)
+        imagenet.fetch_weights("alexnet", tmp_path)
 
 
 def test_weights_are_as_their_docstring_says():

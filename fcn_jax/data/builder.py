@@ -1,6 +1,6 @@
 """Prepares a data set: checks every image and label once, and writes them as records with random access.
 
-TensorFlow Datasets writes the records (array_record), and nothing here needs TensorFlow.
+TensorFlow Datasets writes the records as array_record files. TensorFlow itself is not needed.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from fcn_jax.data.checks import check_label, png, read_pair
+from fcn_jax.data.checks import check_label, encode_png, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
 from fcn_jax.data.sources.source import Files, Found
 from fcn_jax.errors import InputError
@@ -28,16 +28,16 @@ from fcn_jax.runtime.progress import show_progress
 SHARD = 128 << 20  # bytes of source files in a shard; TFDS keeps one shard in memory while it writes
 
 
-class _Info(tfds.core.DatasetInfo):
+class _LocalInfo(tfds.core.DatasetInfo):
     def initialize_from_bucket(self):
-        """Ours are in no public bucket: the original would ask the network and leave temporary folders."""
+        """Do nothing. The original asks the network for a copy in a public bucket, and leaves temporary folders."""
 
 
 class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Builds a data set from its listed examples, and opens what was built.
+    """Builder of any data set from the list of its examples.
 
-    The examples keep their order. A split is written shard by shard, as it is read: TFDS's
-    `GeneratorBasedBuilder` holds a whole split in memory, and above 1 GB needs TensorFlow.
+    The examples keep their order. A split is read and written shard by shard: TFDS's `GeneratorBasedBuilder` holds a
+    whole split in memory, and above 1 GB it needs TensorFlow.
 
     Attributes:
         name: the name of the data set.
@@ -47,14 +47,15 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(self, name: str, found: Found, cache: Path):
-        """Makes a builder that writes to `<cache>/<name>/<fingerprint>`.
+        """Make a builder that writes to `<cache>/<name>/<hash of the source>`.
 
         Args:
             name: the name of the data set.
-            found: its examples.
-            cache: the folder of everything prepared.
+            found: its classes and examples.
+            cache: the folder of all prepared data.
         """
-        self.name = name  # TFDS takes the name from the class, and all data sets share this one
+        # TFDS takes the name from the class, and all data sets share this class.
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._found = found
         self._entries = list_entries(found)
         self.contents = hash_contents(found, self._entries)
@@ -64,39 +65,39 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         super().__init__(data_dir=self._folder, file_format="array_record")
 
     def build(self) -> None:
-        """Builds the data set unless it is built; of several processes one builds and the others wait.
+        """Build the data set unless it is built. Of several processes one builds, and the others wait.
 
         Raises:
-            InputError: naming everything that is wrong with the source, or if the cache cannot be written.
+            InputError: something is wrong with the source, which is named completely, or the cache cannot be written.
         """
-        if self._sound():
+        if self._is_built():
             return
-        with lock_file(self._folder / "lock") as alone:
-            if self._sound():
+        with lock_file(self._folder / "lock") as locked:
+            if self._is_built():
                 return
             try:
-                if alone:
-                    for leftover in (self._folder / self.name).glob("incomplete.*"):  # of a build that was killed
+                if locked:
+                    for leftover in (self._folder / self.name).glob("incomplete.*"):  # of a killed process
                         shutil.rmtree(leftover)
                 shutil.rmtree(self.data_dir, ignore_errors=True)
                 with show_progress(f"preparing {self.name}", len(self._entries), "images") as self._advance:
                     self.download_and_prepare()
             except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
-                if not self._sound():  # else, where there are no locks, another process was faster
+                if not self._is_built():  # on file systems without locks another process may have been faster
                     raise InputError(
                         f"{self._folder} cannot be written ({error}); make room, or name another one with --data.cache"
                     ) from error
 
     @property
     def max_size(self) -> tuple[int, int]:
-        """The largest height and the largest width of all images."""
+        """Largest height and largest width of all images."""
         height, width = self._metadata["max_size"]
         return height, width
 
-    def records(self, split: str) -> Sequence[dict[str, Any]]:
-        """The records of a split: `name`, `image` and `label` are bytes, the latter two encoded."""
-        as_they_are = {key: tfds.decode.SkipDecoding() for key in ("image", "label")}  # else OpenCV, if installed
-        return self.as_data_source(split, decoders=as_they_are)  # pyright: ignore[reportCallIssue]
+    def open_records(self, split: str) -> Sequence[dict[str, Any]]:
+        """Open a split: a sequence of records with `name`, and with `image` and `label` as the bytes of image files."""
+        encoded = {key: tfds.decode.SkipDecoding() for key in ("image", "label")}  # TFDS would decode with OpenCV
+        return self.as_data_source(split, decoders=encoded)  # pyright: ignore[reportCallIssue]
 
     @property
     def _metadata(self) -> dict:
@@ -104,8 +105,8 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         assert isinstance(metadata, dict)
         return metadata
 
-    def _sound(self) -> bool:
-        """Whether it is built, and the files are all there and whole."""
+    def _is_built(self) -> bool:
+        """Return whether the data set is built and all its files are there and complete."""
         if not dataset_info_path(self.data_path).exists():
             return False
         self.info.read_from_directory(self.data_dir)
@@ -115,7 +116,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 for split in self.info.splits.values()
                 for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
             )
-        except (OSError, RuntimeError, ValueError, KeyError):  # KeyError: no largest size was stored
+        except (OSError, RuntimeError, ValueError, KeyError):  # KeyError: the largest size was never stored
             return False
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -126,7 +127,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "height": np.int32,
             "width": np.int32,
         }
-        return _Info(
+        return _LocalInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
@@ -134,17 +135,17 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _make_download_manager(self, **_):
-        return SimpleNamespace(downloaded_size=0)  # TFDS fetches nothing here; its own makes folders and reads much
+        return SimpleNamespace(downloaded_size=0)  # TFDS downloads nothing here, and its own manager makes folders
 
     def _log_download_bytes(self):
-        """The original prints to the output stream."""
+        """Do nothing. The original prints to the standard output."""
 
     def _log_download_done(self):
-        """The same."""
+        """Do nothing, as above."""
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
         if list_problems(self._entries, self._found.splits):
-            raise self._everything_wrong(0)
+            raise self._collect_problems(0)
         self._metadata["max_size"] = [0, 0]
         starts, filled = [], SHARD
         for i, entry in enumerate(self._entries):
@@ -154,37 +155,40 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             filled += sum(size for _, size, _ in entry.stats)
         shards = {split: [] for split in self._found.splits}
         for start, stop in zip(starts, [*starts[1:], len(self._entries)], strict=True):
-            shards[self._entries[start].split].append(partial(self._shard, start, stop))
+            shards[self._entries[start].split].append(partial(self._read_shard, start, stop))
         return shards
 
-    def _shard(self, start: int, stop: int) -> Iterator[tuple[int, dict]]:
+    def _read_shard(self, start: int, stop: int) -> Iterator[tuple[int, dict]]:
         with ThreadPoolExecutor() as pool:
-            for i, record in enumerate(pool.map(self._read, self._entries[start:stop]), start):
+            for i, record in enumerate(pool.map(self._read_record, self._entries[start:stop]), start):
                 if isinstance(record, list):
-                    raise self._everything_wrong(i)
+                    raise self._collect_problems(i)
                 self._advance(1)
                 self._metadata["max_size"] = np.maximum(self.max_size, (record["height"], record["width"])).tolist()
                 yield i, record
 
-    def _read(self, entry: Entry) -> dict[str, Any] | list[str]:
-        """The record of an example, or what is wrong with it."""
-        example, classes = entry.example, len(self._found.class_names)
+    def _read_record(self, entry: Entry) -> dict[str, Any] | list[str]:
+        """Read an example into a record, or list what is wrong with it."""
+        example, classes, void = entry.example, len(self._found.class_names), self._found.void
         try:
             if isinstance(example, Files):
-                image, label, (height, width) = read_pair(example.image, example.mask, classes, self._found.void)
+                image, label, (height, width) = read_pair(example.image, example.mask, classes, void)
             else:
                 pixels, label = example.draw()
                 height, width = label.shape
-                image, label = png(pixels), png(check_label(label, example.name, classes, self._found.void))
+                image, label = (
+                    encode_png(pixels),
+                    encode_png(check_label(label, example.name, classes, void)),
+                )
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
         return {"name": example.name, "image": image, "label": label, "height": height, "width": width}
 
-    def _everything_wrong(self, start: int) -> InputError:
-        """Reads on from the first example that is wrong to the end."""
+    def _collect_problems(self, start: int) -> InputError:
+        """Read on from the first wrong example to the end, and make one error of everything that is wrong."""
         problems = list_problems(self._entries, self._found.splits)
         with ThreadPoolExecutor() as pool:
-            for record in pool.map(self._read, self._entries[start:]):
+            for record in pool.map(self._read_record, self._entries[start:]):
                 problems += record if isinstance(record, list) else []
         things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
         listed = "".join(f"\n  {problem}" for problem in problems)
@@ -192,7 +196,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def _remove_torn(folder: Path) -> None:
-    """Removes what a crash of the machine left with an unreadable description, which TFDS would stumble over."""
+    """Remove prepared data whose description was damaged by a crash of the machine, on which TFDS fails."""
     with contextlib.suppress(OSError):
         try:
             json.loads(dataset_info_path(folder).read_text())

@@ -1,4 +1,4 @@
-"""Data sets: what there is, preparing one, and reading it by index.
+"""Prepared data sets, which are read by index.
 
 `name, image, label = prepare("voc2012", dir="VOCdevkit").source("val")[0]`
 """
@@ -22,11 +22,11 @@ from fcn_jax.errors import InputError
 
 
 class Example(NamedTuple):
-    """An image with its label; the arrays are not to be written to.
+    """An image with its label. The arrays are read-only.
 
     Attributes:
-        name: the stem of the image file.
-        image: red, green and blue.
+        name: the name of the example, for files the stem of the image file.
+        image: red, green and blue, 0..255.
         label: the class of each pixel, 255 = void.
     """
 
@@ -36,7 +36,7 @@ class Example(NamedTuple):
 
 
 class Source(Sequence[Example]):
-    """The examples of a split in the order of the source; several threads may read at once."""
+    """The examples of a split in the order of the data set; several threads may read at once."""
 
     def __init__(self, records: Sequence[dict[str, Any]], folder: Path):
         self._records, self._folder = records, folder
@@ -45,10 +45,10 @@ class Source(Sequence[Example]):
         return len(self._records)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        """Reads and decodes an example, negative ones from the end; raises IndexError outside of the split.
+        """Read and decode an example; a negative index counts from the end. Raises IndexError outside the split.
 
         Raises:
-            InputError: what was prepared has been damaged since.
+            InputError: the prepared data has been damaged.
         """
         place = range(len(self))[index]
         try:
@@ -56,7 +56,7 @@ class Source(Sequence[Example]):
         except (RuntimeError, OSError) as error:  # RuntimeError is what array_record raises
             raise InputError(
                 f"the prepared data in {self._folder} is damaged ({error}); delete that folder, and the same command "
-                "builds it anew"
+                "builds it again"
             ) from error
         with (
             Image.open(io.BytesIO(record["image"])) as image,
@@ -70,13 +70,13 @@ class Dataset:
     """A prepared data set.
 
     Attributes:
-        name: of the data set.
-        class_names: a name for each label from 0 on.
-        palette: the colour of each class.
+        name: the name of the data set.
+        class_names: the name of each label from 0 on.
+        palette: red, green and blue of each class.
         splits: the number of examples of each split.
         max_size: the largest height and the largest width of all images.
-        folder: where it was prepared.
-        contents: a hash of what is in it, the same for a copy in another place.
+        folder: the folder of its records.
+        contents: a hash of its names and sizes, the same for a copy in another place.
     """
 
     name: str
@@ -86,17 +86,17 @@ class Dataset:
     max_size: tuple[int, int]
     folder: Path
     contents: str
-    _records: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
+    _open: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
 
     def source(self, split: str) -> Source:
-        """The examples of a split; raises InputError, naming those there are, if there is no such split."""
+        """Return the examples of a split; raises InputError if there is no such split."""
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r} here; it has {', '.join(self.splits)}")
-        return Source(self._records(split), self.folder)
+        return Source(self._open(split), self.folder)
 
 
 def cache_folder() -> Path:
-    """Where prepared data goes unless another folder is named: `fcn_jax` in the user's cache directory."""
+    """Return the default folder of prepared data: `fcn_jax` in the user's cache directory."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcn_jax"
 
 
@@ -108,25 +108,25 @@ def prepare(
     classes: str | Path | None = None,
     void: Iterable[int] = (),
 ) -> Dataset:
-    """Check and build a data set, or find it built from the same source before.
+    """Check and build a data set, unless it was built from the same files before.
 
     Args:
         name: one of `fcn_jax.data.sources.SOURCES`.
-        dir: its source, only ever read; None where it is drawn or can be fetched.
-        cache: the folder for what is prepared and fetched, `cache_folder()` if None.
-        classes: for "folder", a file of class names instead of `classes.txt`.
-        void: for "folder", labels that count as void besides 255.
+        dir: its files, which are only read; None for a data set that is drawn or downloaded.
+        cache: the folder for prepared data and downloads; `cache_folder()` if None.
+        classes: only for "folder", a file of class names instead of `classes.txt`.
+        void: only for "folder", labels that count as void besides 255.
 
     Returns:
-        the data set, to be read with `source`.
+        The data set; `source` reads its examples.
 
     Raises:
-        InputError: naming everything that is wrong with the source at once, or if an argument does not fit.
+        InputError: an argument does not fit, or something is wrong with the files; the message lists every problem.
     """
     source = get_source(name)
     void = tuple(int(label) for label in void)
     if not source.takes_classes and (classes or void):
-        raise InputError(f"{name} has its own class names and void labels; `classes` and `void` are for folder alone")
+        raise InputError(f"{name} has its own class names and void labels; `classes` and `void` are only for folder")
     if dir is not None and not Path(dir).expanduser().exists():
         raise InputError(f"{dir} does not exist; give the folder of {name} as --data.dir")
     request = Request(
@@ -136,7 +136,7 @@ def prepare(
         void=void,
     )
     found = source.find(request)
-    from fcn_jax.data.builder import SegmentationBuilder  # TFDS takes a second, which is not spent on wrong arguments
+    from fcn_jax.data.builder import SegmentationBuilder  # TFDS takes a second to import; wrong arguments fail before
 
     builder = SegmentationBuilder(name, found, request.cache)
     builder.build()
@@ -149,12 +149,12 @@ def prepare(
         max_size=builder.max_size,
         folder=Path(builder.data_dir),
         contents=builder.contents,
-        _records=builder.records,
+        _open=builder.open_records,
     )
 
 
 def count_labels(dataset: Dataset, split: str) -> Int64[np.ndarray, "256"]:
-    """Count the pixels of each label in a split, 255 = void; raise InputError if there is no such split."""
+    """Count the pixels of each label in a split, 255 for void; raises InputError if there is no such split."""
     source = dataset.source(split)
     with ThreadPoolExecutor() as pool:
         counts = pool.map(lambda i: np.bincount(source[i].label.ravel(), minlength=256), range(len(source)))

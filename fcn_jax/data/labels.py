@@ -1,26 +1,26 @@
-"""What a label image may hold, and the colours classes are drawn in."""
+"""Values of label images, and the colours of classes."""
 
 import numpy as np
 from jaxtyping import UInt8
 
 IGNORE = 255
-"""The label of pixels that belong to no class (VOC's "void"): never trained on, never scored."""
+"""Label of pixels without a class (VOC's "void"). They are neither trained on nor scored."""
 
 
 def palette(num_classes: int) -> UInt8[np.ndarray, "num_classes 3"]:
-    """The PASCAL VOC colour map: a colour for each class, the same whatever the number of classes.
+    """PASCAL VOC colour map. The colour of a class does not depend on the number of classes.
 
     Bit k of red, green and blue, from the highest bit down, is bit 3k, 3k + 1 and 3k + 2 of the class number; so
-    neighbouring classes get colours far apart and class 0 is black (VOC development kit, `VOClabelcolormap.m`).
+    neighbouring classes have colours far apart, and class 0 is black (VOC development kit, `VOClabelcolormap.m`).
 
     Args:
-        num_classes: how many colours, at most 256.
+        num_classes: number of colours, at most 256.
 
     Returns:
-        red, green and blue of each class, 0..255.
+        Red, green and blue of each class, 0..255.
 
     Raises:
-        ValueError: if `num_classes` is not within 0..256, the range of a label.
+        ValueError: `num_classes` is not within 0..256.
     """
     if not 0 <= num_classes <= 256:
         raise ValueError(f"num_classes is {num_classes}, and a palette has 0 to 256 colours")

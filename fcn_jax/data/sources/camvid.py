@@ -1,4 +1,4 @@
-"""CamVid, street scenes from a car, in the version of SegNet: 11 classes, 480x360 (Brostow et al., 2009)."""
+"""CamVid, street scenes filmed from a car, in the version of SegNet: 11 classes, 480x360 (Brostow et al., 2009)."""
 
 from fcn_jax.data.sources.listing import pair_files
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request

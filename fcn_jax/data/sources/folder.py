@@ -67,8 +67,8 @@ SOURCE = DataSource(
     name="folder",
     splits="any",
     classes="any",
-    description="your own: --data.dir with images/SPLIT/*, labels/SPLIT/*.png and classes.txt",
-    # As for CamVid, whose size is that of many a small set of photographs.
+    description="images of your own: --data.dir with images/SPLIT/*, labels/SPLIT/*.png and classes.txt",
+    # The values of camvid, which is of a common size for data sets of one's own.
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),
     find=find,
     takes_classes=True,

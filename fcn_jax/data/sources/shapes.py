@@ -1,8 +1,8 @@
 """Overlapping patterned shapes, drawn with NumPy: a data set that needs no download.
 
-A class is known by its outline and by its pattern. Colour says nothing: all classes and the background draw theirs
-from one distribution. Nor does size: all classes have one distribution of areas, so a disc is narrower than a ring.
-Tips, notches and holes a few pixels wide tell coarse scores from fine ones.
+A class has its own outline and its own pattern. Colour and size do not depend on the class: the colours of all classes
+and of the background have one distribution, and so have the areas of all classes, which makes a disc narrower than a
+ring. Tips, notches and holes are a few pixels wide, so that fine scores are needed to segment them.
 """
 
 from functools import partial
@@ -17,14 +17,14 @@ from fcn_jax.errors import InputError
 Plane = Float32[np.ndarray, "height width"]
 
 SPLITS = {"train": range(1500), "val": range(1500, 1700)}  # indices of the images
-SIDES = (72, 96)  # least and greatest side of an image; up to 96, as evaluation then compiles one canvas only
-AREA = (500, 2000)  # least and greatest area of a whole object in pixels, uniform in the logarithm
-COVER = 0.62  # sum of the objects' areas over that of the image; overlaps and edges take a quarter of it away
-SPACING = 0.85  # least distance of two centres, over the radii of two discs of these areas: none goes out of sight
-MARGIN = 0.3  # least distance of a centre to the edge of the image, over the root of the object's area
-COLOURS = (60.0, 195.0)  # range of red, green and blue; a pattern goes on beyond it
-AMPLITUDE = (50.0, 80.0)  # distance in RGB of a pattern's two colours to their middle
-PERIOD = (7.0, 9.0)  # pixels between stripes, dots ...
+SIDES = (72, 96)  # smallest and largest side of an image; at 96 or less evaluation compiles one canvas only
+AREA = (500, 2000)  # smallest and largest area of a whole object in pixels, uniform in the logarithm
+COVER = 0.62  # sum of the objects' areas over the area of the image; overlaps and edges hide a quarter of it
+SPACING = 0.85  # smallest distance of two centres over the sum of the radii of equal discs; no object is hidden
+MARGIN = 0.3  # smallest distance of a centre to the edge of the image, over the root of the object's area
+COLOURS = (60.0, 195.0)  # range of the mean red, green and blue of a pattern
+AMPLITUDE = (50.0, 80.0)  # distance in RGB of a pattern's two colours from their mean
+PERIOD = (7.0, 9.0)  # pixels between stripes, dots and so on
 NOISE = (3.0, 8.0)  # standard deviation of the noise of an image
 VOID = 0.9  # half the width of the void border in pixels; above 0.71 no two classes touch, even at a corner
 
@@ -33,12 +33,12 @@ def draw(seed: int, index: int) -> tuple[UInt8[np.ndarray, "height width 3"], UI
     """Draw an image and its label, the same for the same arguments.
 
     Args:
-        seed: of the whole set, from 0.
-        index: of the image, from 0.
+        seed: seed of the whole data set, from 0.
+        index: index of the image, from 0.
 
     Returns:
-        the image, RGB with height and width from 72 to 96 and never equal, and its label: 0 for the background, a
-        class of `CLASS_NAMES`, or 255 within a pixel of an outline. Later objects lie upon earlier ones.
+        The image, RGB, whose height and width are from 72 to 96 and differ, and its label: an index into `CLASS_NAMES`,
+        or 255 within a pixel of an outline. Later objects cover earlier ones.
     """
     rng = np.random.default_rng((seed, index))
     height, width = rng.choice(np.arange(SIDES[0], SIDES[1] + 1), 2, replace=False).tolist()
@@ -49,9 +49,9 @@ def draw(seed: int, index: int) -> tuple[UInt8[np.ndarray, "height width 3"], UI
     label = np.zeros((height, width), np.uint8)
     for (row, column, scale), colour in zip(objects, colours, strict=True):
         name = str(rng.choice(list(OUTLINES)))
-        reach = int(scale) + 2  # no outline leaves a circle of radius 1 around an area of 1
+        reach = int(scale) + 2  # an outline of area 1 lies within a circle of radius 1
         box = tuple(slice(max(0, int(centre) - reach), int(centre) + reach + 1) for centre in (row, column))
-        distance = _distance(name, x[box] - column, y[box] - row, scale, rng.uniform(0, 2 * np.pi))
+        distance = _measure_distance(name, x[box] - column, y[box] - row, scale, rng.uniform(0, 2 * np.pi))
         opacity = np.clip(0.5 - distance, 0, 1)[..., None]
         image[box] += opacity * (_paint(rng, name, colour, x[box], y[box]) - image[box])
         label[box][distance < VOID] = IGNORE
@@ -61,7 +61,7 @@ def draw(seed: int, index: int) -> tuple[UInt8[np.ndarray, "height width 3"], UI
 
 
 def _arrange(rng: np.random.Generator, height: int, width: int) -> list[tuple[float, float, float]]:
-    """Row and column of the centre, and root of the area, of each object; what finds no room is left out."""
+    """Place objects: row and column of the centre, and root of the area. An object without room is left out."""
     placed = []
     room = COVER * height * width
     while room > 0:
@@ -77,7 +77,7 @@ def _arrange(rng: np.random.Generator, height: int, width: int) -> list[tuple[fl
 
 
 def _spread_colours(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "count 3"]:
-    """Colours that differ, in random order, so that each place has the same distribution."""
+    """Choose colours that differ, in random order, so that each place has the same distribution."""
     colours = rng.uniform(*COLOURS, (1, 3))
     while len(colours) < count:
         candidates = rng.uniform(*COLOURS, (6, 3))
@@ -86,8 +86,8 @@ def _spread_colours(rng: np.random.Generator, count: int) -> Float64[np.ndarray,
     return rng.permutation(colours)
 
 
-def _distance(name: str, x: Plane, y: Plane, scale: float, turn: float) -> Plane:
-    """Pixels to the outline of an object around 0 of area scale² turned by an angle, negative inside."""
+def _measure_distance(name: str, x: Plane, y: Plane, scale: float, turn: float) -> Plane:
+    """Compute the pixels to the outline of an object around 0, of area scale² and turned; negative inside."""
     cos, sin, size = np.float32(np.cos(turn)), np.float32(np.sin(turn)), np.float32(scale)
     return size * OUTLINES[name]((cos * x + sin * y) / size, (cos * y - sin * x) / size)
 
@@ -95,7 +95,7 @@ def _distance(name: str, x: Plane, y: Plane, scale: float, turn: float) -> Plane
 def _paint(
     rng: np.random.Generator, name: str, colour: Float64[np.ndarray, "3"], x: Plane, y: Plane
 ) -> Float32[np.ndarray, "height width 3"]:
-    """A class's pattern, anywhere and turned by any angle, between two colours around `colour`."""
+    """Paint the pattern of a class, shifted and turned at random, between two colours around `colour`."""
     turn, period = rng.uniform(0, np.pi), rng.uniform(*PERIOD)
     cos, sin = (np.float32(2 * np.pi / period * side(turn)) for side in (np.cos, np.sin))
     shift_u, shift_v = rng.uniform(0, 2 * np.pi, 2).astype(np.float32)
@@ -105,7 +105,7 @@ def _paint(
     return np.float32(colour) + np.clip(pattern, -1, 1)[..., None] * np.float32(direction)
 
 
-# Outlines of area 1 around 0: the distance to them, negative inside (a lower bound of it at corners).
+# Signed distances to outlines of area 1 around 0, negative inside. At corners they are a lower bound of the distance.
 
 
 def _half_planes(x: Plane, y: Plane, count: int) -> Float32[np.ndarray, "count height width"]:
@@ -126,26 +126,26 @@ def _triangle(x: Plane, y: Plane) -> Plane:
 
 
 def _star(x: Plane, y: Plane) -> Plane:
-    """The pentagram: what lies in at least four of five half planes."""
+    """A pentagram: the points in at least four of five half planes."""
     return np.sort(_half_planes(x, y, 5), axis=0)[-2] - 0.29166
 
 
 def _ring(x: Plane, y: Plane) -> Plane:
-    """With a hole of half the radius."""
+    """A ring whose hole has half its radius."""
     radius = (0.75 * np.pi) ** -0.5
     return np.abs(np.hypot(x, y) - 0.75 * radius) - 0.25 * radius
 
 
 def _cross(x: Plane, y: Plane) -> Plane:
-    """With arms 0.3 times as wide as it is long: length² (0.6 - 0.09) = 1."""
+    """A cross whose arms are 0.3 times as wide as it is long: length² (0.6 - 0.09) = 1."""
     x, y, half = np.abs(x), np.abs(y), 0.5 * 0.51**-0.5
     return np.maximum(np.maximum(x, y) - half, np.minimum(x, y) - 0.3 * half)
 
 
 OUTLINES = {"disc": _disc, "square": _square, "triangle": _triangle, "star": _star, "ring": _ring, "cross": _cross}
 
-# Functions of two axes on which 2 pi is a period, cut off at -1 and 1 when painted. Coarse, fine, and along one axis or
-# both: were they all of one scale, training would spend its time on telling their spectra apart.
+# Functions of two axes with period 2 pi, clipped to -1..1 when painted. Their scales and directions differ: patterns of
+# one scale differ in their spectra alone, which takes training much longer to learn.
 PATTERNS = {
     "background": lambda u, v: (np.sin(0.3 * u + 1.3 * np.sin(0.4 * v)) + np.sin(0.5 * v + 1.3 * np.sin(0.3 * u))) / 2,
     "disc": lambda u, v: 3 * np.sin(0.75 * u),  # stripes
@@ -163,7 +163,7 @@ CLASS_NAMES = ("background", *OUTLINES)
 def find(request: Request) -> Found:
     """List the images of seed 0: 1500 to train on and 200 to evaluate on."""
     if request.dir is not None:
-        raise InputError(f"shapes is drawn and reads nothing from {request.dir}; leave --data.dir out")
+        raise InputError(f"shapes is drawn and reads nothing from {request.dir}; leave out --data.dir")
     splits = {
         split: [Drawn(f"{split}_{index:04}", partial(draw, 0, index)) for index in indices]
         for split, indices in SPLITS.items()
@@ -175,8 +175,8 @@ SOURCE = DataSource(
     name="shapes",
     splits="train val",
     classes="7",
-    description="drawn here, overlapping shapes: needs no data",
-    # Sized for two CPU cores: ten minutes, set-up included. No zoom, which would blur the finest patterns away.
+    description="overlapping shapes, drawn by this program: needs no files",
+    # Ten minutes on two CPU cores, set-up included. No zoom, because it blurs the finest patterns away.
     defaults=Defaults(crop=80, scale=(1.0, 1.0), steps=850, batch_size=8, learning_rate=0.1, eval_every=425),
     find=find,
 )

@@ -4,7 +4,7 @@ The file of a data set ends with `SOURCE = DataSource(...)`. Its function `find`
 without reading them; `fcn_jax.data.builder` reads, checks and stores them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +81,7 @@ class Found:
     """
 
     class_names: tuple[str, ...]
-    splits: dict[str, Sequence[Files | Drawn]]
+    splits: Mapping[str, Sequence[Files | Drawn]]
     void: tuple[int, ...] = ()
     colours: tuple[tuple[int, int, int], ...] | None = None
 

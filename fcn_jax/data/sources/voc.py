@@ -21,8 +21,6 @@ LAYOUT = (
     f"ImageSets/Segmentation/{{train,val}}.txt, or the official archive {ARCHIVE}"
 )
 _LISTS, _MASKS, _AUG = "ImageSets/Segmentation", "SegmentationClass", "SegmentationClassAug"
-
-
 CLASS_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus",
     "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -62,14 +60,14 @@ def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
     if dir is None:
         folder = cache / "voc2012" / "official"
         if not folder.exists():
-            _unpack(_fetch(cache), folder)
+            _unpack(_download(cache), folder)
         return folder / "VOC2012"
     for folder in (dir, dir / "VOC2012", dir / "VOCdevkit" / "VOC2012"):
         if all((folder / _LISTS / f"{split}.txt").is_file() for split in ("train", "val")):
             return folder
     archive = dir / ARCHIVE if dir.is_dir() else dir
     if not archive.is_file():
-        raise InputError(f"{dir} does not hold VOC 2012: --data.dir names {LAYOUT}")
+        raise InputError(f"{dir} does not hold VOC 2012; give --data.dir, which is {LAYOUT}")
     stat = archive.stat()
     folder = cache / "voc2012" / f"unpacked-{stat.st_size}-{stat.st_mtime_ns}"
     if not folder.exists():
@@ -77,20 +75,23 @@ def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
     return folder / "VOC2012"
 
 
-def _fetch(cache: Path) -> Path:
+def _download(cache: Path) -> Path:
     try:
         return download(URL, cache / "downloads" / ARCHIVE, SHA256, SIZE)
     except InputError as error:
-        raise InputError(f"{error}\nIf you have it already, name it with --data.dir: {LAYOUT}") from error
+        raise InputError(f"{error}\nIf you have the data already, give --data.dir, which is {LAYOUT}") from error
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Takes what segmentation needs out of the archive; the folder gets its name when all is there."""
-    with lock_file(folder.with_name(folder.name + ".lock")) as alone:
+    """Unpack the part of the archive that segmentation needs.
+
+    The folder gets its name when it is complete, so that a killed process leaves nothing that looks complete.
+    """
+    with lock_file(folder.with_name(folder.name + ".lock")) as locked:
         if folder.exists():
             return
-        if alone:
-            for leftover in folder.parent.glob(f"{folder.name}.*.part"):  # of a process that was killed
+        if locked:
+            for leftover in folder.parent.glob(f"{folder.name}.*.part"):  # of a killed process
                 shutil.rmtree(leftover, ignore_errors=True)
         part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
         try:
@@ -103,14 +104,15 @@ def _unpack(archive: Path, folder: Path) -> None:
         except (tarfile.TarError, OSError, EOFError) as error:
             shutil.rmtree(part, ignore_errors=True)
             reason = str(error).partition("\n")[0].rstrip(":")
-            if not folder.exists():  # else, where there are no locks, another process was faster
+            if not folder.exists():  # on file systems without locks another process may have been faster
                 raise InputError(
-                    f"{archive} cannot be unpacked into {folder} ({reason}): it is no archive, is cut short, or there "
-                    f"is no room; the official one has {SIZE} bytes and the SHA-256 {SHA256}"
+                    f"{archive} cannot be unpacked into {folder} ({reason}): it is not an archive, is incomplete, or "
+                    f"the disk is full; the official archive has {SIZE} bytes and the SHA-256 {SHA256}"
                 ) from error
 
 
 def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
+    """Extract the lists, the masks, and the images that a list names."""
     members = {}
     for member in tar.getmembers():
         _, _, path = member.name.rpartition("VOC2012/")
@@ -118,7 +120,7 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
     wanted = [path for path in members if path.startswith((f"{_LISTS}/", f"{_MASKS}/", f"{_AUG}/"))]
     for split in ("train", "val"):
         if f"{_LISTS}/{split}.txt" not in members:
-            raise tarfile.ReadError(f"VOCdevkit/VOC2012/{_LISTS}/{split}.txt is not in it")
+            raise tarfile.ReadError(f"VOCdevkit/VOC2012/{_LISTS}/{split}.txt is missing")
 
     def extract(path: str) -> None:
         tar.extract(members[path].replace(name=f"VOC2012/{path}"), part, filter="data")
@@ -138,9 +140,9 @@ SOURCE = DataSource(
     name="voc2012",
     splits="train val (trainaug, seg11valid)",
     classes="21",
-    description="PASCAL VOC 2012: --data.dir VOCdevkit or its archive, else fetched, 2 GB",
-    # Light enough for two CPU cores (200 steps in a quarter of an hour) and small GPUs; 45 epochs of `trainaug`. With
-    # the memory for it, 480 pixels are better: they hold nearly all of an image (375x500).
+    description="PASCAL VOC 2012: --data.dir VOCdevkit or its archive; downloaded without it, 2 GB",
+    # Light enough for two CPU cores (200 steps in a quarter of an hour) and small GPUs; 45 epochs of trainaug.
+    # A crop of 480 pixels is better if the memory suffices, since it holds nearly all of an image (375x500).
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=60_000, batch_size=8, learning_rate=0.02, eval_every=4_000),
     find=find,
 )

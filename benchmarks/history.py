@@ -1,0 +1,238 @@
+"""Every measurement of the benchmarks, one line each, in `benchmarks/history.csv`.
+
+The columns are the fields of `Measurement`. `report.py` makes the tables of RESULTS.md from them.
+"""
+
+import argparse
+import csv
+import datetime
+import io
+import os
+import shlex
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import machine
+
+FILE = Path(__file__).parent / "history.csv"
+TIMES = ("s", "ms")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run of a benchmark found for one task.
+
+    Attributes:
+        date: day of the run, UTC, "2026-11-25".
+        commit: short hash of the code, with "-dirty" behind it where files differed from the commit.
+        machine: processor and cores, or the accelerator.
+        environment: what was set for the process and changes its speed, such as "huge pages"; may be empty.
+        load: the machine's load average before the run; None where it is not known.
+        versions: of JAX and PyTorch.
+        benchmark: name of the script, or "whole_program".
+        quick: whether it was a short form, which the tables leave out.
+        task: what is measured.
+        setting: the case: network, sizes, dtype.
+        ours: median over the rounds, in `unit`; None where only the ratio is known.
+        unit: of `ours` and `peer_value`.
+        peer: name of what it is compared with; may be empty.
+        peer_value: median of the peer.
+        ratio: median over the rounds; of times the peer's over ours, of all else ours over the peer's.
+        ratio_low: smallest ratio of a round.
+        ratio_high: largest ratio of a round.
+        rounds: how often ours and the peer's were measured by turns; None where it is not known.
+        command: what to type for such a row.
+        note: conditions that no other column has.
+    """
+
+    date: str
+    commit: str
+    machine: str
+    environment: str
+    load: float | None
+    versions: str
+    benchmark: str
+    quick: bool
+    task: str
+    setting: str
+    ours: float | None
+    unit: str
+    peer: str
+    peer_value: float | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    rounds: int | None
+    command: str
+    note: str
+
+
+COLUMNS = tuple(field.name for field in fields(Measurement))
+NUMBERS = ("load", "ours", "peer_value", "ratio", "ratio_low", "ratio_high")
+
+
+class Recorder:
+    """Appends the measurements of one run of a benchmark to the history."""
+
+    def __init__(self, benchmark: str, quick: bool, file: Path, platform: str | None = None):
+        """Describe the run.
+
+        Args:
+            benchmark: name of the script without its suffix.
+            quick: whether it is the short form.
+            file: of the history.
+            platform: what the figures hold for, where it is not this machine.
+        """
+        self.file = file
+        self.run = {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "commit": machine.describe_commit(),
+            "machine": platform or machine.describe_machine(),
+            "environment": machine.describe_environment(),
+            "load": round(os.getloadavg()[0], 2),
+            "versions": machine.describe_versions(),
+            "benchmark": benchmark,
+            "quick": quick,
+            "command": describe_command(),
+        }
+
+    def describe(self) -> str:
+        """Return a line on the machine, the versions and the load at the start."""
+        environment = f", {self.run['environment']}" if self.run["environment"] else ""
+        return f"{self.run['machine']}{environment}, {self.run['versions']}, load at the start {self.run['load']:.1f}"
+
+    def add(
+        self,
+        task: str,
+        setting: str,
+        unit: str,
+        ours: Sequence[float],
+        peer: str = "",
+        theirs: Sequence[float] = (),
+        note: str = "",
+    ) -> Measurement:
+        """Append a measurement.
+
+        Args:
+            task: what is measured.
+            setting: the case.
+            unit: of the values.
+            ours: a value a round.
+            peer: what it is compared with.
+            theirs: the peer's value in each round. Where there are more or fewer rounds than ours, the ratio is that
+                of the medians.
+            note: conditions that no other column has.
+
+        Returns:
+            The measurement that was appended.
+        """
+        found = ratios(ours, theirs, unit)
+        measurement = Measurement(
+            **self.run,
+            task=task,
+            setting=setting,
+            ours=_rounded(statistics.median(ours)),
+            unit=unit,
+            peer=peer if found else "",
+            peer_value=_rounded(statistics.median(theirs)) if found else None,
+            ratio=_rounded(statistics.median(found)) if found else None,
+            ratio_low=_rounded(min(found)) if found else None,
+            ratio_high=_rounded(max(found)) if found else None,
+            rounds=len(ours),
+            note=note,
+        )
+        append(self.file, measurement)
+        return measurement
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark's command line name another history."""
+    parser.add_argument("--history", type=Path, default=FILE, metavar="FILE", help="CSV file to append the rows to")
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float], unit: str) -> list[float]:
+    """Compare each round: of times the peer's over ours, of all else ours over the peer's; none without a peer."""
+    if not theirs:
+        return []
+    if len(ours) != len(theirs):
+        ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
+    pairs = zip(theirs, ours, strict=True) if unit in TIMES else zip(ours, theirs, strict=True)
+    return [above / below for above, below in pairs]
+
+
+def describe_command() -> str:
+    """Return what was typed, from the repository's root, with folders of this machine cut to their names."""
+    arguments = iter(sys.argv[1:])
+    typed = []
+    for argument in arguments:
+        if argument == "--history":
+            next(arguments)
+        elif not argument.startswith("--history="):
+            typed.append(Path(argument).name if os.path.isabs(argument) else argument)
+    tunables = os.environ.get("GLIBC_TUNABLES")
+    before = f"GLIBC_TUNABLES={shlex.quote(tunables)} " if tunables else ""
+    return before + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *typed])
+
+
+def append(file: Path, measurement: Measurement) -> None:
+    """Append a line at once, after creating the file with its header where it is missing."""
+    if not file.exists():
+        _create(file)
+    line = _line(["" if value is None else value for value in asdict(measurement).values()])
+    with open(file, "ab", buffering=0) as stream:
+        before = stream.tell()
+        if stream.write(line) != len(line):
+            stream.truncate(before)
+            raise OSError(f"{file} took a part of a line only; is the disk full?")
+
+
+def read(file: Path) -> list[Measurement]:
+    """Read all measurements, in the order in which they were appended.
+
+    Raises:
+        ValueError: the header is another one, or a line has more or fewer columns.
+    """
+    with open(file, newline="", encoding="utf-8") as stream:
+        lines = csv.reader(stream)
+        header = next(lines, [])
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"{file} has the columns {', '.join(header)}; they must be {', '.join(COLUMNS)}")
+        return list(_parsed(file, lines))
+
+
+def _parsed(file: Path, lines: Iterator[list[str]]) -> Iterator[Measurement]:
+    for number, cells in enumerate(lines, 2):
+        if len(cells) != len(COLUMNS):
+            raise ValueError(f"row {number} of {file} has {len(cells)} cells; there are {len(COLUMNS)} columns")
+        row = dict(zip(COLUMNS, cells, strict=True))
+        numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
+        rounds = int(row["rounds"]) if row["rounds"] else None
+        yield Measurement(**(row | numbers | {"quick": row["quick"] == "True", "rounds": rounds}))
+
+
+def _create(file: Path) -> None:
+    """Make a file of the header; one that another process makes at the same time is left alone."""
+    handle, temporary = tempfile.mkstemp(dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(_line(COLUMNS))
+        os.chmod(temporary, 0o644)
+        os.link(temporary, file)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(temporary)
+
+
+def _line(cells: Sequence[object]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")

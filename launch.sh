@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# ./launch.sh PRESET [flags]   sets up .venv once, then `fcn-jax train PRESET [flags]`
-# ./launch.sh test [flags]     the same with the test tools, then the whole test suite; flags go to pytest
-# FCN_ACCELERATOR=cuda12|cuda13|tpu|cpu   overrides which build of JAX is installed
-# FCN_PYTHON=...                          overrides which Python makes .venv
+# ./launch.sh PRESET [flags]   makes .venv the first time, then runs `fcn-jax train PRESET [flags]`
+# ./launch.sh test [flags]     adds the test tools, then runs the test suite; flags go to pytest
+#
+# FCN_ACCELERATOR=cuda12|cuda13|tpu|cpu   the build of JAX to install; default: what the host has
+# FCN_PYTHON=/path/to/python3.12          the Python that .venv is made with; default: the first that fits
+# FCN_EXTRAS=peers,plots                  further extras of pyproject.toml to install; default: none
+# FCN_VENV=DIR                            the environment; default: .venv beside this file
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-venv=$project/.venv
+venv=${FCN_VENV:-$project/.venv}
+[[ $venv == /* ]] || venv=$PWD/$venv
 
 fail() { echo "launch.sh: $*" >&2; exit 1; }
 
@@ -20,7 +24,7 @@ find_python() {
     "install one, or name it by FCN_PYTHON=/path/to/python3.12"
 }
 
-# A PCI device of Google's (0x1ae0) that is a TPU: v3 to v7x. Newer ones show no /dev/accel*.
+# Whether the host has a TPU: a PCI device of Google (0x1ae0), v3 to v7x. Newer ones have no /dev/accel*.
 has_tpu() {
   local device
   for device in ${FCN_PCI_DEVICES:-/sys/bus/pci/devices}/*; do
@@ -29,53 +33,78 @@ has_tpu() {
   compgen -G '/dev/accel*' >/dev/null || [ -n "${TPU_NAME:-}" ]
 }
 
-accelerator() {
+find_accelerator() {
   if [ -n "${FCN_ACCELERATOR:-}" ]; then echo "$FCN_ACCELERATOR"
   elif [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then echo cuda12
   elif has_tpu; then echo tpu
   else echo cpu; fi
 }
 
-# Installs the project with the given extras, unless .venv already holds just that.
-set_up() {
-  local extras=$1 stamp
-  stamp="$extras $(cat "$project/pyproject.toml" "$project/constraints.txt" | cksum)"
-  [ -x "$venv/bin/fcn-jax" ] && [ "$(cat "$venv/installed" 2>/dev/null)" = "$stamp" ] && return
-  local python install
-  echo "setting up $venv (${extras:-cpu}); this is done once" >&2
+# Make the environment anew.
+make_environment() {
+  local python
+  [ ! -e "$venv" ] || [ -e "$venv/pyvenv.cfg" ] || fail "$venv is there and is no Python environment; move it away"
+  command -v uv >/dev/null || python=$(find_python)
+  echo "setting up $venv; this is done once" >&2
+  rm -rf "$venv"
   if command -v uv >/dev/null; then
-    [ -x "$venv/bin/python" ] || uv venv -q --python "${FCN_PYTHON:->=3.11,<3.14}" "$venv" || fail "uv could not make $venv"
-    install=(uv pip install -q --python "$venv/bin/python")
+    uv venv -q --python "${FCN_PYTHON:->=3.11,<3.14}" "$venv" || fail "uv could not make $venv"
   else
-    python=$(find_python)
-    # What a call that was stopped, or a Python without ensurepip, left behind has no pip: it is made anew.
-    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" ||
-      fail "$python could not make $venv; on Debian and Ubuntu install python3-venv"
-    install=("$venv/bin/python" -m pip install -q --disable-pip-version-check)
+    "$python" -m venv "$venv" || fail "$python could not make $venv; on Debian and Ubuntu install python3-venv"
   fi
-  "${install[@]}" -c "$project/constraints.txt" -e "$project${extras:+[$extras]}" ||
-    fail "the packages could not be installed (see above); is there a network? Behind a mirror, set pip's index-url"
-  echo "$stamp" >"$venv/installed"
 }
 
-# XLA allocates a step's buffers anew; without huge pages a fifth of a step on CPUs goes into 4 KiB page faults.
+# Install packages into the environment; the arguments are those of `pip install`.
+install() {
+  if command -v uv >/dev/null; then uv pip install -q --python "$venv/bin/python" "$@"
+  else "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@"; fi
+}
+
+# Whether packages can be added to the environment: a set-up that was stopped may have left one without pip.
+is_usable() {
+  if command -v uv >/dev/null; then [ -x "$venv/bin/python" ]
+  else "$venv/bin/python" -m pip --version >/dev/null 2>&1; fi
+}
+
+# Install the project for an accelerator ($1) with extras ($2, separated by commas), unless the environment has them.
+# The file `installed` says what it has: a checksum of the requirements, the accelerator, the extras.
+# Extras are only ever added. For another accelerator the environment is made anew, so that no JAX plugin stays behind.
+set_up() {
+  local accelerator=$1 checksum had_checksum='' had_accelerator='' had_extras='' extras extra
+  read -r checksum _ < <(cat "$project/pyproject.toml" "$project/constraints.txt" | cksum)
+  if [ -e "$venv/installed" ]; then read -r had_checksum had_accelerator had_extras <"$venv/installed" || true; fi
+  [ "$had_accelerator" = "$accelerator" ] || had_checksum='' had_extras=''
+  extras=$had_extras
+  for extra in ${2//,/ }; do
+    [[ ,$extras, == *,$extra,* ]] || extras+=${extras:+,}$extra
+  done
+  if [ "$had_checksum $had_extras" = "$checksum $extras" ] && [ -x "$venv/bin/fcn-jax" ]; then return; fi
+
+  if [ "${had_accelerator:-$accelerator}" != "$accelerator" ] || ! is_usable; then make_environment; fi
+  echo "installing the packages${extras:+ for $extras} in $venv" >&2
+  echo "unfinished $accelerator" >"$venv/installed"
+  local all=$accelerator,$extras
+  all=${all#cpu,} all=${all%,}
+  install -c "$project/constraints.txt" -e "$project${all:+[$all]}" ||
+    fail "the packages could not be installed (see above); is there a network? Behind a mirror, set pip's index-url"
+  echo "$checksum $accelerator $extras" >"$venv/installed"
+}
+
+# XLA allocates the buffers of every step anew. Without huge pages, page faults of 4 KiB take a fifth of a step on CPUs.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
 [ $# -gt 0 ] || fail "say what to do: ./launch.sh PRESET [flags] (fcn8s, fcn16s, fcn32s, ...) or ./launch.sh test"
-build=$(accelerator)
-case $build in
-  cuda12 | cuda13 | tpu) extras=$build ;;
-  cpu) extras= ;;
-  *) fail "FCN_ACCELERATOR is '$build'; it may be cuda12, cuda13, tpu or cpu" ;;
+accelerator=$(find_accelerator)
+case $accelerator in
+  cuda12 | cuda13 | tpu | cpu) ;;
+  *) fail "FCN_ACCELERATOR is '$accelerator'; it may be cuda12, cuda13, tpu or cpu" ;;
 esac
+
 if [ "$1" = test ]; then
   shift
-  set_up "${extras:+$extras,}test${FCN_EXTRAS:+,$FCN_EXTRAS}"
+  set_up "$accelerator" "test,${FCN_EXTRAS:-}"
   cd "$project"
   exec "$venv/bin/python" -m pytest "$@"
 fi
-# A test installation holds all that training needs.
-[ -x "$venv/bin/fcn-jax" ] && grep -q "^${extras:+$extras,}test" "$venv/installed" 2>/dev/null &&
-  extras=$(cut -d' ' -f1 "$venv/installed")
-set_up "$extras"
+set_up "$accelerator" "${FCN_EXTRAS:-}"
 exec "$venv/bin/fcn-jax" train "$@"

@@ -35,7 +35,7 @@ def fake(folder: Path, name: str, script: str) -> None:
 def coreutils(folder: Path) -> None:
     """The shell tools that launch.sh uses, and no Python."""
     folder.mkdir(exist_ok=True)
-    for name in ("bash", "cat", "cksum", "cut", "dirname", "grep"):
+    for name in ("bash", "cat", "cksum", "dirname", "grep", "rm"):
         for place in ("/bin", "/usr/bin"):
             if (Path(place) / name).exists() and not (folder / name).exists():
                 (folder / name).symlink_to(Path(place) / name)
@@ -76,9 +76,9 @@ def record(clone: Path) -> str:
 echo "$@" >>{clone}/asked
 case "$*" in
   *version_info*) exit 0 ;;
-  "-m venv --clear "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
+  "-m venv "*) mkdir -p "$3/bin"; touch "$3/pyvenv.cfg"; cp "$0" "$3/bin/python" ;;
   "-m pip install"*) [ -e {clone}/offline ] && exit 1
-    printf '#!/bin/bash\\necho train "$@"' >{clone}/.venv/bin/fcn-jax; chmod +x {clone}/.venv/bin/fcn-jax ;;
+    bin=${{0%/*}}; printf '#!/bin/bash\\necho train "$@"' >$bin/fcn-jax; chmod +x $bin/fcn-jax ;;
 esac
 """
 
@@ -86,7 +86,7 @@ esac
 @pytest.fixture
 def recorded(clone) -> Path:
     coreutils(clone / "bin")
-    for name in ("mkdir", "cp", "chmod"):
+    for name in ("mkdir", "touch", "cp", "chmod"):
         (clone / "bin" / name).symlink_to(
             next(p / name for p in map(Path, ("/bin", "/usr/bin")) if (p / name).exists())
         )
@@ -117,6 +117,47 @@ def test_test_installs_the_test_tools_and_training_needs_no_more(recorded):
     result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
     assert result.stdout == "train train fcn8s\n"
     assert (recorded / "asked").read_text() == asked
+
+
+def test_extras_are_added_and_kept(recorded):
+    path = str(recorded / "bin")
+    launch(recorded, "test", path=path, FCN_ACCELERATOR="cpu")
+    launch(recorded, "test", "-m", "peers", path=path, FCN_ACCELERATOR="cpu", FCN_EXTRAS="peers")
+    asked = (recorded / "asked").read_text()
+    assert asked.count("-m venv") == 1
+    assert f"-e {recorded}[test,peers]\n" in asked
+    launch(recorded, "test", path=path, FCN_ACCELERATOR="cpu")
+    assert (recorded / "asked").read_text() == asked + "-m pytest\n"
+
+
+def test_new_requirements_are_installed_with_the_extras_that_were_there(recorded):
+    path = str(recorded / "bin")
+    launch(recorded, "test", path=path, FCN_ACCELERATOR="cpu")
+    (recorded / "constraints.txt").write_text("jax==0.10.2\n")
+    launch(recorded, "fcn8s", path=path, FCN_ACCELERATOR="cpu")
+    asked = (recorded / "asked").read_text()
+    assert asked.count(f"-e {recorded}[test]\n") == 2
+    assert asked.count("-m venv") == 1
+
+
+def test_another_accelerator_gets_a_new_environment(recorded):
+    """The plugins of JAX for the old one would stay behind."""
+    path = str(recorded / "bin")
+    launch(recorded, "test", path=path, FCN_ACCELERATOR="cuda12")
+    launch(recorded, "fcn8s", path=path, FCN_ACCELERATOR="cuda13")
+    asked = (recorded / "asked").read_text()
+    assert asked.count(f"-m venv {recorded}/.venv\n") == 2
+    assert f"-e {recorded}[cuda12,test]\n" in asked
+    assert f"-e {recorded}[cuda13]\n" in asked
+
+
+@pytest.mark.parametrize("given", ["absolute", "relative"])
+def test_the_environment_can_be_elsewhere(recorded, given):
+    folder = recorded / "elsewhere"
+    named = str(folder) if given == "absolute" else os.path.relpath(folder, "/")
+    launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu", FCN_VENV=named)
+    assert (folder / "installed").exists()
+    assert not (recorded / ".venv").exists()
 
 
 def test_a_driver_chooses_cuda(recorded):
@@ -151,7 +192,15 @@ def test_an_environment_without_pip_is_made_anew(recorded):
     fake(recorded / ".venv" / "bin", "python", "exit 1")
     result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
     assert result.stdout == "train train fcn8s\n", result.stderr
-    assert f"-m venv --clear {recorded}/.venv\n" in (recorded / "asked").read_text()
+    assert f"-m venv {recorded}/.venv\n" in (recorded / "asked").read_text()
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(recorded):
+    fake(recorded / "work", "thesis.txt", "")
+    result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_VENV=str(recorded / "work"))
+    assert result.returncode == 1
+    assert "is no Python environment" in result.stderr
+    assert [file.name for file in (recorded / "work").iterdir()] == ["thesis.txt"]
 
 
 def test_uv_is_used_where_it_is(recorded):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import palette as voc_palette
-from fcn_jax.inference.visualize import VOID_COLOUR, colourise, overlay, panel, save_palette_png, save_png, stack
+from fcn_jax.inference.visualize import GAP, VOID_COLOUR, Panels, colourise, overlay, save_palette_png, save_png, stack
 
 PALETTE = np.array([[0, 0, 0], [200, 10, 30], [0, 255, 1]], np.uint8)
 
@@ -53,7 +54,7 @@ def test_palette_beginning():
 
 @pytest.mark.parametrize("count", [-1, 257])
 def test_palette_of_too_many_colours(count):
-    with pytest.raises(ValueError, match=rf"num_classes is {count}, and a palette has 0 to 256 colours"):
+    with pytest.raises(ValueError, match=rf"num_classes is {count}"):
         voc_palette(count)
 
 
@@ -98,20 +99,144 @@ def test_overlay_takes_read_only_arrays():
     np.testing.assert_array_equal(overlay(image, label, PALETTE), expected)
 
 
-def test_panel_shows_image_truth_and_prediction_side_by_side():
-    image, truth = example()
-    prediction = np.roll(np.where(truth == 255, 0, truth), 1, axis=1).astype(np.uint8)
-    result = panel(image, truth, prediction, PALETTE)
-    height, width = truth.shape
-    assert result.shape == (height, 3 * width + 8, 3)
-    np.testing.assert_array_equal(result[:, :width], image)
-    np.testing.assert_array_equal(result[:, width + 4 : 2 * width + 4], colourise(truth, PALETTE))
-    shown = result[:, 2 * width + 8 :]
-    for i, j in np.ndindex(truth.shape):
-        # Where nothing is scored, void hides the prediction.
-        assert tuple(shown[i, j]) == (VOID_COLOUR if truth[i, j] == 255 else tuple(PALETTE[prediction[i, j]]))
-    for gap in (result[:, width : width + 4], result[:, 2 * width + 4 : 2 * width + 8]):
-        assert (gap == 255).all()
+def examples(*sizes: tuple[int, int]) -> list[tuple[Example, np.ndarray]]:
+    """Examples whose labels are classes 0 to 2, 4 and void, with predictions of classes 0 to 3."""
+    generator = np.random.default_rng(1)
+    return [
+        (
+            Example(
+                str(index),
+                generator.integers(0, 256, (*size, 3), np.uint8),
+                generator.choice(np.array([0, 1, 2, 4, 255], np.uint8), size),
+            ),
+            generator.integers(0, 4, size).astype(np.uint8),
+        )
+        for index, size in enumerate(sizes)
+    ]
+
+
+# Class 5 occurs nowhere.
+COLOURS = np.array([[0, 0, 0], [200, 10, 30], [0, 255, 1], [9, 8, 255], [200, 0, 200], [250, 250, 3]], np.uint8)
+NAMES = ("ground", "disc", "square", "star", "ring", "cross")
+
+
+def draw_panels(pairs: list[tuple[Example, np.ndarray]], **options) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The picture, and its part above the first panels followed by the rows of panels."""
+    panels = Panels([example for example, _ in pairs], COLOURS, NAMES, **options)
+    for example, prediction in reversed(pairs):
+        panels.add(example, prediction)
+    picture = panels.draw()
+    below, rows = picture.shape[0] - GAP, []
+    for example, _ in reversed(pairs):
+        height = enlarge(example.label).shape[0]
+        rows.insert(0, picture[below - height : below])
+        below -= height + GAP
+    return picture, [picture[: below + GAP], *rows]
+
+
+def enlarge(picture: np.ndarray) -> np.ndarray:
+    """Repeat pixels by the least whole factor that makes the longer side at least 240."""
+    factor = 1
+    while factor * max(picture.shape[:2]) < 240:
+        factor += 1
+    ones = np.ones((factor, factor), np.uint8)
+    return np.kron(picture, ones if picture.ndim == 2 else ones[..., None])
+
+
+@pytest.mark.parametrize("size", [(80, 96), (96, 60), (250, 300), (1, 1), (240, 2)])
+def test_panels_show_image_truth_and_whole_prediction(size):
+    (pair,) = examples(size)
+    example, prediction = pair
+    picture, (_, row) = draw_panels([pair])
+    expected = [
+        enlarge(panel) for panel in (example.image, colourise(example.label, COLOURS), colourise(prediction, COLOURS))
+    ]
+    width, column = expected[0].shape[1], (picture.shape[1] - GAP) // 3
+    assert max(expected[0].shape[:2]) >= 240
+    for place, panel in enumerate(expected):
+        left = GAP + place * column
+        np.testing.assert_array_equal(row[:, left : left + width], panel)
+        assert (row[:, left - GAP : left] == 255).all()
+
+
+def test_rows_of_several_sizes_are_in_the_order_of_the_split():
+    pairs = examples((250, 300), (300, 250), (60, 80))
+    _, (_, *rows) = draw_panels(pairs)
+    for (example, _), row in zip(pairs, rows, strict=True):
+        image = enlarge(example.image)
+        np.testing.assert_array_equal(row[:, GAP : GAP + image.shape[1]], image)
+
+
+def test_of_large_images_every_nth_pixel_is_shown():
+    ((example, prediction),) = examples((700, 2100))
+    panels = Panels([example], COLOURS, NAMES)
+    panels.add(example, prediction)
+    picture = panels.draw()
+    np.testing.assert_array_equal(picture[-GAP - 234 : -GAP, GAP : GAP + 700], example.image[::3, ::3])
+    assert picture.shape[1] == 3 * (700 + GAP) + GAP
+
+
+def test_the_legend_has_the_classes_that_occur():
+    (pair,) = examples((80, 96))
+    _, (top, _) = draw_panels([pair])
+    colours = {tuple(colour) for colour in top.reshape(-1, 3).tolist()}
+    assert {tuple(colour) for colour in COLOURS[:5].tolist()} <= colours
+    assert VOID_COLOUR in colours
+    assert tuple(COLOURS[5].tolist()) not in colours
+    example, prediction = pair
+    without_void = example._replace(label=np.ones_like(example.label)), np.full_like(prediction, 3)
+    _, (top, _) = draw_panels([without_void])
+    colours = {tuple(colour) for colour in top.reshape(-1, 3).tolist()}
+    assert colours & {VOID_COLOUR, *map(tuple, COLOURS[1:].tolist())} == {tuple(COLOURS[i].tolist()) for i in (1, 3)}
+
+
+def test_the_legend_names_classes_and_columns_have_headings(monkeypatch):
+    written, text = [], ImageDraw.ImageDraw.text
+
+    def record(draw, place, words, *arguments, **options):
+        written.append(words)
+        text(draw, place, words, *arguments, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    _, (top, _) = draw_panels(examples((80, 96)))
+    assert written == ["ground", "disc", "square", "star", "ring", "void", "image", "truth", "prediction"]
+    assert (top == 0).all(axis=-1).any()
+
+
+def test_a_long_legend_takes_several_lines_and_a_long_name_widens_the_picture():
+    label = np.arange(40, dtype=np.uint8).reshape(5, 8)
+    example, colours = Example("a", np.zeros((5, 8, 3), np.uint8), label), voc_palette(40)
+
+    def draw(names: list[str]) -> np.ndarray:
+        panels = Panels([example], colours, names)
+        panels.add(example, label)
+        return panels.draw()
+
+    short, long = draw(list("abcdefgh" * 5)), draw(["a long name of a class"] * 40)
+    assert long.shape[0] > short.shape[0]
+    assert long.shape[1] == short.shape[1]
+    wide = draw(["n" * 200] * 40)
+    assert wide.shape[1] > 200 * 8
+    for picture in (short, long, wide):
+        legend = {tuple(colour) for colour in picture[: -GAP - 150].reshape(-1, 3).tolist()}
+        assert {tuple(colour) for colour in colours.tolist()} <= legend
+
+
+def test_only_the_first_examples_are_shown():
+    pairs = examples((20, 30), (20, 30), (20, 30))
+    two, _ = draw_panels(pairs, count=2)
+    panels = Panels([example for example, _ in pairs[:2]], COLOURS, NAMES)
+    for pair in pairs[:2]:
+        panels.add(*pair)
+    np.testing.assert_array_equal(two, panels.draw())
+
+
+def test_nothing_is_drawn_without_examples():
+    (pair, other) = examples((20, 30), (20, 30))
+    panels = Panels([pair[0]], COLOURS, NAMES)
+    assert panels.draw() is None
+    panels.add(*other)
+    assert panels.draw() is None
 
 
 def test_stack_puts_pictures_of_any_size_below_each_other_on_white():

@@ -1,4 +1,4 @@
-"""The four segmentation metrics of the FCN paper (section 5), from one integer confusion matrix."""
+"""The four segmentation metrics of the FCN paper (section 5), computed from a confusion matrix of pixel counts."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,17 @@ from fcn_jax.data.labels import IGNORE
 
 
 class Metrics(NamedTuple):
-    """Fractions, 0..1; NaN where there is nothing to divide by.
+    """Metrics as fractions, 0 to 1; NaN if the denominator is 0.
 
     Attributes:
-        pixel_accuracy: labelled pixels that are right.
-        mean_accuracy: mean over the classes in the truth of the share of their pixels that are right.
-        mean_iu: mean over the classes in truth or prediction of intersection over union.
-        frequency_weighted_iu: the same, each class weighted by its share of the truth.
-        per_class_iu: float64[classes]; NaN for a class in neither.
-        per_class_accuracy: float64[classes]; NaN for a class not in the truth.
+        pixel_accuracy: share of the labelled pixels that are predicted correctly.
+        mean_accuracy: mean of `per_class_accuracy` over the classes that are in the truth.
+        mean_iu: mean of `per_class_iu` over the classes that are in the truth or the prediction.
+        frequency_weighted_iu: sum of `per_class_iu`, each times the class's share of the labelled pixels.
+        per_class_iu: float64[classes], intersection over union: pixels of the class in both truth and prediction,
+            divided by those in at least one; NaN for a class in neither.
+        per_class_accuracy: float64[classes], share of the class's true pixels that are predicted correctly; NaN for a
+            class that is not in the truth.
     """
 
     pixel_accuracy: float
@@ -31,10 +33,10 @@ class Metrics(NamedTuple):
 def confusion_matrix(
     label: Integer[np.ndarray, "*pixels"], prediction: Integer[np.ndarray, "*pixels"], num_classes: int
 ) -> Int64[np.ndarray, "{num_classes} {num_classes}"]:
-    """Counts pixels by (true class, predicted class); those labelled `IGNORE` are left out.
+    """Count pixels by (true class, predicted class), without those labelled `IGNORE`.
 
     Raises:
-        ValueError: a label or prediction is outside 0..num_classes-1 (labels may be `IGNORE`).
+        ValueError: a prediction is outside 0..num_classes-1, or a label is and is not `IGNORE`.
     """
     valid = label != IGNORE
     label, prediction = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
@@ -49,10 +51,9 @@ def confusion_matrix(
 
 
 def compute_metrics(confusion: Integer[np.ndarray, "classes classes"]) -> Metrics:
-    """The metrics of a confusion matrix (rows = truth).
+    """Compute the metrics of a confusion matrix (rows = truth).
 
-    A class in neither truth nor prediction has no IU and is left out of the mean; a class that is not in the truth has
-    no accuracy. The reference's `score.py` does the same by `nanmean`.
+    Means leave out classes whose value is NaN, as `nanmean` in the reference's `score.py` does.
     """
     confusion = confusion.astype(np.float64)
     right = np.diag(confusion)

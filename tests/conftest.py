@@ -2,8 +2,8 @@
 
 import os
 
-# Before JAX starts. Most of the suite's time is compilation, and LLVM's optimisation is half of that: left out here,
-# and in place in the whole processes of test_cli.py.
+# Set before JAX starts. Most of the suite's time is compilation, and half of that is LLVM's optimisation, which is left
+# out here. The whole processes in tests/cli/ have it.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,6 +13,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("fcn_jax", "beartype.beartype")
 
 import importlib.util  # noqa: E402
+import re  # noqa: E402
 import sys  # noqa: E402
 import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -20,11 +21,29 @@ from types import ModuleType  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from smoke import is_smoke  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_smoke(item):
+            item.add_marker(pytest.mark.smoke)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """Fail a test that is skipped for want of a peer and is not marked so: no step of CI would run it."""
+    report = yield
+    missing = report.skipped and re.search(r"could not import '(torch|torchvision|cv2)", str(report.longrepr))
+    if missing and item.get_closest_marker("peers") is None:
+        report.outcome, report.longrepr = "failed", f"this test needs {missing[1]}: mark it with pytest.mark.peers"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +60,14 @@ def camvid_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def torchvision():
-    """The package, importable beside PyTorch's CPU build as well.
+    """torchvision, also beside a CPU build of PyTorch.
 
-    Its compiled operators are linked with CUDA and do not load there, and then its import fails for want of their
-    names. No test needs them, so their names are declared.
+    torchvision's compiled operators are linked with CUDA and do not load beside such a build. Its import then fails,
+    because it registers shapes for operators that are not declared. No test needs them, so they are declared here.
     """
     torch = pytest.importorskip("torch")
     if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not here: pip install -c constraints.txt -e '.[peers]'")
+        pytest.skip("could not import 'torchvision': install it by FCN_EXTRAS=peers ./launch.sh test")
     with warnings.catch_warnings(action="ignore"):
         try:
             return _import_torchvision()

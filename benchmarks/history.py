@@ -88,6 +88,7 @@ class Recorder:
             platform: what the figures hold for, where it is not this machine.
         """
         self.file = file
+        self.quick = quick
         self.run = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "commit": machine.describe_commit(),
@@ -235,4 +236,4 @@ def _line(cells: Sequence[object]) -> bytes:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")
+    return float(f"{value:.6g}")

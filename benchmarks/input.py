@@ -8,18 +8,18 @@ is missing is left out. Each measurement is a process of its own, so that the pe
 """
 
 import argparse
-import json
 import os
-import platform
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import history
+from markdown_table import head, row, times
+from meters import resident
+from separate import answer, measure
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 CORES = len(os.sched_getaffinity(0))
@@ -29,30 +29,29 @@ MODES = ("never", "disk", "device")
 
 
 def main() -> None:
+    if answer((ours, pytorch, waiting, large)):
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="CamVid alone, decoded each time, few batches")
     parser.add_argument("--voc", type=Path, default=SHARED / "VOCdevkit")
     parser.add_argument("--camvid", type=Path, default=SHARED / "camvid")
     parser.add_argument("--only", choices=("files", "waiting", "large"), help="one table alone")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    history.add_argument(parser)
     options = parser.parse_args()
-    if options.measure:
-        name, arguments = options.measure
-        result = {"ours": ours, "pytorch": pytorch, "waiting": waiting, "large": large}[name](**json.loads(arguments))
-        print(json.dumps(result))
-        return
-    print(f"{CORES} cores {platform.machine()}, load at the start {os.getloadavg()[0]:.1f}, batch {BATCH}")
+    recorder = history.Recorder("input", options.quick, options.history)
+    print(f"{recorder.describe()}, batch {BATCH}")
     data = {"camvid": options.camvid} if options.quick else {"voc2012": options.voc, "camvid": options.camvid}
     with tempfile.TemporaryDirectory() as folder:
-        for name, table in (("files", files), ("waiting", wait_table), ("large", large_table)):
+        for name, table in (("files", compare_rates), ("waiting", measure_waiting), ("large", measure_large)):
             if options.only in (None, name):
-                table({key: value for key, value in data.items() if value.is_dir()}, Path(folder), options.quick)
+                table(recorder, {key: value for key, value in data.items() if value.is_dir()}, Path(folder))
 
 
-def files(data: dict[str, Path], cache: Path, quick: bool) -> None:
-    """Prints images/s from files to batches."""
-    columns = ("data", "workers", "decoding", "PyTorch", "× PyTorch", "decoded, disk", "decoded, device")
-    head("Files to batches, images/s", columns)
+def compare_rates(recorder: history.Recorder, data: dict[str, Path], cache: Path) -> None:
+    """Measure images/s from files to batches, and print the table."""
+    quick = recorder.quick
+    print("\n### Files to batches, images/s\n")
+    print(head("data", "workers", "decoding", "PyTorch", "× PyTorch", "decoded, disk", "decoded, device"))
     for name, folder in data.items():
         for workers in [CORES] if quick else sorted({1, CORES}):
             common = {"name": name, "dir": str(folder), "workers": workers, "count": 25 if quick else 100}
@@ -60,59 +59,57 @@ def files(data: dict[str, Path], cache: Path, quick: bool) -> None:
             for _ in range(1 if quick else 3):
                 one = {mode: run("ours", cache=str(cache), mode=mode, **common)["rate"] for mode in MODES}
                 rounds.append({**one, "pytorch": run("pytorch", cache=str(cache), **common)["rate"]})
-            rate = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-            row(
-                name, workers, f"{rate['never']:.0f}", f"{rate['pytorch']:.0f}",
-                f"{rate['never'] / rate['pytorch']:.2f}", f"{rate['disk']:.0f}", f"{rate['device']:.0f}",
-            )  # fmt: skip
+            found = {key: [one[key] for one in rounds] for key in rounds[0]}
+            setting = f"{name}, {workers} worker{'s' if workers > 1 else ''}"
+            decoding = recorder.add(
+                "files to batches", setting, "images/s", found["never"], "PyTorch DataLoader", found["pytorch"]
+            )
+            disk = recorder.add("decoded on disk to batches", setting, "images/s", found["disk"])
+            device = recorder.add("decoded on the device to batches", setting, "images/s", found["device"])
+            shown = [name, workers, decoding.ours, decoding.peer_value, times(decoding.ratio), disk.ours, device.ours]
+            print(row(*shown), flush=True)
 
 
-def wait_table(data: dict[str, Path], cache: Path, quick: bool) -> None:
-    """Prints the share of time that training waits."""
-    head("Waiting for input while training, FCN-8s ResNet18, CamVid", ("decoded", "images/s", "waiting"))
-    for mode in modes_of(quick) if "camvid" in data else ():
-        result = run("waiting", dir=str(data["camvid"]), cache=str(cache), mode=mode, steps=5 if quick else 30)
-        row(mode, f"{result['rate']:.2f}", f"{result['share']:.2%}")
+def measure_waiting(recorder: history.Recorder, data: dict[str, Path], cache: Path) -> None:
+    """Measure the share of time that training waits, and print the table."""
+    print("\n### Waiting for input while training, FCN-8s ResNet18, CamVid\n")
+    print(head("decoded", "images/s", "waiting"))
+    for mode in modes_of(recorder.quick) if "camvid" in data else ():
+        steps = 5 if recorder.quick else 30
+        result = run("waiting", dir=str(data["camvid"]), cache=str(cache), mode=mode, steps=steps)
+        recorder.add("training on CamVid", mode, "images/s", [result["rate"]])
+        recorder.add("share of time that training waits", mode, "%", [100 * result["share"]])
+        print(row(mode, f"{result['rate']:.2f}", f"{result['share']:.2%}"), flush=True)
 
 
-def large_table(data: dict[str, Path], cache: Path, quick: bool) -> None:
-    """Prints what large photographs cost, with the augmentation that a step begins with."""
+def measure_large(recorder: history.Recorder, data: dict[str, Path], cache: Path) -> None:
+    """Measure what large photographs cost, with the augmentation that a step begins with, and print the table."""
     del data
     folder = photographs(cache / "large")
-    title = f"Eight photographs of {LARGE[1]}x{LARGE[0]}, crop 224, zoom 0.5 to 2, batches and augmentation"
-    head(title, ("what", "resident set, GB", "images/s"))
+    print(f"\n### Eight photographs of {LARGE[1]}x{LARGE[0]}, crop 224, zoom 0.5 to 2, batches and augmentation\n")
+    print(head("what", "resident set, GB", "images/s"))
+    quick = recorder.quick
     cases = [] if quick else [("whole images, decoded each time", "never", False)]
     cases += [(f"parts, decoded: {mode}", mode, True) for mode in modes_of(quick)]
     for what, mode, parts in cases:
         count = 1 if quick else 4 if mode == "never" else 20
         result = run("large", dir=str(folder), cache=str(cache), mode=mode, parts=parts, count=count)
-        row(what, f"{result['memory'] / 1e9:.2f}", f"{result['rate']:.1f}")
+        recorder.add("memory of large photographs", what, "GB", [result["memory"] / 1e9])
+        recorder.add("large photographs to augmented batches", what, "images/s", [result["rate"]])
+        print(row(what, f"{result['memory'] / 1e9:.2f}", f"{result['rate']:.1f}"), flush=True)
 
 
 def modes_of(quick: bool) -> tuple[str, ...]:
     return MODES[:1] if quick else MODES
 
 
-def head(title: str, columns: tuple[str, ...]) -> None:
-    print(f"\n### {title}\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-
-
-def row(*cells: object) -> None:
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
-
-
-def run(what: str, **arguments: Any) -> dict[str, float]:
-    """One measurement in a process of its own."""
-    command = [sys.executable, __file__, "--measure", what, json.dumps(arguments)]
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if process.returncode:
-        raise RuntimeError(process.stderr)
-    return json.loads(process.stdout.splitlines()[-1])
+def run(name: str, /, **arguments: Any) -> dict[str, float]:
+    """Take one measurement in a process of its own."""
+    return measure(__file__, name, os.environ | {"PYTHONWARNINGS": "ignore"}, **arguments)
 
 
 def rate(batches: Iterator[Any], count: int, warm: int, use: Callable[[Any], object]) -> float:
-    """Images/s of `count` batches after `warm` ones, which also empty what was prepared ahead."""
+    """Measure images/s of `count` batches after `warm` ones, which also empty what was prepared ahead."""
     for _ in range(warm):
         use(next(batches))
     began = time.perf_counter()
@@ -122,7 +119,7 @@ def rate(batches: Iterator[Any], count: int, warm: int, use: Callable[[Any], obj
 
 
 def stream(name: str, dir: str, cache: str, workers: int, mode: str):  # noqa: A002
-    """Our batches, and with what configuration and of what data set they are."""
+    """Make our batches; return them with their configuration and data set."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -130,12 +127,12 @@ def stream(name: str, dir: str, cache: str, workers: int, mode: str):  # noqa: A
     from fcn_jax.config import Config, DataConfig, ModelConfig
     from fcn_jax.data import dataset as datasets
     from fcn_jax.data.batches import train_batches
-    from fcn_jax.data.decoded import decoded
+    from fcn_jax.data.decoded import open_decoded
 
     data = DataConfig(name, Path(dir), Path(cache), decoded=mode)
     config = Config(ModelConfig(backbone="resnet18"), data, batch_size=BATCH, workers=workers).resolved()
     dataset = datasets.prepare(name, data.dir, data.cache)
-    source = decoded(dataset, "train") if mode == "disk" else dataset.source("train")
+    source = open_decoded(dataset, "train") if mode == "disk" else dataset.source("train")
     here = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
     return train_batches(source, dataset.max_size, config, 0, here), config, dataset
 
@@ -149,7 +146,7 @@ def ours(name: str, dir: str, cache: str, workers: int, count: int, mode: str) -
 
 
 def pytorch(name: str, dir: str, cache: str, workers: int, count: int) -> dict[str, float]:  # noqa: A002
-    """What a PyTorch user writes: files decoded by Pillow in worker processes, put on a canvas there."""
+    """Measure what a PyTorch user writes: files decoded by Pillow in worker processes, put on a canvas there."""
     import numpy as np
     import torch
     from PIL import Image
@@ -188,7 +185,7 @@ def pytorch(name: str, dir: str, cache: str, workers: int, count: int) -> dict[s
 
 
 def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  # noqa: A002
-    """Training steps as `fcn_jax.training.loop` makes them, the first ones not counted."""
+    """Measure training steps as `fcn_jax.training.loop` makes them, the first ones not counted."""
     from functools import partial
 
     import jax
@@ -213,7 +210,7 @@ def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  #
 
 
 def large(dir: str, cache: str, mode: str, parts: bool, count: int) -> dict[str, float]:  # noqa: A002
-    """Batches of large photographs, augmented; whole ones as if a crop could reach everywhere."""
+    """Measure batches of large photographs, augmented; whole ones as if a crop could reach everywhere."""
     from functools import partial
 
     import jax
@@ -231,11 +228,11 @@ def large(dir: str, cache: str, mode: str, parts: bool, count: int) -> dict[str,
         return jax.vmap(one)(keys, *batch[:3], origin=batch.origin)
 
     result = rate(batches, count, CORES, lambda batch: jax.block_until_ready(crops(0, batch)))
-    return {"rate": result, "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    return {"rate": result, "memory": resident()}
 
 
 def photographs(folder: Path) -> Path:
-    """A folder data set of eight large JPEGs with about as much detail as photographs have, and their masks."""
+    """Write a folder data set of eight large JPEGs with about as much detail as photographs have, and their masks."""
     import numpy as np
     from PIL import Image
 

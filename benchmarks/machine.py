@@ -56,9 +56,9 @@ def describe_environment() -> str:
 
 
 def describe_versions() -> str:
-    """List the installed versions of JAX and PyTorch."""
+    """List the installed versions of JAX, the compiler for TPUs and PyTorch."""
     found = []
-    for name in ("jax", "jaxlib", "torch"):
+    for name in ("jax", "jaxlib", "libtpu", "torch"):
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import history
-from tables import (
+from history_tables import (
     Column,
     Headline,
     Table,

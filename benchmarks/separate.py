@@ -4,7 +4,6 @@ A benchmark begins with `if answer(FUNCTIONS): return` and calls its own functio
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 OPTION = "--measure"
 
 
-def measure(script: str, name: str, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
+def measure(script: str, name: str, environment: dict[str, str] | None = None, /, **arguments: Any) -> Any:
     """Call a function of a script in a new process.
 
     Args:
@@ -32,11 +31,11 @@ def last_line(command: Sequence[str], environment: dict[str, str] | None = None)
     """Run a command and return what the JSON in the last line of its output stands for.
 
     Raises:
-        SystemExit: the command failed; what it wrote to its standard error has been passed on.
+        SystemExit: the command failed; with what it wrote to its standard error.
     """
-    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment or dict(os.environ))
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{process.stderr}\n{' '.join(command)} ended with {process.returncode}")
     return json.loads(process.stdout.splitlines()[-1])
 
 

@@ -8,21 +8,22 @@
   data are in memory. It compiles nothing, so it has no warm start.
 - Building a data set's files, in MB of its source a second, against copying the same files and against their SHA-256.
 
-`--voc` and `--camvid` name the folders of the data, and what is missing is left out. Warm is the median of several.
+`--voc` and `--camvid` name the folders of the data, and what is missing is left out. Warm is the median of several,
+ours and PyTorch's by turns.
 """
 
 import argparse
 import hashlib
-import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import history
+from markdown_table import head, row, times
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PROGRAM = [sys.executable, "-m", "fcn_jax"]
@@ -31,7 +32,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy, torch
 from PIL import Image
-from train_step import CLASSES, torch_fcn8s
+from pytorch_fcn8s import CLASSES, torch_fcn8s
 model = torch_fcn8s("resnet34").to(memory_format=torch.channels_last)
 if sys.argv[2] == "step":
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -53,21 +54,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="each once")
     parser.add_argument("--voc", type=Path, default=SHARED / "VOCdevkit")
     parser.add_argument("--camvid", type=Path, default=SHARED / "camvid")
+    history.add_argument(parser)
     options = parser.parse_args()
-    repeats = 1 if options.quick else 5
-    print(f"{os.cpu_count()} cores {platform.machine()}, load at the start {os.getloadavg()[0]:.1f}\n")
+    recorder = history.Recorder("startup", options.quick, options.history)
+    print(f"{recorder.describe()}\n")
     with tempfile.TemporaryDirectory() as folder:
-        starts(Path(folder), repeats)
-        print("\n| data | MB | built, s | MB/s | copied, MB/s | SHA-256, MB/s |\n| --- | --- | --- | --- | --- | --- |")
+        measure_starts(recorder, Path(folder), 1 if options.quick else 5)
+        print("\n" + head("data", "MB", "built, s", "MB/s", "copied, MB/s", "SHA-256, MB/s"))
         for name, source in {"voc2012": options.voc, "camvid": options.camvid}.items():
             if source.is_dir():
-                built(name, source, Path(folder), 1 if options.quick else 3)
+                measure_building(recorder, name, source, Path(folder), 1 if options.quick else 3)
 
 
-def starts(folder: Path, repeats: int) -> None:
-    """Prints what each command takes, in seconds."""
-    print("| command | cold | warm | PyTorch | × PyTorch, warm |\n| --- | --- | --- | --- | --- |")
-    print(f"| fcn-jax --help | | {median(repeats, lambda _: until([*PROGRAM, '--help'])):.2f} | | |", flush=True)
+def measure_starts(recorder: history.Recorder, folder: Path, repeats: int) -> None:
+    """Measure what each command takes, in seconds, and print the table."""
+    print(head("command", "cold", "warm", "PyTorch", "× PyTorch, warm"))
+    helps = recorder.add("warm start", "fcn-jax --help", "s", repeat(repeats, lambda _: until([*PROGRAM, "--help"])))
+    print(row("fcn-jax --help", "", f"{helps.ours:.2f}", "", ""), flush=True)
 
     def first_step(name: int | str) -> float:
         command = [*PROGRAM, "train", "fcn8s", "--run-dir", f"{folder}/{name}", "--data.cache", f"{folder}/cache"]
@@ -81,17 +84,21 @@ def starts(folder: Path, repeats: int) -> None:
 
     def peer(what: str) -> float:
         script = [sys.executable, "-c", PYTORCH, str(Path(__file__).parent), what, str(image), f"{folder}/peer.png"]
-        return median(repeats, lambda _: until(script, "done"))
+        return until(script, "done")
 
     rows = {"train fcn8s, first step": (first_step, "run"), "predict, first PNG": (first_image, "cold")}
     for what, (command, first) in rows.items():
-        cold, warm = command(first), median(repeats, command)
-        theirs = peer(what.split()[-1].lower())
-        print(f"| fcn-jax {what} | {cold:.2f} | {warm:.2f} | {theirs:.2f} | {theirs / warm:.2f} |", flush=True)
+        setting = f"fcn-jax {what}"
+        cold = recorder.add("cold start", setting, "s", [command(first)])
+        rounds = [(command(index), peer(what.split()[-1].lower())) for index in range(repeats)]
+        ours, theirs = zip(*rounds, strict=True)
+        warm = recorder.add("warm start", setting, "s", ours, "PyTorch script", theirs)
+        seconds = (f"{value:.2f}" for value in (cold.ours, warm.ours, warm.peer_value))
+        print(row(setting, *seconds, times(warm.ratio)), flush=True)
 
 
 def until(command: list[str], begins: str | None = None, ends: bool = False) -> float:
-    """Seconds until a command prints a line that begins so, or ends; it is killed there unless it is to end."""
+    """Measure seconds until a command prints a line that begins so, or ends; it is killed there unless it is to end."""
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -111,20 +118,20 @@ def until(command: list[str], begins: str | None = None, ends: bool = False) -> 
     return seconds
 
 
-def median(repeats: int, measured: Callable[[int], float]) -> float:
-    return statistics.median(measured(index) for index in range(repeats))
+def repeat(repeats: int, measured: Callable[[int], float]) -> list[float]:
+    return [measured(index) for index in range(repeats)]
 
 
 def draw(file: Path) -> None:
-    """Writes an image of VOC's size."""
+    """Write an image of VOC's size."""
     import numpy as np
     from PIL import Image
 
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (375, 500, 3), np.uint8)).save(file)
 
 
-def built(name: str, source: Path, folder: Path, rounds: int) -> None:
-    """Prints a line of how fast a data set is built."""
+def measure_building(recorder: history.Recorder, name: str, source: Path, folder: Path, rounds: int) -> None:
+    """Measure how fast a data set is built, and print its row."""
     import contextlib
     import io
 
@@ -150,13 +157,14 @@ def built(name: str, source: Path, folder: Path, rounds: int) -> None:
             hashlib.sha256(file.read_bytes()).hexdigest()
         return time.perf_counter() - began
 
-    seconds = [median(rounds, measured) for measured in (digest, build, copy)]
-    hashed, took, copied = seconds
-    print(
-        f"| {name} | {megabytes:.0f} | {took:.1f} | {megabytes / took:.0f} | {megabytes / copied:.0f} "
-        f"| {megabytes / hashed:.0f} |",
-        flush=True,
-    )
+    hashed, took, copied = (repeat(rounds, measured) for measured in (digest, build, copy))
+    built, copied, hashed = ([megabytes / one for one in values] for values in (took, copied, hashed))
+    setting = f"{name}, {megabytes:.0f} MB"
+    time_built = recorder.add("time to build the data set", setting, "s", took)
+    beside_copy = recorder.add("building the data set", setting, "MB/s", built, "copying", copied)
+    beside_hash = recorder.add("building the data set", setting, "MB/s", built, "SHA-256", hashed)
+    rates = (f"{value:.0f}" for value in (beside_copy.ours, beside_copy.peer_value, beside_hash.peer_value))
+    print(row(name, f"{megabytes:.0f}", f"{time_built.ours:.1f}", *rates), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,80 +8,64 @@ GPU.
 """
 
 import argparse
-import json
 import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 
-CLASSES = 21
-STEPS = {"quick": 3, "full": 8}
+import history
+from machine import has_gpu
+from markdown_table import head, row, times
+from meters import resident, seconds
+from pytorch_fcn8s import CLASSES, torch_fcn8s
+from separate import answer, measure
+
+PEER = "PyTorch"
 
 
 def main() -> None:
+    if answer((ours, pytorch)):
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="ResNet34 alone, few steps")
-    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
+    history.add_argument(parser)
     options = parser.parse_args()
-    if options.measure:
-        who, backbone, side, batch, dtype = options.measure
-        measure = {"ours": ours, "pytorch": pytorch}[who]
-        steps = STEPS["quick" if options.quick else "full"]
-        print(json.dumps(measure(backbone, int(side), int(batch), dtype, steps)))
-        return
     gpu = has_gpu()
     # About as many pixels in both sizes of a CPU, where a step of VGG16 takes seconds.
     sizes = ((224, 16), (512, 16)) if gpu else ((224, 8), (512, 2))
     cases = [(backbone, side, batch) for side, batch in sizes for backbone in ("resnet34", "vgg16")]
     cases = cases[:1] if options.quick else cases
     dtypes = ("float32", "bfloat16") if gpu else ("float32",)
-    print(f"{os.cpu_count()} cores {platform.machine()}, load at the start {os.getloadavg()[0]:.1f}\n")
+    recorder = history.Recorder("train_step", options.quick, options.history)
+    print(f"{recorder.describe()}\n")
     columns = ("network", "images", "dtype", "ours, images/s", "PyTorch, images/s", "× PyTorch", "forward, ×")
-    print(f"| {' | '.join([*columns, 'GFLOP/s', 'memory, ×'])} |\n|{' --- |' * (len(columns) + 2)}")
+    print(head(*columns, "GFLOP/s", "memory, ×"))
     for backbone, side, batch in cases:
         for dtype in dtypes:
-            rounds = [
-                [run(who, backbone, side, batch, dtype, options.quick) for who in ("ours", "pytorch")]
-                for _ in range(1 if options.quick else 2)
-            ]
-            us, peer = ({key: statistics.median(r[i][key] for r in rounds) for key in rounds[0][i]} for i in (0, 1))
-            print(
-                f"| FCN-8s {backbone} | {batch} x {side}² | {dtype} | {batch / us['step']:.3g} "
-                f"| {batch / peer['step']:.3g} | {peer['step'] / us['step']:.2f} "
-                f"| {peer['forward'] / us['forward']:.2f} | {us['flops'] / us['step'] / 1e9:.0f} "
-                f"| {us['memory'] / peer['memory']:.2f} |",
-                flush=True,
-            )
+            compare(recorder, backbone, side, batch, dtype, options.quick)
 
 
-def run(who: str, backbone: str, side: int, batch: int, dtype: str, quick: bool) -> dict[str, float]:
-    """One measurement in a process of its own."""
-    command = [sys.executable, __file__, *(["--quick"] if quick else []), "--measure"]
-    command += [who, backbone, str(side), str(batch), dtype]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+def compare(recorder: history.Recorder, backbone: str, side: int, batch: int, dtype: str, quick: bool) -> None:
+    """Measure a case by turns, print its row and record it."""
+    case = {"backbone": backbone, "side": side, "batch": batch, "dtype": dtype, "repeats": 3 if quick else 8}
+    rounds = [[measure(__file__, name, **case) for name in ("ours", "pytorch")] for _ in range(1 if quick else 2)]
+    us, peer = zip(*rounds, strict=True)
+    setting = f"FCN-8s {backbone}, {batch} x {side}², {dtype}"
 
+    def rate(name: str, found: tuple[dict[str, float], ...]) -> list[float]:
+        return [batch / one[name] for one in found]
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Median time of calls that wait for their result, after two that warm up."""
-    times = []
-    for _ in range(repeats + 2):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+    def gigabytes(found: tuple[dict[str, float], ...]) -> list[float]:
+        return [one["memory"] / 1e9 for one in found]
 
-
-def resident() -> int:
-    """Largest resident set of this process so far, bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = recorder.add("training step", setting, "images/s", rate("step", us), PEER, rate("step", peer))
+    forward = recorder.add("forward pass", setting, "images/s", rate("forward", us), PEER, rate("forward", peer))
+    operations = recorder.add("operations", setting, "GFLOP/s", [one["flops"] / one["step"] / 1e9 for one in us])
+    memory = recorder.add("memory", setting, "GB", gigabytes(us), PEER, gigabytes(peer))
+    shown = [f"FCN-8s {backbone}", f"{batch} x {side}²", dtype, step.ours, step.peer_value]
+    shown += [times(step.ratio), times(forward.ratio), f"{operations.ours:.0f}", times(memory.ratio)]
+    print(row(*shown), flush=True)
 
 
 def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict[str, float]:
-    """The program's own step."""
+    """Measure the program's own step, its operations, its memory, and the forward pass."""
     from functools import partial
 
     import jax
@@ -90,7 +74,7 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
 
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
     from fcn_jax.data.batches import Batch
-    from fcn_jax.layers.conv import compiler_options
+    from fcn_jax.layers.backend import compiler_options
     from fcn_jax.models.build import build
     from fcn_jax.runtime.compile_cache import give_back_memory
     from fcn_jax.training.loop import make_step
@@ -130,7 +114,7 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
 
 
 def pytorch(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict[str, float]:
-    """The same network, loss and optimizer in PyTorch."""
+    """Measure the same network, loss and optimizer in PyTorch."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -163,92 +147,6 @@ def pytorch(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> d
     model.eval()
     result["forward"] = seconds(forward, repeats)
     return result
-
-
-def torch_fcn8s(backbone: str):
-    """FCN-8s as in `fcn_jax.models.fcn`, in PyTorch's words."""
-    import torch
-    from torch import nn
-
-    def vgg() -> tuple[list[nn.Module], tuple[int, int, int]]:
-        parts, ins, layers = [], 3, []
-        for stage, (outs, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
-            for _ in range(depth):
-                layers += [nn.Conv2d(ins, outs, 3, padding=1), nn.ReLU(inplace=True)]
-                ins = outs
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
-            if stage in (2, 3):
-                parts.append(nn.Sequential(*layers))
-                layers = []
-        layers += [nn.Conv2d(512, 4096, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout()]
-        layers += [nn.Conv2d(4096, 4096, 1), nn.ReLU(inplace=True), nn.Dropout()]
-        return [*parts, nn.Sequential(*layers)], (256, 512, 4096)
-
-    class Block(nn.Module):
-        def __init__(self, ins: int, outs: int, stride: int):
-            super().__init__()
-            self.conv1, self.bn1 = nn.Conv2d(ins, outs, 3, stride, 1, bias=False), nn.BatchNorm2d(outs)
-            self.conv2, self.bn2 = nn.Conv2d(outs, outs, 3, 1, 1, bias=False), nn.BatchNorm2d(outs)
-            plain = stride == 1 and ins == outs
-            shortcut = [nn.Conv2d(ins, outs, 1, stride, bias=False), nn.BatchNorm2d(outs)]
-            self.shortcut = nn.Identity() if plain else nn.Sequential(*shortcut)
-
-        def forward(self, x):
-            y = torch.relu(self.bn1(self.conv1(x)))
-            return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
-
-    def resnet() -> tuple[list[nn.Module], tuple[int, int, int]]:
-        layers = [
-            nn.Conv2d(3, 64, 7, 2, 3, bias=False),
-            nn.BatchNorm2d(64),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, 1),
-        ]
-        parts, ins = [], 64
-        for stage, depth in enumerate((3, 4, 6, 3)):
-            for index in range(depth):
-                outs = 64 * 2**stage
-                layers.append(Block(ins, outs, 2 if stage and not index else 1))
-                ins = outs
-            if stage:
-                parts.append(nn.Sequential(*layers))
-                layers = []
-        return parts, (128, 256, 512)
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            parts, channels = vgg() if backbone == "vgg16" else resnet()
-            self.parts = nn.ModuleList(parts)
-            self.scores = nn.ModuleList(nn.Conv2d(c, CLASSES, 1) for c in channels)
-
-            # As `fcn_jax.models.fcn.alignment` has it: even kernels on VGG, odd ones on ResNet.
-            def up(factor: int) -> nn.Module:
-                kernel = 2 * factor if backbone == "vgg16" else 2 * factor - 1
-                padding, extra = (factor // 2, 0) if backbone == "vgg16" else (factor - 1, factor - 1)
-                return nn.ConvTranspose2d(CLASSES, CLASSES, kernel, factor, padding, extra, bias=False)
-
-            self.up = nn.ModuleList(up(factor) for factor in (2, 2, 8))
-
-        def forward(self, x):
-            height, width = x.shape[2:]
-            maps = []
-            for part in self.parts:
-                maps.append(x := part(x))
-            y = self.scores[2](maps[2])
-            for index in (1, 0):
-                finer = self.scores[index](maps[index])
-                y = self.up[1 - index](y)[:, :, : finer.shape[2], : finer.shape[3]] + finer
-            return self.up[2](y)[:, :, :height, :width]
-
-    return Net()
-
-
-def has_gpu() -> bool:
-    """Whether JAX finds a GPU."""
-    import jax
-
-    return jax.default_backend() == "gpu"
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ from fcn_jax.training.state import init_state
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import scaling
+import extrapolation
+import step_program
 from processes import both_end_well, free_address
 
 CLASSES, SIDE, DEVICES = 3, 32, 8
@@ -77,7 +78,7 @@ def communication(model, settings: Config) -> tuple[dict, dict[str, int]]:
     state = shaped(jax.eval_shape(functools.partial(init_state, model, settings)), everywhere)
     program = make_step(model, settings).lower(state, shaped(images(), split)).compile()
     sizes: Counter[str] = Counter()
-    for kind, size, times in scaling.collectives(program.as_text()):
+    for kind, size, times in step_program.collectives(program.as_text()):
         sizes[kind] += size * times
     return state.variables, dict(sizes)
 
@@ -150,7 +151,7 @@ def test_evaluation_reduces_two_numbers(backbone):
     variables = jax.eval_shape(functools.partial(init_state, model, config())).variables
     forward = make_forward(model, InputConfig())
     program = forward.lower(shaped(variables, everywhere), shaped(images(), split)).compile()
-    found = list(scaling.collectives(program.as_text()))
+    found = list(step_program.collectives(program.as_text()))
     assert {kind for kind, _, _ in found} == {"all-reduce"}
     assert sum(size * times for _, size, times in found) == SCALARS
 
@@ -293,7 +294,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   ROOT %r = f32[8]{0} all-reduce(%d), to_apply=%add
 }
 """
-    assert sorted(scaling.collectives(hlo, trips=3)) == [
+    assert sorted(step_program.collectives(hlo, trips=3)) == [
         ("all-gather", 8, 3),
         ("all-gather", 32, 1),
         ("all-reduce", 32, 1),
@@ -308,7 +309,7 @@ def test_collectives_are_found_where_sharding_needs_them():
     x = jax.ShapeDtypeStruct((16, 4), jnp.float32, sharding=split)
 
     def found(function, out: NamedSharding):
-        return list(scaling.collectives(jax.jit(function, out_shardings=out).lower(x).compile().as_text()))
+        return list(step_program.collectives(jax.jit(function, out_shardings=out).lower(x).compile().as_text()))
 
     assert found(lambda x: x.T @ x, everywhere) == [("all-reduce", 64, 1)]
     assert found(lambda x: x + 1, everywhere) == [("all-gather", 256, 1)]
@@ -333,4 +334,4 @@ def test_collectives_are_found_where_sharding_needs_them():
     ],
 )
 def test_the_time_of_an_all_reduce(name, devices, seconds):
-    assert scaling.ACCELERATORS[name].all_reduce(1e9, devices) == pytest.approx(seconds, rel=1e-9)
+    assert extrapolation.ACCELERATORS[name].all_reduce(1e9, devices) == pytest.approx(seconds, rel=1e-9)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from history import Measurement
-from markdown import head, number, row, times
+from markdown_table import head, number, row, times
 
 RUNS = 5
 PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

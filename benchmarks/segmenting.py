@@ -1,0 +1,149 @@
+"""What inference.py measures: images to class maps, ours and PyTorch's. Each call needs a process of its own."""
+
+import os
+import time
+from pathlib import Path
+
+from meters import seconds
+from pytorch_fcn8s import CLASSES, torch_fcn8s
+
+HEIGHT, WIDTH = 375, 500
+
+
+def ours(batch: int, dtype: str, repeats: int) -> float:
+    """Measure seconds from uint8 images to class maps, by the program's own forward pass."""
+    import jax
+    import numpy as np
+
+    from fcn_jax.data.batches import Batch
+
+    forward, variables = ours_network("vgg16", dtype)
+    data = Batch(
+        np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), np.uint8),
+        np.zeros((batch, HEIGHT, WIDTH), np.uint8),
+        np.full((batch, 2), (HEIGHT, WIDTH), np.int32),
+    )
+    data = jax.device_put(data)
+    return seconds(lambda: jax.block_until_ready(forward(variables, data)), repeats)
+
+
+def pytorch(batch: int, dtype: str, repeats: int) -> float:
+    """Measure seconds from normalised images to class maps, in the memory format that is faster."""
+    import torch
+
+    model, device, context = torch_network("vgg16", dtype)
+    cuda = device == "cuda"
+    images = torch.randn(batch, 3, HEIGHT, WIDTH, device=device)
+
+    def measured(form: torch.memory_format, repeats: int) -> float:
+        call = model.to(memory_format=form)
+        call = torch.compile(call) if cuda else call
+        placed = images.to(memory_format=form)
+
+        def classes() -> None:
+            with torch.inference_mode(), context():
+                call(placed).argmax(dim=1)
+            if cuda:
+                torch.cuda.synchronize()
+
+        return seconds(classes, repeats)
+
+    form = min((torch.contiguous_format, torch.channels_last), key=lambda form: measured(form, 1))
+    return measured(form, repeats)
+
+
+def ours_reference(repeats: int) -> float:
+    """Measure seconds from a normalised image to the scores of the reference's network."""
+    import jax
+    import jax.numpy as jnp
+
+    from fcn_jax.layers.backend import compiler_options
+    from fcn_jax.models.reference import NETWORKS
+
+    model = NETWORKS["voc-fcn8s"]
+    images = jax.random.normal(jax.random.key(0), (1, HEIGHT, WIDTH, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
+    apply = jax.jit(model.apply, compiler_options=compiler_options(training=False))
+    return seconds(lambda: jax.block_until_ready(apply(variables, images)), repeats)
+
+
+def ours_folder(images: str, out: str, cache: str) -> list[float]:
+    """Measure seconds from files to PNGs, the first time and once more."""
+    from fcn_jax.data.labels import palette
+    from fcn_jax.inference.predict import find_images, predict
+    from fcn_jax.runtime.compile_cache import keep_compiled
+
+    keep_compiled(Path(cache))
+    forward, variables = ours_network("resnet34", "float32")
+    files = find_images([images])
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        written = list(predict(forward, variables, files, Path(out), palette(CLASSES), batch_size()))
+        times.append(time.perf_counter() - began)
+        assert len(written) == len(files)
+    return times
+
+
+def pytorch_folder(images: str, out: str) -> float:
+    """Measure seconds from files to PNGs by a plain loop, after one image that warms up."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    model, device, _ = torch_network("resnet34", "float32")
+    model = model.to(memory_format=torch.channels_last)
+    Path(out).mkdir(exist_ok=True)
+    mean, deviation = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in ((124.0, 117, 104), (58.4, 57.1, 57.4)))
+
+    def segment(file: Path) -> None:
+        with Image.open(file) as picture:
+            pixels = np.array(picture.convert("RGB"))
+        image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
+        image = ((image.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            classes = model(image).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        Image.fromarray(classes).save(Path(out, f"{file.stem}.png"))
+
+    files = sorted(Path(images).iterdir())
+    segment(files[0])
+    began = time.perf_counter()
+    for file in files:
+        segment(file)
+    return time.perf_counter() - began
+
+
+def ours_network(backbone: str, dtype: str):
+    """Make the forward pass without labels, and random variables whose classes vary."""
+    import jax
+    import jax.numpy as jnp
+
+    from fcn_jax.config import ModelConfig
+    from fcn_jax.inference.segment import make_forward
+    from fcn_jax.models.build import build
+
+    config = ModelConfig(backbone=backbone, dtype=dtype)
+    model = build(config, CLASSES)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    for name in ("score_fr", "score_pool4", "score_pool3"):  # they start at zero
+        kernel = variables["params"][name]["kernel"]
+        variables["params"][name]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape) * 0.02
+    return make_forward(model, config.settled_input, labelled=False), variables
+
+
+def torch_network(backbone: str, dtype: str):
+    """Make the peer's network, ready to infer; return it with its device and the context to call it in."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.backends.cudnn.benchmark = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = torch_fcn8s(backbone).eval().to(device)
+    return model, device, lambda: torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def batch_size() -> int:
+    """Return the number of images at once that `fcn-jax predict` chooses."""
+    from fcn_jax.inference.segment import default_batch_size
+
+    return default_batch_size(None)

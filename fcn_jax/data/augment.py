@@ -1,150 +1,204 @@
-"""Random zoom, crop, flip and colour, on the device, image and label together.
+"""Random zoom, crop, flip and colour changes: drawn on the host, applied on the device.
 
-Resampling is two small matrix products an image, one an axis, so it is fast on matrix units. A crop looks at a part of
-a large image alone: `reach` says how long that part is at most and `origin` where it begins, so the host hands over no
-more than that.
+`draw_changes` draws every random number of a batch, and the batch carries them to the device, where `augment` applies
+them to image and label together. The host needs them too: a crop looks at a part of a large image only, and the host
+hands over no more than that part (`find_origin`).
 """
 
 import math
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt8
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int32, Key, UInt8
 
 from fcn_jax.config import AugmentConfig, InputConfig
 from fcn_jax.data.labels import IGNORE
 
-# Of photographs: the unit of brightness changes, whatever the network takes pixels to be.
+# The unit of brightness changes is the deviation of photographs, whatever the network takes as pixels.
 DEVIATION = InputConfig().std
 
 
-def normalise(
-    image: UInt8[Array, "*batch height width 3"], input_config: InputConfig
-) -> Float[Array, "*batch height width 3"]:
-    """RGB 0..255 -> what the network takes: its order of the channels, (pixel - mean) / std."""
-    channel = (1,) * (image.ndim - 1) + (3,)
-    mean, std = (jnp.array(values).reshape(channel) for values in (input_config.mean, input_config.std))
-    pixels = image if input_config.order == "rgb" else image[..., ::-1]
-    return (pixels.astype(jnp.float32) - mean) / std
+class Changes(NamedTuple):
+    """The random changes to the images of a batch.
+
+    Attributes:
+        zoom: factor on the size of each image.
+        start: first row and column of the crop, in whole pixels of the zoomed image; negative where the crop begins
+            outside the image.
+        flip: whether the crop is mirrored, left to right.
+        colour: brightness, contrast and saturation changes, each within -strength to strength.
+    """
+
+    zoom: Float[np.ndarray | Array, "*batch"]
+    start: Float[np.ndarray | Array, "*batch 2"]
+    flip: Bool[np.ndarray | Array, "*batch"]
+    colour: Float[np.ndarray | Array, "*batch 3"]
 
 
 def step_keys(seed: int, step: Int[Array, ""], batch_size: int) -> tuple[Key[Array, " batch"], Key[Array, ""]]:
-    """What decides all that is random in a step: a key for each image of the global batch, and one for dropout."""
+    """Make the keys of a step: one for each image of the global batch, and one for dropout."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     augment_key, dropout_key = jax.random.split(key)
     return jax.random.split(augment_key, batch_size), dropout_key
 
 
-def reach(config: AugmentConfig) -> int:
-    """The longest side of the part of an image that any crop of it looks at, pixels, rounded up.
+def draw_changes(
+    seed: int, step: int, sizes: Int32[np.ndarray, "share 2"], first: int, batch_size: int, config: AugmentConfig
+) -> Changes:
+    """Draw the changes to this host's images in a step, on the host's processor.
 
-    At the smallest zoom, with `_margin` on both sides. By 64, so that images of the usual sizes stay whole at the
-    usual crops.
-    """
-    return -(-(math.ceil(config.crop / config.scale[0]) + 2 * _margin(config) + 2) // 64) * 64
-
-
-def origin(
-    key: Key[Array, ""], size: Int[Array, "2"], canvas: Int[Array, "2"], config: AugmentConfig
-) -> Int[Array, "2"]:
-    """First row and column of the part of an image that `augment` looks at under this key; 0 where all of it fits.
+    They depend on the seed, the step and each image's place in the global batch and size alone.
 
     Args:
-        key: as given to `augment`.
-        size: rows and columns of the image.
-        canvas: of the part; `reach(config)`, or no less than the image.
-        config: a resolved configuration.
+        seed: of the run.
+        step: number of steps taken before this one.
+        sizes: rows and columns of the images.
+        first: place of the first of them in the global batch.
+        batch_size: of the global batch.
+        config: filled.
+
+    Returns:
+        NumPy arrays.
     """
-    zoom_key, place_key, _, _ = jax.random.split(key, 4)
-    zoom, start = _crop(zoom_key, place_key, size, config)
-    first = jnp.floor((start + 0.5) / zoom - 0.5).astype(jnp.int32) - _margin(config)
-    return jnp.clip(first, 0, jnp.maximum(size - canvas, 0))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        changes = _draw(np.int32(step), np.int32(first), sizes, seed=seed, batch_size=batch_size, config=config)
+        return jax.tree.map(np.asarray, changes)
+
+
+@partial(jax.jit, static_argnames=("seed", "batch_size", "config"))
+def _draw(step: Array, first: Array, sizes: Array, *, seed: int, batch_size: int, config: AugmentConfig) -> Changes:
+    keys, _ = step_keys(seed, step, batch_size)
+    return jax.vmap(partial(_draw_one, config=config))(jax.lax.dynamic_slice_in_dim(keys, first, len(sizes)), sizes)
+
+
+def _draw_one(key: Key[Array, ""], size: Int[Array, "2"], config: AugmentConfig) -> Changes:
+    zoom_key, place_key, flip_key, colour_key = jax.random.split(key, 4)
+    low, high = _scale(config)
+    # Uniform in the logarithm, so halving is as likely as doubling.
+    zoom = jnp.exp(jax.random.uniform(zoom_key, (), minval=jnp.log(low), maxval=jnp.log(high)))
+    # The crop lies anywhere inside the zoomed image, or the image anywhere inside the crop if it is smaller. It moves
+    # by whole pixels of the zoomed image: at a zoom of 1 nothing is resampled, so training sees images as sharp as
+    # evaluation does.
+    slack = jnp.trunc(size.astype(jnp.float32) * zoom - _crop(config))
+    start = jnp.sign(slack) * jnp.floor(jax.random.uniform(place_key, (2,)) * (jnp.abs(slack) + 1))
+    flip = jax.random.bernoulli(flip_key) if config.flip else jnp.array(False)
+    colour = jax.random.uniform(colour_key, (3,), minval=-config.colour, maxval=config.colour)
+    return Changes(zoom, start, flip, colour)
+
+
+def reach(config: AugmentConfig) -> int:
+    """Compute the longest side of the part of an image that any crop of it looks at, in pixels.
+
+    It is rounded up to a multiple of 64, so that images of the usual sizes stay whole at the usual crops.
+    """
+    smallest = _scale(config)[0]
+    return -(-(math.ceil(_crop(config) / smallest) + 2 * _tent_reach(smallest) + 2) // 64) * 64
+
+
+def find_origin(
+    changes: Changes, sizes: Int32[np.ndarray, "batch 2"], canvas: tuple[int, int]
+) -> Int32[np.ndarray, "batch 2"]:
+    """Find the first row and column of the part of each image that its crop looks at; 0 where all of it fits.
+
+    Args:
+        changes: NumPy arrays.
+        sizes: rows and columns of the images.
+        canvas: rows and columns of the part; `reach(config)`, or no less than the image.
+    """
+    zoom = changes.zoom[:, None]
+    margin = np.ceil(np.maximum(1, 1 / zoom)).astype(np.int32)
+    first = np.floor((changes.start + np.float32(0.5)) / zoom - np.float32(0.5)).astype(np.int32) - margin
+    return np.clip(first, 0, np.maximum(sizes - np.array(canvas, np.int32), 0)).astype(np.int32)
 
 
 def augment(
-    key: Key[Array, ""],
     image: UInt8[Array, "height width 3"],
     label: UInt8[Array, "height width"],
     size: Int[Array, "2"],
+    changes: Changes,
+    origin: Int[Array, "2"] | None,
+    *,
     config: AugmentConfig,
     input_config: InputConfig,
-    origin: Int[Array, "2"] | None = None,
 ) -> tuple[Float[Array, "crop crop 3"], UInt8[Array, "crop crop"]]:
-    """One training example: a random square window of a randomly zoomed, mirrored, recoloured image.
+    """Make a training example: a square crop of a zoomed, mirrored, recoloured image, normalised, and its labels.
 
-    Where the window reaches beyond the image it holds the mean colour (0 once normalised) and `IGNORE`.
+    Where the crop reaches beyond the image it has the mean colour (0 after normalisation) and `IGNORE`. Resampling is
+    two small matrix products for an image, one for each axis, which is fast on matrix units.
 
     Args:
-        key: decides everything random.
         image: on its canvas, at the top left.
-        label: likewise.
+        label: of the image, on a canvas of the same size.
         size: rows and columns of the image.
-        config: a resolved configuration.
-        input_config: what the network takes pixels to be.
-        origin: the row and column of the image that the canvas begins with, if it holds no more than the part that
-            the crop looks at; `size` is the whole image's all the same.
+        changes: to this image.
+        origin: row and column of the image at which the canvas begins, if the canvas holds only the part that the crop
+            looks at; `size` is that of the whole image all the same.
+        config: filled.
+        input_config: what the network takes as pixels.
     """
-    crop = config.crop
-    zoom_key, place_key, flip_key, colour_key = jax.random.split(key, 4)
-    zoom, start = _crop(zoom_key, place_key, size, config)
-    flip = jax.random.bernoulli(flip_key) if config.flip else jnp.array(False)
-
+    zoom, start, flip, colour = changes
+    crop = _crop(config)
     ticks = jnp.arange(crop, dtype=jnp.float32)
     rows = (ticks + start[0] + 0.5) / zoom - 0.5
     columns = (jnp.where(flip, crop - 1 - ticks, ticks) + start[1] + 0.5) / zoom - 0.5
 
     pixels = normalise(image, input_config)
     if config.colour:
-        pixels = _recolour(colour_key, pixels, config.colour, jnp.array(DEVIATION) / jnp.array(input_config.std))
+        pixels = _recolour(pixels, colour, jnp.array(DEVIATION) / jnp.array(input_config.std))
     height, width = label.shape
     top, left = (0, 0) if origin is None else origin
     pixels = jnp.einsum("ih,hwc->iwc", _tent(rows, size[0], top, height, zoom), pixels)
     pixels = jnp.einsum("jw,iwc->ijc", _tent(columns, size[1], left, width, zoom), pixels)
 
     near_rows, near_columns = jnp.round(rows).astype(jnp.int32), jnp.round(columns).astype(jnp.int32)
-    inside = _within(near_rows, size[0])[:, None] & _within(near_columns, size[1])[None, :]
+    inside = _is_within(near_rows, size[0])[:, None] & _is_within(near_columns, size[1])[None, :]
     near_rows, near_columns = near_rows - top, near_columns - left
     picked = label[jnp.clip(near_rows, 0, height - 1)][:, jnp.clip(near_columns, 0, width - 1)]
     return pixels, jnp.where(inside, picked, jnp.uint8(IGNORE))
 
 
-def _margin(config: AugmentConfig) -> int:
-    """Cells beyond a crop's first and last position, at the smallest zoom: what the tent covers.
-
-    And as much again, one pixel of the crop: origins are computed on the host, whose logarithms may differ in the last
-    bit from the accelerator's, and a crop then begins one pixel further.
-    """
-    return math.ceil(2 * max(1, 1 / config.scale[0])) + 1
-
-
-def _crop(
-    zoom_key: Key[Array, ""], place_key: Key[Array, ""], size: Int[Array, "2"], config: AugmentConfig
-) -> tuple[Float[Array, ""], Float[Array, "2"]]:
-    """The zoom, and the first row and column of the crop in pixels of the zoomed image."""
-    low, high = config.scale
-    # Uniform in the logarithm: halving is as likely as doubling.
-    zoom = jnp.exp(jax.random.uniform(zoom_key, (), minval=jnp.log(low), maxval=jnp.log(high)))
-    # A zoomed image larger than the crop: any window inside it; a smaller one: anywhere inside the window.
-    # By whole pixels of the zoomed image: without zoom nothing is resampled, so training sees images as sharp as
-    # evaluation does.
-    slack = jnp.trunc(size.astype(jnp.float32) * zoom - config.crop)
-    return zoom, jnp.sign(slack) * jnp.floor(jax.random.uniform(place_key, (2,)) * (jnp.abs(slack) + 1))
+def normalise(
+    image: UInt8[Array, "*batch height width 3"], input_config: InputConfig
+) -> Float[Array, "*batch height width 3"]:
+    """Turn RGB pixels, 0 to 255, into what the network takes: its order of channels, (pixel - mean) / std."""
+    channel = (1,) * (image.ndim - 1) + (3,)
+    mean, std = (jnp.array(values).reshape(channel) for values in (input_config.mean, input_config.std))
+    pixels = image if input_config.order == "rgb" else image[..., ::-1]
+    return (pixels.astype(jnp.float32) - mean) / std
 
 
-def _within(index: Array, size: Array) -> Array:
+def _crop(config: AugmentConfig) -> int:
+    assert config.crop is not None
+    return config.crop
+
+
+def _scale(config: AugmentConfig) -> tuple[float, float]:
+    assert config.scale is not None
+    return config.scale
+
+
+def _tent_reach(zoom: float) -> int:
+    """Source pixels on each side of a position that `_tent` looks at, rounded up."""
+    return math.ceil(max(1.0, 1.0 / zoom))
+
+
+def _is_within(index: Array, size: Array) -> Array:
     return (index >= 0) & (index < size)
 
 
 def _tent(position: Array, size: Array, first: Array | int, canvas: int, zoom: Array) -> Float[Array, "crop canvas"]:
-    """Weights of source cells, the `canvas` from `first` on, for each sampled position.
+    """Compute the weights of `canvas` source pixels, from `first` on, for each sampled position.
 
-    Bilinear when enlarging, a wider tent when shrinking: averaging over what one result covers keeps fine texture from
-    turning into noise. Rows of positions outside the image are zero.
+    Bilinear when enlarging. When shrinking the tent is wider, so that it averages over what one result covers and fine
+    texture does not turn into noise. Rows of positions outside the image are zero.
     """
-    reach = jnp.maximum(1.0, 1.0 / zoom)
+    width = jnp.maximum(1.0, 1.0 / zoom)
     cells = (jnp.arange(canvas) + first).astype(jnp.float32)
     last = (size - 1).astype(jnp.float32)
-    weight = jnp.maximum(0.0, 1.0 - jnp.abs(jnp.clip(position, 0.0, last)[:, None] - cells[None, :]) / reach)
+    weight = jnp.maximum(0.0, 1.0 - jnp.abs(jnp.clip(position, 0.0, last)[:, None] - cells[None, :]) / width)
     weight = jnp.where(cells[None, :] <= last, weight, 0.0)
     weight = weight / weight.sum(axis=1, keepdims=True)
     inside = (position > -0.5) & (position < last + 0.5)
@@ -152,10 +206,10 @@ def _tent(position: Array, size: Array, first: Array | int, canvas: int, zoom: A
 
 
 def _recolour(
-    key: Array, pixels: Float[Array, "height width 3"], strength: float, deviation: Float[Array, "3"]
+    pixels: Float[Array, "height width 3"], colour: Float[Array, "3"], deviation: Float[Array, "3"]
 ) -> Float[Array, "height width 3"]:
-    """Changes contrast and saturation by factors, brightness by a shift in deviations, of up to `strength`."""
-    brightness, contrast, saturation = jax.random.uniform(key, (3,), minval=-strength, maxval=strength)
+    """Change contrast and saturation by factors, and brightness by a shift in units of `deviation`."""
+    brightness, contrast, saturation = colour
     grey = pixels.mean(axis=-1, keepdims=True)
     pixels = grey + (1 + saturation) * (pixels - grey)
     return (1 + contrast) * pixels + brightness * deviation.reshape(1, 1, 3)

@@ -1,6 +1,5 @@
-"""Checkpoints of a run: Orbax, asynchronous, the latest N and the best by val mean IU, each with its checksums."""
+"""Checkpoints of a run: Orbax writes the latest N and the best by val mean IU, each with its checksums."""
 
-import hashlib
 import json
 import logging
 import math
@@ -13,14 +12,23 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from fcn_jax.errors import InputError
-from fcn_jax.runs.run_dir import write_whole
+from fcn_jax.runtime.files import sha256, write_atomically
 
 MANIFEST = "sha256.json"
 BEST_BY = "mean_iu"
 
-# Orbax warns of what is meant here: checkpoints between evaluations have no score, and some folders are only read.
+# Orbax warns of two things that are intended: checkpoints between evaluations have no score, and a folder may be opened
+# for reading only.
 INTENDED = ("tracked_metric", "read_only", "read only")
 logging.getLogger("absl").addFilter(lambda record: not any(words in record.getMessage() for words in INTENDED))
+
+
+def find_latest_step(run_dir: Path) -> int | None:
+    """Return the step of a run's latest checkpoint, or None if it has none."""
+    if not (run_dir / "checkpoints").is_dir():
+        return None
+    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.latest()
 
 
 class Checkpoints:
@@ -30,13 +38,13 @@ class Checkpoints:
         """Opens a folder of checkpoints.
 
         Args:
-            folder: made if it is not there.
-            keep: latest checkpoints to keep, besides the best.
-            read_only: changes nothing, so it may look on while another process trains; else what a killed process
-                left half-saved is removed.
+            folder: the folder; it is made if it is not there.
+            keep: number of latest checkpoints to keep, besides the best.
+            read_only: change nothing, so that another process may train meanwhile. Otherwise half-saved checkpoints of
+                killed processes are removed.
 
         Raises:
-            InputError: the notes of a checkpoint cannot be read.
+            InputError: the metrics of a checkpoint cannot be read.
         """
         self._folder, self._read_only = folder.absolute(), read_only
         latest = preservation_policy.LatestN(keep)
@@ -66,20 +74,20 @@ class Checkpoints:
         self._manager.close()
 
     def steps(self) -> list[int]:
-        """The steps that are there, in order."""
+        """Return the steps that have a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
     def latest(self) -> int | None:
-        """The last step saved; None where there is none."""
+        """Return the last step that has a checkpoint, or None."""
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The step with the best val mean IU; the last one where none was evaluated."""
+        """Return the step with the best val mean IU, or the last step if none was evaluated."""
         best = self._manager.best_step()
         return self.latest() if best is None else best
 
     def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Saves trees of arrays by name in the background; `metrics` are those of the val split at this step."""
+        """Save named trees of arrays in the background, with the metrics of the val split if it was evaluated."""
         self._finish()
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._manager.save(
@@ -87,14 +95,14 @@ class Checkpoints:
         )
 
     def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
-        """Reads the named trees of a step.
+        """Read the named trees of a step.
 
         Args:
-            step: one that is there.
-            like: for each name a tree of `jax.ShapeDtypeStruct` with the sharding it shall have.
+            step: a step that has a checkpoint.
+            like: for each name a tree of `jax.ShapeDtypeStruct` with the sharding wanted.
 
         Raises:
-            InputError: a file of it has changed or is gone since it was written, or its arrays do not fit `like`.
+            InputError: a file has changed or is gone since it was written, or the arrays do not fit `like`.
         """
         self._verify(step)
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
@@ -108,24 +116,24 @@ class Checkpoints:
         return {name: restored[name] for name in like}
 
     def _finish(self) -> None:
-        """Waits for the save under way and notes its checksums: Orbax restores a flipped bit without complaint."""
+        """Wait for the running save and write its checksums; Orbax itself restores flipped bits without an error."""
         self._manager.wait_until_finished()
         if jax.process_index() != 0 or self._read_only:
             return
         for step in self._complete():
             folder = self._folder / str(step)
             if not (folder / MANIFEST).exists():
-                write_whole(folder / MANIFEST, json.dumps(_checksums(folder), indent=1))
+                write_atomically(folder / MANIFEST, json.dumps(_checksums(folder), indent=1))
 
     def _complete(self) -> list[int]:
-        """The steps whose folders have their final names."""
+        """The steps whose folders have their final names, in order."""
         return sorted(int(folder.name) for folder in self._folder.iterdir() if folder.name.isdigit())
 
     def _verify(self, step: int) -> None:
         folder = self._folder / str(step)
         remedy = f"delete {folder} to use the checkpoint before it, or restore the file from a copy"
         if not (folder / MANIFEST).is_file():
-            # Killed between the end of a save and its manifest: Orbax's own rename says it is complete.
+            # The process was killed between the save and the manifest; the final name says that the save is complete.
             return
         try:
             expected = json.loads((folder / MANIFEST).read_text())
@@ -135,23 +143,18 @@ class Checkpoints:
             file = folder / name
             if not file.is_file():
                 raise InputError(f"checkpoint {folder} is damaged: {name} is missing; {remedy}")
-            if _sha256(file) != checksum:
+            if sha256(file) != checksum:
                 raise InputError(f"checkpoint {folder} is damaged: {name} is not what was written; {remedy}")
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-    # Not a number, where all of val is void, compares as better than anything.
+    # NaN, the mean IU of a val split that is all void, would compare as better than anything.
     return -math.inf if math.isnan(metrics[BEST_BY]) else metrics[BEST_BY]
 
 
 def _checksums(folder: Path) -> dict[str, str]:
     return {
-        str(file.relative_to(folder)): _sha256(file)
+        str(file.relative_to(folder)): sha256(file)
         for file in sorted(folder.rglob("*"))
         if file.is_file() and not file.name.startswith(MANIFEST)
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

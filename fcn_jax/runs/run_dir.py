@@ -1,46 +1,44 @@
 """A run directory: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`."""
 
 import contextlib
-import fcntl
-import functools
+import dataclasses
 import importlib.metadata
 import json
-import math
-import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from fcn_jax import config as configs
-from fcn_jax.config import Config
+from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
+from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+from fcn_jax.runtime.files import try_lock, write_atomically
+from fcn_jax.runtime.json_values import from_json, to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 class Run(NamedTuple):
-    """What `config.json` says of a run.
+    """What `config.json` says about a run.
 
     Attributes:
         folder: the run directory.
-        config: the resolved configuration it was started with.
-        class_names: of the data it was trained on.
+        config: what decides its numbers, with every value set.
+        options: how it was last conducted, with every interval set.
+        class_names: the classes of the data it is trained on.
         palette: their colours, RGB.
         contents: a hash of that data.
     """
 
     folder: Path
     config: Config
+    options: RunOptions
     class_names: tuple[str, ...]
     palette: UInt8[np.ndarray, "classes 3"]
     contents: str
@@ -51,15 +49,8 @@ class Run(NamedTuple):
         return self.folder / "checkpoints"
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Writes under a temporary name and renames, so that nobody ever reads half a file."""
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
-
-
 def open_run(folder: Path) -> Run:
-    """Reads a run directory.
+    """Read a run directory.
 
     Raises:
         InputError: `folder` is not one, or its `config.json` cannot be understood.
@@ -69,9 +60,13 @@ def open_run(folder: Path) -> Run:
         raise InputError(f"{folder} is not a run directory: it has no config.json; give what `train --run-dir` made")
     try:
         stored = json.loads(file.read_text())
+        if "options" not in stored:
+            stored |= _split_former(stored["config"])
+        config = fill_config(from_json(Config, stored["config"]))  # an older version may not have stored every value
         return Run(
             folder,
-            configs.from_json(Config, stored["config"]).resolved(),  # what an older version did not store
+            config,
+            fill_options(from_json(RunOptions, stored["options"]), config),
             tuple(stored["class_names"]),
             np.array(stored["palette"], np.uint8),
             stored["contents"],
@@ -82,135 +77,106 @@ def open_run(folder: Path) -> Run:
         ) from error
 
 
-def start_or_resume(folder: Path, config: Config, dataset: Dataset) -> Run:
-    """Makes a run directory, or opens the one that is there to go on with it.
+@contextlib.contextmanager
+def open_for_training(folder: Path, config: Config, options: RunOptions, dataset: Dataset) -> Iterator[Run]:
+    """Make a run directory, or open the one that is there to resume it, and keep other trainings out of it.
+
+    The lock of a process that is killed is free again. Of several hosts the first holds it for all.
+
+    Args:
+        folder: the run directory.
+        config: filled.
+        options: filled.
+        dataset: the data to train on.
 
     Raises:
-        InputError: what is there was trained with another configuration or other classes (the difference is shown),
-            or is not a run directory, or none can be made there, or another process trains there.
+        InputError: the run there has another configuration or other classes (the difference is shown); the folder is
+            not a run directory or cannot become one; or another process trains in it.
     """
     if (folder / "config.json").exists():
-        old = open_run(folder)
-        changes = configs.differences(old.config, config)
-        if old.class_names != dataset.class_names:
-            changes.append(f"classes: {', '.join(old.class_names)} -> {', '.join(dataset.class_names)}")
-        elif old.contents != dataset.contents:
-            changes.append("data: its images or labels, by name and size, are not those the run was started with")
-        if changes:
-            listing = "\n  ".join(changes)
-            raise InputError(
-                f"{folder} holds a run with another configuration:\n  {listing}\n"
-                "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
-            )
+        _require_same(open_run(folder), config, dataset)
     elif jax.process_index() == 0 and folder.is_dir() and any(file.name != "lock" for file in folder.iterdir()):
         raise InputError(f"{folder} holds files but is not a run directory; give a new or an empty --run-dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made a run directory ({error}); give another --run-dir") from error
-    stored = {
-        "config": configs.to_json(config),
-        "class_names": list(dataset.class_names),
-        "palette": dataset.palette.tolist(),
-        "contents": dataset.contents,
+    run = Run(folder, config, options, dataset.class_names, dataset.palette, dataset.contents)
+    if jax.process_index() != 0:
+        yield run
+        return
+    with try_lock(folder / "lock", f"another process trains in {folder}; wait for it, or give another --run-dir"):
+        write_atomically(folder / "config.json", json.dumps(_describe_run(run), indent=2) + "\n")
+        yield run
+
+
+def list_differences(old: Config, new: Config) -> list[str]:
+    """List what would change the numbers of a resumed run, one line "name: old -> new" for each value.
+
+    The number of steps is left out if the rate is constant: it does not depend on where a run ends, so such a run may
+    be prolonged.
+    """
+    before, after = _flatten(to_json(old)), _flatten(to_json(new))
+    free = {"steps"} if old.optim.schedule == new.optim.schedule == "constant" else set()
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"  # if one side is None as a whole, it has no parts
+        for key in {**before, **after}
+        if key not in free and before.get(key) != after.get(key)
+    ]
+
+
+def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
+    changes = list_differences(run.config, config)
+    if run.class_names != dataset.class_names:
+        changes.append(f"classes: {', '.join(run.class_names)} -> {', '.join(dataset.class_names)}")
+    elif run.contents != dataset.contents:
+        changes.append("data: its images or labels, by name and size, are not those the run was started with")
+    if changes:
+        listing = "\n  ".join(changes)
+        raise InputError(
+            f"{run.folder} holds a run with another configuration:\n  {listing}\n"
+            "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
+        )
+
+
+def _describe_run(run: Run) -> dict[str, Any]:
+    """The contents of config.json."""
+    return {
+        "config": to_json(run.config),
+        "options": to_json(run.options),
+        "class_names": list(run.class_names),
+        "palette": run.palette.tolist(),
+        "contents": run.contents,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "git": _git_hash(),
+        "git": _read_git_hash(),
     }
-    if jax.process_index() == 0:
-        with alone(folder):  # the file of a run that another process trains is not touched
-            write_whole(folder / "config.json", json.dumps(stored, indent=2) + "\n")
-    return Run(folder, config, dataset.class_names, dataset.palette, dataset.contents)
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keeps a second training out of a run directory; the lock of a process that is killed is free again.
+def _split_former(stored: dict[str, Any]) -> dict[str, Any]:
+    """Split a configuration that was written before `RunOptions` were apart, when 0 stood for what was left open."""
 
-    Raises:
-        InputError: another process trains there.
-    """
-    if jax.process_index() != 0:  # of several hosts the first holds it for all
-        yield
-        return
-    with (folder / "lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another process trains in {folder}; wait for it, or give another --run-dir") from error
-        except OSError:
-            pass  # a file system without locks
-        yield
+    def names(kind: type) -> set[str]:
+        return {field.name for field in dataclasses.fields(kind)} - {"data"}
+
+    options = {name: value for name, value in stored.items() if name in names(RunOptions)}
+    options["eval_batch_size"] = options.get("eval_batch_size") or None
+    options["data"] = {name: value for name, value in stored["data"].items() if name in names(DataOptions)}
+    config = {name: value for name, value in stored.items() if name not in options or name == "data"}
+    config["data"] = {name: value for name, value in stored["data"].items() if name not in options["data"]}
+    return {"config": config, "options": options}
 
 
-class Records:
-    """Appends to `metrics.jsonl` and TensorBoard, from a given step on: what a lost run wrote after it is cut off.
-
-    TensorBoard is told of the cut, and its files are made, with the first line. Of several hosts the first writes, the
-    others do nothing.
-    """
-
-    def __init__(self, folder: Path, first_step: int):
-        self._folder, self._first = folder, first_step
-        self._file = folder / "metrics.jsonl"
-        if jax.process_index() != 0:
-            return
-        if self._file.exists():
-            lines = self._file.read_text(errors="replace").splitlines()
-            kept = [line for line in lines if _step_of(line) <= first_step]
-            write_whole(self._file, "".join(line + "\n" for line in kept))
-
-    @functools.cached_property
-    def _board(self) -> "SummaryWriter":
-        from tensorboardX import SummaryWriter  # takes seconds where PyTorch is installed, so not before the first step
-
-        return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first + 1, flush_secs=10)
-
-    def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Writes one line, on the disk when this returns, and the scalars of it."""
-        if jax.process_index() != 0:
-            return
-        line = json.dumps(to_plain({"step": step, "split": split, **values}), allow_nan=False)
-        with self._file.open("a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        for name, value in values.items():
-            if np.ndim(value) == 0 and math.isfinite(value):
-                self._board.add_scalar(f"{split}/{name}", float(value), step)
-
-    def picture(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Shows a picture in TensorBoard."""
-        if jax.process_index() == 0:
-            self._board.add_image(name, image, step, dataformats="HWC")
-
-    def close(self) -> None:
-        """Writes out what TensorBoard still holds."""
-        if "_board" in vars(self):
-            self._board.close()
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries to one, with keys such as "model.input.order"."""
+    items: dict[str, Any] = {}
+    for key, value in values.items():
+        items |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return items
 
 
-def to_plain(value: Any) -> Any:
-    """JSON values of nested mappings, sequences and NumPy values; what is not a number becomes null."""
-    if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [to_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _step_of(line: str) -> float:
-    """The step of a line; a line cut short by a kill belongs to no step that counts."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def _git_hash() -> str | None:
-    """The commit of the source this runs from, with "+" when it was changed; None outside a repository."""
+def _read_git_hash() -> str | None:
+    """The commit of the source this runs from, with "+" if it was changed since; None outside a repository."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
     try:

@@ -1,7 +1,6 @@
-"""What a training would need, told without training."""
+"""Describe what a training needs, without training."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,72 +8,71 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fcn_jax.config import Config
-from fcn_jax.data.batches import place, train_canvas
-from fcn_jax.inference.segment import Forward, choose_canvas, limit_batch_size
+from fcn_jax.data.augment import draw_changes
+from fcn_jax.data.batches import Batch, place_on_canvas, train_canvas
+from fcn_jax.inference.segment import choose_canvas, default_batch_size, limit_batch_size
+from fcn_jax.layers.backend import count_local_devices
 from fcn_jax.runtime.memory import format_bytes, read_memory
-from fcn_jax.training.progress import overview
-from fcn_jax.training.state import TrainState
+from fcn_jax.training.progress import format_parameters
+from fcn_jax.training.setup import Setup
+from fcn_jax.training.step import make_step
 
 
-def report(
-    config: Config,
-    step: Callable[[Config], Any],
-    forward: Forward,
-    state: TrainState,
-    sharding: NamedSharding,
-    max_size: tuple[int, int],
-    eval_batch_size: int,
-) -> str:
-    """Parameters, operations of a training step, and memory of a step and of the largest evaluation.
+def describe_needs(setup: Setup) -> str:
+    """Describe the parameters, the operations of a training step, and the memory of a step and an evaluation.
 
-    Args:
-        config: a resolved configuration.
-        step: the jitted step of a configuration, `train.make_step` with its network.
-        forward: from `segment.make_forward`.
-        state: shapes of a state.
-        sharding: of training batches.
-        max_size: the largest height and the largest width of all images.
-        eval_batch_size: images at once in evaluation.
+    The evaluation is that of a batch of the largest images.
     """
-    devices = sharding.num_devices
-    canvas = train_canvas(max_size, config)
-    batch = place([], config.batch_size, canvas, None if canvas == max_size else lambda index, size: (0, 0))
-    given = _on(NamedSharding(sharding.mesh, PartitionSpec()), state), _on(sharding, batch)
-    training = step(config).lower(*given)
-    # A loop over parts counts as one of them; computed at once they are as many operations.
-    at_once = dataclasses.replace(config, accumulate=1)
-    whole = training if config.accumulate == 1 else step(at_once).lower(*given)
-    operations = _flops(whole)
+    config, sharding, max_size = setup.config, setup.sharding, setup.dataset.max_size
+    assert config.batch_size is not None
+    state = jax.eval_shape(setup.init)
+    batch = _make_empty_batch(config, max_size)
+    given = _describe_arrays(setup.everywhere, state), _describe_arrays(sharding, batch)
+    training = setup.step.lower(*given)
+    # XLA counts a loop over parts as one part, so operations are counted with the batch computed at once.
+    whole = make_step(setup.model, dataclasses.replace(config, accumulate=1)) if config.accumulate > 1 else setup.step
+    operations = _count_flops(whole.lower(*given))
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
 
     local = Mesh(np.array(jax.local_devices()), ("data",))
     canvas = choose_canvas(*max_size)
-    count = limit_batch_size(eval_batch_size, local.size, canvas)
-    images = _on(NamedSharding(local, PartitionSpec("data")), place([], count, canvas))
-    variables = _on(NamedSharding(local, PartitionSpec()), state.variables)
-    evaluation = forward.lower(variables, images)  # pyright: ignore[reportFunctionMemberAccess]
+    count = limit_batch_size(default_batch_size(setup.options.eval_batch_size), count_local_devices(), canvas)
+    images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), place_on_canvas([], count, canvas))
+    variables = _describe_arrays(NamedSharding(local, PartitionSpec()), state.variables)
+    evaluation = setup.forward.lower(variables, images)  # pyright: ignore[reportFunctionMemberAccess]
     momentum = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
+    devices, crop = sharding.num_devices, config.augment.crop
     return "\n".join(
         [
-            overview(state.variables["params"]),
+            format_parameters(state.variables["params"]),
             f"dry run for {devices} device{'s' * (devices > 1)} ({jax.devices()[0].device_kind}), "
             f"{config.model.dtype}: nothing is trained or written",
-            f"training step, {config.batch_size} images{parts}, crops of {config.augment.crop}x{config.augment.crop}: "
+            f"training step, {config.batch_size} images{parts}, crops of {crop}x{crop}: "
             f"{operations / 1e9:.1f} GFLOP, {operations / 1e9 / config.batch_size:.2f} an image",
             f"  memory: {read_memory(training.compile())}",
             f"evaluation, {count} image{'s' * (count > 1)} on the largest canvas, {canvas[1]}x{canvas[0]}: "
-            f"{_flops(evaluation) / 1e9:.1f} GFLOP",
+            f"{_count_flops(evaluation) / 1e9:.1f} GFLOP",
             f"  memory: {read_memory(evaluation.compile())}, and while training {format_bytes(momentum)} of momentum",
         ]
     )
 
 
-def _flops(program: jax.stages.Lowered) -> float:
-    """Floating-point operations over all devices, as it is written: loops once, on CPUs with what Winograd saves."""
+def _make_empty_batch(config: Config, max_size: tuple[int, int]) -> Batch:
+    """Make a training batch without images, of the shapes of those in training."""
+    assert config.batch_size is not None
+    canvas = train_canvas(max_size, config)
+    nothing = np.zeros((config.batch_size, 2), np.int32)
+    batch = place_on_canvas([], config.batch_size, canvas, None if canvas == max_size else nothing)
+    changes = draw_changes(config.seed, 0, nothing, 0, config.batch_size, config.augment)
+    return batch._replace(changes=changes)
+
+
+def _count_flops(program: jax.stages.Lowered) -> float:
+    """Floating-point operations over all devices as written: a loop counts once, and Winograd's savings count."""
     costs: Any = program.cost_analysis()
     return costs["flops"]
 
 
-def _on(sharding: NamedSharding, tree: Any) -> Any:
+def _describe_arrays(sharding: NamedSharding, tree: Any) -> Any:
     """Shapes of the same arrays, with this sharding."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent as Caffe and PyTorch define it, in optax, with rates by groups of parameters."""
+"""Stochastic gradient descent in optax, as Caffe and PyTorch define it, with a rate for each group of parameters."""
 
 import difflib
 import math
@@ -9,22 +9,24 @@ from typing import Any
 import jax
 import optax
 
-from fcn_jax.config import OptimConfig
+from fcn_jax.config import Config, OptimConfig
 from fcn_jax.errors import InputError
 
 
-def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
-    """The rate of each step: warm-up by equal increments, then poly or constant.
+def make_schedule(config: Config) -> optax.Schedule:
+    """Make the learning rate as a function of the step: a linear warm-up, then poly or constant.
 
-    With w warm-up steps, step t < w has rate (t + 1) / (w + 1); after it poly has (1 - (t - w) / (steps - w)) ** power.
+    With w warm-up steps, step t < w has the rate (t + 1) / (w + 1) times the highest. After the warm-up poly has
+    (1 - (t - w) / (steps - w)) ** power times the highest.
 
     Args:
-        config: a resolved configuration.
-        steps: optimizer steps of the whole run.
+        config: filled.
     """
-    peak, warmup = config.learning_rate, config.warmup_steps
-    if config.schedule == "poly":
-        main = optax.polynomial_schedule(peak, 0.0, config.power, max(steps - warmup, 1))
+    assert config.steps is not None
+    assert config.optim.learning_rate is not None
+    peak, warmup = config.optim.learning_rate, config.optim.warmup_steps
+    if config.optim.schedule == "poly":
+        main = optax.polynomial_schedule(peak, 0.0, config.optim.power, max(config.steps - warmup, 1))
     else:
         main = optax.constant_schedule(peak)
     if not warmup:
@@ -33,61 +35,66 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, main], [warmup])
 
 
-def decayed(params: Any) -> Any:
-    """Which parameters weight decay pulls on: kernels, not biases, not the scales and shifts of norms."""
+def mask_decayed(params: Any) -> Any:
+    """Return a tree of booleans: True for the parameters with weight decay, which are the kernels."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """SGD with momentum: v <- momentum v + (g + decay w), w <- w - rate v.
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Make SGD with momentum: v <- momentum v + (g + decay w), w <- w - rate v.
 
-    The decay is added to the gradient, before momentum, as in Caffe and PyTorch (not decoupled as in AdamW). As in
-    PyTorch the rate multiplies the velocity; Caffe has it inside, which differs only where the rate changes. Each
-    parameter has its own factor on the rate (`rate_factor`). Frozen ones have no velocity, no decay and no part in the
-    norm that clipping looks at, like PyTorch's without `requires_grad`.
+    The decay is added to the gradient before momentum, as in Caffe and PyTorch; in AdamW it is decoupled. As in PyTorch
+    the rate multiplies the velocity. Caffe has the rate inside the velocity, which differs only where the rate changes.
+    Each parameter has its own factor on the rate (`rate_factor`). Frozen parameters have no velocity and no decay, and
+    clipping ignores their gradient, as with PyTorch's `requires_grad=False`.
+
+    Args:
+        config: filled.
     """
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    grouped = config.rate_factors or config.bias_factor != 1
+    optim = config.optim
+    clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
+    grouped = optim.rate_factors or optim.bias_factor != 1
     trained = optax.chain(
         *clip,
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        optax.sgd(learning_rate(config, steps), momentum=config.momentum),
-        *([optax.stateless(lambda updates, _: _map(partial(_scaled, config), updates))] if grouped else []),
+        optax.add_decayed_weights(optim.weight_decay, mask=mask_decayed),
+        optax.sgd(make_schedule(config), momentum=optim.momentum),
+        *([optax.stateless(lambda updates, _: _map_paths(partial(_scale, optim), updates))] if grouped else []),
     )
-    if not config.frozen:
+    if not optim.frozen:
         return trained
     parts: dict[Hashable, optax.GradientTransformation] = {"trained": trained, "frozen": optax.set_to_zero()}
-    return optax.partition(parts, partial(_map, lambda path, _: "frozen" if is_frozen(config, path) else "trained"))
+    label = partial(_map_paths, lambda path, _: "frozen" if is_frozen(optim, path) else "trained")
+    return optax.partition(parts, label)
 
 
 def is_frozen(config: OptimConfig, path: str) -> bool:
-    """Whether the parameter of this path, "backbone/conv1/kernel", stays as it is."""
+    """Return whether the parameter of this path, such as "backbone/conv1/kernel", is not trained."""
     return path.startswith(config.frozen)
 
 
 def rate_factor(config: OptimConfig, path: str) -> float:
-    """What the rate of this parameter is multiplied with: all factors that fit it."""
+    """Return the factor on the rate of the parameter of this path: the product of all factors that fit it."""
     fitting = [factor for beginning, factor in config.rate_factors if path.startswith(beginning)]
     return math.prod(fitting) * (config.bias_factor if path.endswith("/bias") else 1.0)
 
 
-def held(config: OptimConfig, params: Any) -> Any:
-    """The same parameters; no gradient is computed of the frozen ones, it is zero."""
-    return _map(lambda path, x: jax.lax.stop_gradient(x) if is_frozen(config, path) else x, params)
+def stop_frozen_gradients(config: OptimConfig, params: Any) -> Any:
+    """Return the same parameters, without a gradient for the frozen ones, so that it is not computed."""
+    return _map_paths(lambda path, x: jax.lax.stop_gradient(x) if is_frozen(config, path) else x, params)
 
 
 def check_groups(config: OptimConfig, params: Any) -> None:
-    """Finds beginnings of paths that no parameter has.
+    """Check that every group of parameters named in the configuration exists.
 
     Args:
-        config: of the groups.
+        config: names the groups by the beginnings of their paths.
         params: arrays or their shapes.
 
     Raises:
-        InputError: there is one, or nothing is left to train.
+        InputError: a group has no parameter, or every parameter is frozen.
     """
     paths: list[str] = []
-    _map(lambda path, _: paths.append(path), params)
+    _map_paths(lambda path, _: paths.append(path), params)
     named = [("frozen", name) for name in config.frozen]
     named += [("rate-factors", name) for name, _ in config.rate_factors]
     for flag, name in named:
@@ -97,17 +104,17 @@ def check_groups(config: OptimConfig, params: Any) -> None:
             near = difflib.get_close_matches(name, beginnings, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(
-                f"optim.{flag} names {name!r}, and no parameter's path begins like that; "
-                f"they begin with {', '.join(beginnings)}{hint}"
+                f"optim.{flag} names {name!r}, and no parameter's path begins with it; "
+                f"the paths begin with {', '.join(beginnings)}{hint}"
             )
     if all(is_frozen(config, path) for path in paths):
         raise InputError(f"optim.frozen is {config.frozen}, which is every parameter; leave some to be trained")
 
 
-def _scaled(config: OptimConfig, path: str, update: jax.Array) -> jax.Array:
+def _scale(config: OptimConfig, path: str, update: jax.Array) -> jax.Array:
     return update * rate_factor(config, path)
 
 
-def _map(function: Callable[[str, Any], Any], params: Any) -> Any:
-    """A tree of what `function` makes of each parameter and its path, "backbone/conv1/kernel"."""
+def _map_paths(function: Callable[[str, Any], Any], params: Any) -> Any:
+    """Apply `function` to each parameter and its path, such as "backbone/conv1/kernel"."""
     return jax.tree_util.tree_map_with_path(lambda path, x: function("/".join(key.key for key in path), x), params)

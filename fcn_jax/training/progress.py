@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar on a terminal, plain lines elsewhere, and an overview of the parameters."""
+"""What a training prints: a progress bar on a terminal or plain lines elsewhere, and tables."""
 
 import sys
 import time
@@ -9,19 +9,28 @@ import jax
 from tqdm import tqdm
 
 from fcn_jax.config import Config
+from fcn_jax.inference.evaluate import Evaluation
 
 T = TypeVar("T")
 
 
 class Progress:
-    """Shows step, loss, images/s and time left."""
+    """Shows step, loss, images/s and time left. Use it in a `with` statement."""
 
     def __init__(self, config: Config, first_step: int):
-        self._config, self._first = config, first_step
+        """Start to count.
+
+        Args:
+            config: filled.
+            first_step: number of steps that the run has behind it.
+        """
+        assert config.steps is not None
+        assert config.batch_size is not None
+        self._steps, self._batch_size, self._first = config.steps, config.batch_size, first_step
         self._began = time.perf_counter()
         self._bar = None
         if sys.stdout.isatty():
-            self._bar = tqdm(total=config.steps, initial=first_step, unit="step", file=sys.stdout, dynamic_ncols=True)
+            self._bar = tqdm(total=self._steps, initial=first_step, unit="step", file=sys.stdout, dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":
         return self
@@ -31,43 +40,46 @@ class Progress:
             self._bar.close()
 
     def show(self, step: int, loss: float, input_wait: float) -> None:
-        """Tells how far it is, and the share of time spent waiting for input; the first steps include compilation."""
+        """Show the loss, and the share of time spent waiting for input (`InputWait`).
+
+        The images/s are those since the start, compilation included.
+        """
         seconds = time.perf_counter() - self._began
         rate = (step - self._first) / seconds
-        images = rate * self._config.batch_size
+        images = rate * self._batch_size
         waiting = f"input {input_wait:.1%}"
         if self._bar:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix_str(f"loss {loss:.4f}, {images:.1f} images/s, {waiting}")
         else:
-            left = duration((self._config.steps - step) / rate)
+            left = format_duration((self._steps - step) / rate)
             print(
-                f"step {step}/{self._config.steps}  loss {loss:.4f}  {images:.1f} images/s  {waiting}  {left} left",
+                f"step {step}/{self._steps}  loss {loss:.4f}  {images:.1f} images/s  {waiting}  {left} left",
                 flush=True,
             )
 
     def say(self, line: str) -> None:
-        """Prints a line above the bar."""
+        """Print a line above the bar."""
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
 
 class InputWait:
-    """The share of time in which the devices had nothing to do because the next batch was not there.
+    """Measures the share of time in which the devices had nothing to do because the next batch was not ready.
 
-    A wait counts only if the step before had ended when the batch came, and then as a whole, though the step may have
-    ended in the middle of it: so it is the share at most.
+    A wait counts if the step before it had ended when the batch came. It counts as a whole, though the step may have
+    ended in the middle of it, so the result is an upper bound.
     """
 
     def __init__(self):
         self.restart()
 
     def restart(self) -> None:
-        """Forgets what was: what is not training, such as an evaluation, is not to count."""
+        """Start anew, so that what is not training, such as an evaluation, does not count."""
         self._waited, self._began = 0.0, None
 
     def take(self, batches: Iterator[T], before: Any) -> T:
-        """The next of `batches`; `before` are arrays that the step before computes, None if there is none."""
+        """Return the next of `batches`; `before` are the arrays that the step before computes, or None."""
         asked = time.perf_counter()
         if self._began is None:
             self._began = asked
@@ -77,22 +89,32 @@ class InputWait:
         return batch
 
     def share(self) -> float:
-        """The share since the last `restart`, and a restart; 0 if nothing was taken since."""
+        """Return the share since the last restart, 0 if nothing was taken since, and restart."""
         total = 0.0 if self._began is None else time.perf_counter() - self._began
         waited = self._waited
         self.restart()
         return waited / total if total else 0.0
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, h:mm:ss."""
+def format_duration(seconds: float) -> str:
+    """Format a time as hours, minutes and seconds, h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-def overview(params: Any) -> str:
-    """A table of the network's top modules and the backbone's parts: arrays, numbers in them, kernel shapes."""
+def format_evaluation(evaluation: Evaluation) -> str:
+    """Format an evaluation as one line."""
+    metrics, seconds = evaluation.metrics, evaluation.seconds
+    return (
+        f"mean IU {metrics.mean_iu:.4f}, pixel accuracy {metrics.pixel_accuracy:.4f}, loss {evaluation.loss:.4f} "
+        f"({evaluation.num_examples} images in {seconds:.1f} s, {evaluation.num_examples / seconds:.1f} images/s, "
+        f"{evaluation.programs} canvas sizes)"
+    )
+
+
+def format_parameters(params: Any) -> str:
+    """Format a table of the network's top modules and the backbone's parts: arrays, numbers, largest kernel."""
     groups: dict[str, list[jax.Array]] = {}
     for path, array in jax.tree_util.tree_leaves_with_path(params):
         names = [str(key.key) for key in path]

@@ -1,4 +1,4 @@
-"""All that a training step changes: made anew, or read from a checkpoint."""
+"""What a training step changes: initialised, or restored from a checkpoint."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,40 +12,51 @@ from jax.sharding import NamedSharding
 from fcn_jax.config import Config
 from fcn_jax.models.build import Network, init_variables
 from fcn_jax.runs.checkpoint import Checkpoints
-from fcn_jax.training.optim import optimizer
+from fcn_jax.training.optim import make_optimizer
 
 
 class TrainState(struct.PyTreeNode):
-    """All that a step changes.
+    """What a training step changes.
 
     Attributes:
-        step: int32[], steps taken.
-        variables: "params", float32, and for networks with BatchNorm "batch_stats".
-        opt_state: of the optimizer.
+        step: int32[], the number of steps taken.
+        variables: "params", float32, and for networks with batch norm "batch_stats".
+        opt_state: the optimizer's state.
     """
 
-    # Not annotated by shape: JAX also builds it of shapes and shardings.
+    # Not annotated by shape: JAX also builds it from shapes and from shardings.
     step: Any
     variables: dict[str, Any]
     opt_state: optax.OptState
 
 
 def init_state(model: Network, config: Config) -> TrainState:
-    """The state before the first step; the same for the same seed."""
+    """Initialise the state before the first step; it is a function of the configuration, the seed included."""
     variables = init_variables(model, config.seed)
-    opt_state = optimizer(config.optim, config.steps).init(variables["params"])
-    return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
+    return TrainState(jnp.zeros((), jnp.int32), variables, make_optimizer(config).init(variables["params"]))
 
 
-def restore_or_init(
-    checkpoints: Checkpoints, init: Callable[[], TrainState], sharding: NamedSharding
-) -> tuple[TrainState, int]:
-    """The state of the latest checkpoint, or a new one, and the number of steps it has behind it."""
-    step = checkpoints.latest()
-    if step is None:
-        return init(), 0
+def save_state(checkpoints: Checkpoints, state: TrainState, step: int, mean_iu: float | None) -> None:
+    """Save the state after `step` steps in the background, with its score if it was evaluated."""
+    items = {"variables": state.variables, "opt_state": state.opt_state}
+    checkpoints.save(step, items, None if mean_iu is None else {"mean_iu": mean_iu})
+
+
+def restore_state(
+    checkpoints: Checkpoints, step: int, init: Callable[[], TrainState], sharding: NamedSharding
+) -> TrainState:
+    """Restore the state of a checkpoint.
+
+    Args:
+        checkpoints: of the run.
+        step: one of its steps.
+        init: initialises a state of the same shapes.
+        sharding: of every array.
+
+    Raises:
+        InputError: the checkpoint is damaged or of another network.
+    """
     shapes = jax.eval_shape(init)
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
-    restored = checkpoints.restore(step, {"variables": like.variables, "optimizer": like.opt_state})
-    counter = jax.device_put(jnp.asarray(step, jnp.int32), sharding)
-    return TrainState(counter, restored["variables"], restored["optimizer"]), step
+    restored = checkpoints.restore(step, {"variables": like.variables, "opt_state": like.opt_state})
+    return TrainState(jax.device_put(jnp.asarray(step, jnp.int32), sharding), **restored)

@@ -1,0 +1,88 @@
+"""`fcn-jax data list`, `fcn-jax data prepare NAME [flags]` and `fcn-jax data check NAME [flags]`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from fcn_jax.cli.words import choose, require_writable
+from fcn_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set."""
+
+    name: tyro.conf.Positional[str]
+    """data set; `fcn-jax data list` shows them all"""
+    dir: Path | None = None
+    """folder (or archive) of its files, which are only read; None: drawn or downloaded"""
+    cache: Path | None = None
+    """folder for prepared data; None: fcn_jax in the user's cache directory"""
+    classes: Path | None = None
+    """file with one class name a line (data set folder); None: classes.txt in dir"""
+    void: tuple[int, ...] = ()
+    """label values that mean void, besides 255 (data set folder)"""
+
+
+@dataclass(frozen=True)
+class Check(Data):
+    """Count the labels of a data set, and draw its first images with their labels."""
+
+    out: Path | None = None
+    """PNG file for the picture; None: NAME_check.png"""
+
+
+def run(words: list[str]) -> None:
+    """List the data sets, or prepare or check one."""
+    match choose("data command", words[0] if words else "", ("list", "prepare", "check")):
+        case "list":
+            from fcn_jax.data.sources import describe_sources
+
+            print(describe_sources())
+        case "prepare":
+            _prepare(tyro.cli(Data, prog="fcn-jax data prepare", args=words[1:], description="Build a data set."))
+        case "check":
+            _check(tyro.cli(Check, prog="fcn-jax data check", args=words[1:]))
+
+
+def _prepare(flags: Data) -> Any:
+    from fcn_jax.data.dataset import prepare
+
+    try:
+        dataset = prepare(flags.name, flags.dir, flags.cache, classes=flags.classes, void=flags.void)
+    except InputError as error:
+        # The message has the flags of `train` and `eval`; here they have no prefix.
+        raise InputError(str(error).replace("--data.", "--")) from error
+    for split, count in dataset.splits.items():
+        print(f"{dataset.name} {split}: {count} images")
+    return dataset
+
+
+def _check(flags: Check) -> None:
+    dataset = _prepare(flags)
+    out = flags.out or Path(f"{dataset.name}_check.png")
+    require_writable(out)
+    import numpy as np
+
+    from fcn_jax.data.dataset import count_labels
+    from fcn_jax.data.labels import IGNORE
+    from fcn_jax.inference.visualize import overlay, save_png, stack
+
+    rows = []
+    for split in dataset.splits:
+        counts = count_labels(dataset, split)
+        print(f"\n{split}: pixels by label")
+        names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
+        for value in np.flatnonzero(counts).tolist():
+            print(f"  {value:>3} {names[value]:20} {counts[value]:>14,} {100 * counts[value] / counts.sum():6.2f} %")
+        if np.flatnonzero(counts[:IGNORE]).tolist() == [0] and counts[IGNORE]:
+            print("      only 0 and 255: are the masks black and white? White, 255, is void; save it as class 1")
+        for absent in [name for value, name in enumerate(dataset.class_names) if not counts[value]]:
+            print(f"      {absent}: in no image of {split}")
+        source = dataset.source(split)
+        for example in (source[index] for index in range(min(4, len(source)))):
+            rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))
+    save_png(stack(rows), out)
+    print(f"\nfirst images with their labels: {out}")

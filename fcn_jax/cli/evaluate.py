@@ -1,0 +1,100 @@
+"""`fcn-jax eval RUN [flags]`."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from fcn_jax.cli.words import open_run_with_cache, require_writable
+from fcn_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class OtherData:
+    """The data to score on, where it differs from the run's own."""
+
+    name: str | None = None
+    """data set; None: the run's"""
+    dir: Path | None = None
+    """folder (or archive) of the data set's files; None: the run's"""
+    cache: Path | None = None
+    """folder for prepared data; None: the run's"""
+    classes: Path | None = None
+    """file with one class name a line (data set folder); None: the run's"""
+    void: tuple[int, ...] | None = None
+    """label values that mean void, besides 255 (data set folder); None: the run's"""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Score a run on a split of its data, or of other data with the same classes."""
+
+    run: tyro.conf.Positional[Path]
+    """run directory"""
+    split: str = "val"
+    """split to score"""
+    data: OtherData = field(default_factory=OtherData)
+    json: Path | None = None
+    """file for the scores and the confusion matrix, as JSON; None: they are only printed"""
+    picture: Path | None = None
+    """PNG file for the first images with their truth and prediction; None: they are not drawn"""
+    step: int | None = None
+    """step of the checkpoint to score; None: the best on val"""
+    batch_size: int | None = None
+    """number of images computed at once, at least 1; None: as in training"""
+
+
+def run(words: list[str]) -> None:
+    """Score a run and print the table of its classes."""
+    flags = tyro.cli(Eval, prog="fcn-jax eval", args=words)
+    require_writable(flags.json, flags.picture)
+    from fcn_jax.data.dataset import prepare
+    from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
+    from fcn_jax.inference.segment import default_batch_size
+    from fcn_jax.inference.trained import load_trained
+    from fcn_jax.inference.visualize import Panels, save_png
+    from fcn_jax.runtime.files import write_atomically
+    from fcn_jax.runtime.json_values import to_json
+    from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
+
+    run = open_run_with_cache(flags.run)
+    trained = load_trained(run, flags.step, labelled=True)
+    same = flags.data.name in (None, run.config.data.name)
+    own = run.options.data
+    name = flags.data.name or run.config.data.name
+    dataset = prepare(
+        name,
+        flags.data.dir or (own.dir if same else None),
+        flags.data.cache or own.cache,
+        classes=flags.data.classes or (own.classes if same else None),
+        void=flags.data.void if flags.data.void is not None else (run.config.data.void if same else ()),
+    )
+    if dataset.class_names != run.class_names:
+        raise InputError(
+            f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {name} has "
+            f"{', '.join(dataset.class_names)}; score it on data with the same classes"
+        )
+    source = dataset.source(flags.split)
+    panels = Panels(source, run.palette, run.class_names)
+    with explain_out_of_memory(trained.forward, "evaluation", IN_EVALUATION) as forward:
+        result = evaluate(
+            forward,
+            trained.variables,
+            source,
+            len(run.class_names),
+            default_batch_size(flags.batch_size or run.options.eval_batch_size),
+            run.options.workers,
+            panels.add,
+        )
+    print(format_table(result, run.class_names))
+    print(
+        f"{result.num_examples} images of {name} {flags.split} in {result.seconds:.1f} s, "
+        f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled; "
+        f"step {trained.step} of {run.folder}"
+    )
+    if flags.json:
+        scores = {"step": trained.step, "split": flags.split, **describe_scores(result, run.class_names)}
+        write_atomically(flags.json, json.dumps(to_json(scores), indent=1) + "\n")
+    if flags.picture and (picture := panels.draw()) is not None:
+        save_png(picture, flags.picture)

@@ -1,0 +1,45 @@
+"""`fcn-jax predict RUN IMAGE... [flags]`."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from fcn_jax.cli.words import open_run_with_cache
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Segment photographs of any size: OUT/<stem>.png has class indices, OUT/<stem>_overlay.png is to look at."""
+
+    run: tyro.conf.Positional[Path]
+    """run directory"""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """files, folders or globs"""
+    out: Path = Path("predictions")
+    """folder for the results"""
+    step: int | None = None
+    """step of the checkpoint to use; None: the best on val"""
+    batch_size: int | None = None
+    """number of images computed at once, at least 1; None: as in training"""
+
+
+def run(words: list[str]) -> None:
+    """Segment photographs and print the name of each result."""
+    flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
+    from fcn_jax.inference.predict import find_images, predict
+    from fcn_jax.inference.segment import default_batch_size
+    from fcn_jax.inference.trained import load_trained
+    from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
+
+    files = find_images(flags.images)
+    run = open_run_with_cache(flags.run)
+    trained = load_trained(run, flags.step, labelled=False)
+    batch_size = default_batch_size(flags.batch_size or run.options.eval_batch_size)
+    began = time.perf_counter()
+    with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
+        results = predict(forward, trained.variables, files, flags.out, run.palette, batch_size, run.options.workers)
+        for count, file in enumerate(results, 1):
+            print(f"{count}/{len(files)} {file}")
+    print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")

@@ -1,0 +1,83 @@
+"""`fcn-jax train PRESET [flags]`."""
+
+import dataclasses
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from fcn_jax.cli.words import choose, make_absolute
+from fcn_jax.config import Config, RunOptions
+from fcn_jax.data.defaults import fill_config
+from fcn_jax.errors import InputError
+from fcn_jax.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training; its flags have no prefix."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    options: Annotated[RunOptions, tyro.conf.arg(name="")]
+
+
+def run(words: list[str]) -> None:
+    """Train, or resume a run."""
+    preset, config, options = read_flags(words)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    run_dir = options.run_dir.expanduser() if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
+    if re.match(r"\w+:/", str(run_dir)):
+        raise InputError(f"run-dir is {run_dir}, which is not a folder here; mount it, or give a local --run-dir")
+    if config.data.name == "shapes":
+        print(
+            "Data: shapes, built in (drawn by this program): training needs nothing else. For PASCAL VOC 2012:\n"
+            f"  ./launch.sh {preset} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
+        )
+    fill_config(config)  # reports an unknown data set before JAX is loaded
+    from fcn_jax.data.dataset import cache_folder
+    from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
+    from fcn_jax.training.loop import train
+    from fcn_jax.training.staged import train_staged
+
+    keep_compiled(options.data.cache or cache_folder())
+    give_back_memory()
+    (train_staged if config.staged else train)(config, options, run_dir)
+
+
+def read_flags(words: list[str]) -> tuple[str, Config, RunOptions]:
+    """Read the preset and the flags.
+
+    Returns:
+        The preset's name, and configuration and options with absolute paths, so that data and weights are found again
+        from any directory.
+    """
+    if words and not words[0].startswith("-"):
+        choose("preset", words[0], PRESETS)
+    # tyro makes no flags for the parts of a value that is None.
+    presets = {
+        name: (
+            str(preset),
+            Training(_change_model(preset.config, input=preset.config.model.input_or_default), preset.options),
+        )
+        for name, preset in PRESETS.items()
+    }
+    training = tyro.extras.overridable_config_cli(presets, prog="fcn-jax train", args=words)
+    config, options = training.config, training.options
+    if not any(word.startswith("--model.input.") for word in words):
+        config = _change_model(config, input=PRESETS[words[0]].config.model.input)
+    model = config.model
+    weights = model.weights if model.weights in (None, "imagenet") else str(make_absolute(Path(model.weights)))
+    init_from = None if model.init_from is None else make_absolute(model.init_from)
+    paths = {name: make_absolute(value) for name, value in vars(options.data).items() if isinstance(value, Path)}
+    return (
+        words[0],
+        _change_model(config, weights=weights, init_from=init_from),
+        dataclasses.replace(options, data=dataclasses.replace(options.data, **paths)),
+    )
+
+
+def _change_model(config: Config, **changes: Any) -> Config:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))

@@ -1,0 +1,39 @@
+"""`fcn-jax weights import FILE --out FILE`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from fcn_jax.cli.words import choose, require_writable
+
+
+@dataclass(frozen=True)
+class Import:
+    """Convert weights of another framework, or those of a run, into one file of ours, and describe them."""
+
+    file: tyro.conf.Positional[Path]
+    """file of weights (.pth, .safetensors, .caffemodel, .h5), or run directory (its best checkpoint)"""
+    out: Path
+    """safetensors file to write; it also says what the network takes as input"""
+    classes: Path | None = None
+    """file with one class name a line, for scores of a file that does not name its classes"""
+
+
+def run(words: list[str]) -> None:
+    """Convert weights."""
+    choose("weights command", words[0] if words else "", ("import",))
+    flags = tyro.cli(Import, prog="fcn-jax weights import", args=words[1:])
+    require_writable(flags.out)
+    from fcn_jax.data.sources.folder import read_class_names
+    from fcn_jax.training.start import read_file_or_run
+    from fcn_jax.weights import ours
+    from fcn_jax.weights.classes import name_classes
+    from fcn_jax.weights.describe import describe_weights
+
+    weights = read_file_or_run(flags.file)
+    if flags.classes is not None:
+        weights = name_classes(weights, read_class_names(flags.classes))
+    print(describe_weights(weights))
+    ours.write(flags.out, weights)
+    print(f"written: {flags.out}, {flags.out.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,38 @@
+"""Load the trained network of a run."""
+
+from typing import Any, NamedTuple
+
+from fcn_jax.inference.segment import Forward, make_forward
+from fcn_jax.models.build import build
+from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.run_dir import Run
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+        forward: its forward pass, jitted; see `segment.make_forward`.
+        variables: parameters and batch statistics, on the first local device.
+        step: the number of steps they were trained for.
+    """
+
+    forward: Forward
+    variables: Any
+    step: int
+
+
+def load_trained(run: Run, step: int | None = None, *, labelled: bool) -> Trained:
+    """Load the network of a run.
+
+    Args:
+        run: the run.
+        step: the checkpoint to load; None: the best by mean IU on the val split.
+        labelled: whether its forward pass computes the loss.
+
+    Raises:
+        InputError: there is no checkpoint, or not that one, or it is damaged.
+    """
+    model = build(run.config.model, len(run.class_names))
+    variables, step = restore_variables(run, model, step)
+    return Trained(make_forward(model, run.config.model.input_or_default, labelled), variables, step)

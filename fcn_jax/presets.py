@@ -1,0 +1,180 @@
+"""The presets: complete recipes by name, each with its description, source and published score.
+
+A preset fixes what makes the network what it is. What it leaves open (None) comes from the data set.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fcn_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, RunOptions
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe.
+
+    Attributes:
+        description: what it trains.
+        config: what decides its numbers.
+        options: how its runs are conducted, where it says so.
+        source: where the recipe comes from.
+        score: mean IU that the source published, in %, with the data it was measured on; none of them was measured
+            with this code.
+    """
+
+    description: str
+    config: Config
+    options: RunOptions = field(default_factory=RunOptions)
+    source: str = ""
+    score: str = ""
+
+    def __str__(self) -> str:
+        """One line for the command line's help."""
+        parts = [self.description, self.source and f"source: {self.source}", self.score and f"published: {self.score}"]
+        return "; ".join(part for part in parts if part)
+
+
+def convert_to_mean(optim: OptimConfig, pixels: int) -> OptimConfig:
+    """Convert an optimizer for a summed loss into the one that does the same for the mean over `pixels` pixels.
+
+    The gradient becomes `pixels` times smaller. So the rate is multiplied by `pixels`, and the decay, which is added to
+    the gradient, is divided by it: 1e-10 and 5e-4 over the sum of 500 * 500 pixels are 2.5e-5 and 2e-9 over their mean.
+    """
+    assert optim.learning_rate is not None
+    rate, decay = optim.learning_rate * pixels, optim.weight_decay / pixels
+    return dataclasses.replace(optim, learning_rate=rate, weight_decay=decay, reduction="mean")
+
+
+def convert_to_sum(optim: OptimConfig, pixels: int) -> OptimConfig:
+    """Convert an optimizer for the mean over `pixels` pixels into the one for their sum."""
+    assert optim.learning_rate is not None
+    rate, decay = optim.learning_rate / pixels, optim.weight_decay * pixels
+    return dataclasses.replace(optim, learning_rate=rate, weight_decay=decay, reduction="sum")
+
+
+Head = Literal["fcn32s", "fcn16s", "fcn8s"]
+
+
+def _configure_reference(head: Head, skip_scales: tuple[float, float] = (1.0, 1.0), steps: int = 100_000) -> Config:
+    """Make the configuration of the reference's folder voc-HEAD: its solver.prototxt, net.py, solve.py and stages.
+
+    It trains on whole images (none is larger than 500x500), one at a time, without augmentation. Two things differ
+    here. A smaller image lies anywhere in its window of 500x500, with void around it. And the images are the 10 582 of
+    SBD and VOC 2012 that are not in val, where the reference had the 8 498 of SBD's train.
+    """
+    return Config(
+        model=ModelConfig(
+            head=head,
+            backbone="vgg16",
+            padding="reference",
+            skip_scales=skip_scales,
+            upsampling="fixed",
+            weights="VGG_ILSVRC_16_layers.caffemodel",
+        ),
+        data=DataConfig("voc2012", train_split="trainaug"),
+        augment=AugmentConfig(crop=500, scale=(1.0, 1.0), flip=False),
+        optim=OptimConfig(
+            learning_rate=1e-10,
+            schedule="constant",
+            momentum=0.99,
+            weight_decay=5e-4,
+            reduction="sum",
+            bias_factor=2.0,
+        ),
+        steps=steps,
+        batch_size=1,
+        # At once, all scores learn together. In stages the rates are 1e-10, 1e-12 and 1e-14.
+        staged=head != "fcn32s" and skip_scales == (1.0, 1.0),
+        stage_factors=(1.0, 1e-2, 1e-4),
+    )
+
+
+_REFERENCE = (
+    "shelhamer/fcn.berkeleyvision.org; starts from VGG_ILSVRC_16_layers.caffemodel in the working directory "
+    "(gist.github.com/ksimonyan/211839e770f7b538e2d8)"
+)
+
+PRESETS = {
+    "fcn32s": Preset("FCN-32s: scores at stride 32 and one x32 upsampling", Config(model=ModelConfig(head="fcn32s"))),
+    "fcn16s": Preset("FCN-16s: pool4 fused in, then x16 upsampling", Config(model=ModelConfig(head="fcn16s"))),
+    "fcn8s": Preset("FCN-8s: pool4 and pool3 fused in, then x8 upsampling", Config(model=ModelConfig(head="fcn8s"))),
+    # The scales fit features of inputs in 0 to 255 without normalisation. Features of order 1, as after a batch norm,
+    # are silenced by them.
+    "fcn8s-atonce": Preset(
+        "FCN-8s with the reference's skip scales, which fit a VGG16 without batch norm and inputs of 0 to 255",
+        Config(model=ModelConfig(head="fcn8s", skip_scales=(0.01, 0.0001))),
+    ),
+    # The head has the data set's rate; the backbone, which is trained already, a tenth of it.
+    "fcn8s-pretrained": Preset(
+        "FCN-8s on a ResNet50 trained on ImageNet, with colour augmentation, for any data set; score not measured",
+        Config(
+            model=ModelConfig(head="fcn8s", backbone="resnet50", weights="imagenet"),
+            augment=AugmentConfig(colour=0.3),
+            optim=OptimConfig(weight_decay=1e-4, warmup_steps=500, rate_factors=(("backbone", 0.1),)),
+        ),
+    ),
+    "voc-fcn32s": Preset(
+        "the paper's FCN-32s",
+        _configure_reference("fcn32s"),
+        source=_REFERENCE,
+        score="63.6 on seg11valid (reference README), three days on a K40 (paper)",
+    ),
+    "voc-fcn16s": Preset(
+        "the paper's FCN-16s, trained after FCN-32s",
+        _configure_reference("fcn16s"),
+        source=_REFERENCE,
+        score="65.0 on seg11valid (reference README), four days on a K40 (paper)",
+    ),
+    "voc-fcn8s": Preset(
+        "the paper's FCN-8s, trained after FCN-32s and FCN-16s",
+        _configure_reference("fcn8s"),
+        source=_REFERENCE,
+        score="65.5 on seg11valid (reference README), five days on a K40 (paper)",
+    ),
+    # Each image counts as much as any other; in the sum larger images count more.
+    "voc-fcn8s-mean": Preset(
+        "voc-fcn8s with a loss averaged over the pixels, and rate and decay converted to match",
+        dataclasses.replace(
+            _configure_reference("fcn8s"), optim=convert_to_mean(_configure_reference("fcn8s").optim, pixels=500 * 500)
+        ),
+        source=_REFERENCE,
+        score="65.5 on seg11valid (that of voc-fcn8s)",
+    ),
+    "voc-fcn8s-atonce": Preset(
+        "the paper's FCN-8s without stages",
+        _configure_reference("fcn8s", (0.01, 0.0001), steps=300_000),
+        source=_REFERENCE,
+        score="65.4 on seg11valid (reference README), as long as voc-fcn8s",
+    ),
+    # The article names rate, decay and backbone, and no momentum; PyTorch's default is none. 60 epochs.
+    "voc-resnet34": Preset(
+        "FCN-8s on a ResNet34 trained on ImageNet, on VOC's 1464 images",
+        Config(
+            model=ModelConfig(head="fcn8s", backbone="resnet34", weights="imagenet"),
+            data=DataConfig("voc2012"),
+            optim=OptimConfig(learning_rate=0.03, schedule="constant", momentum=0.0, weight_decay=1e-2),
+            steps=11_000,
+            batch_size=8,
+        ),
+        RunOptions(eval_every=1_000),
+        source="an article that re-implements the paper",
+        score="53 to 56 on val, time unknown",
+    ),
+    # The auxiliary head alone learns ten times as fast. 30 epochs. Two things differ: torchvision scales the shorter
+    # side to 0.5 to 2 times 520 pixels, here an image to 0.5 to 2 times its size; and it decays norms and biases too.
+    "voc-dilated": Preset(
+        "torchvision's FCN on a dilated ResNet50",
+        Config(
+            model=ModelConfig(head="dilated", backbone="resnet50", weights="imagenet"),
+            data=DataConfig("voc2012", train_split="trainaug"),
+            augment=AugmentConfig(crop=480, scale=(0.5, 2.0)),
+            optim=OptimConfig(learning_rate=0.02, weight_decay=1e-4, rate_factors=(("aux_classifier", 10.0),)),
+            steps=10_000,
+            batch_size=32,
+        ),
+        RunOptions(eval_every=1_000),
+        source="references/segmentation/train.py of torchvision",
+        score="60.5 on COCO's val (torchvision), 67.1 on VOC + SBD (mmseg, whose V100 computes 23 images/s)",
+    ),
+}

@@ -1,0 +1,83 @@
+"""The record of a run's numbers: `metrics.jsonl` and TensorBoard."""
+
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from fcn_jax.runtime.files import write_atomically
+from fcn_jax.runtime.json_values import to_json
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and TensorBoard. Use it in a `with` statement: leaving it writes out TensorBoard.
+
+    What a run that was killed wrote after the step it resumes from is cut off. Of several hosts the first writes; the
+    others do nothing.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        """Open the record of a run.
+
+        Args:
+            folder: the run directory.
+            first_step: the number of steps the run has behind it.
+        """
+        self._folder, self._first = folder, first_step
+        self._file = folder / "metrics.jsonl"
+        if jax.process_index() != 0:
+            return
+        if self._file.exists():
+            lines = self._file.read_text(errors="replace").splitlines()
+            kept = [line for line in lines if _read_step(line) <= first_step]
+            write_atomically(self._file, "".join(line + "\n" for line in kept))
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "_board" in vars(self):
+            self._board.close()
+
+    def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Write one line, which is on the disk when this returns, and its scalars to TensorBoard."""
+        if jax.process_index() != 0:
+            return
+        line = json.dumps(to_json({"step": step, "split": split, **values}), allow_nan=False)
+        with self._file.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for name, value in values.items():
+            if np.ndim(value) == 0 and math.isfinite(value):
+                self._board.add_scalar(f"{split}/{name}", float(value), step)
+
+    def add_picture(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Show a picture in TensorBoard."""
+        if jax.process_index() == 0:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    @functools.cached_property
+    def _board(self) -> "SummaryWriter":
+        # The import takes seconds where PyTorch is installed, so it waits until the first line.
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first + 1, flush_secs=10)
+
+
+def _read_step(line: str) -> float:
+    """The step of a line; infinity for a line that a kill has cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

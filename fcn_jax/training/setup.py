@@ -1,0 +1,139 @@
+"""Turn a configuration into everything that a training needs, built and checked, before anything is written."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from fcn_jax.config import Config, RunOptions
+from fcn_jax.data.batches import require_room
+from fcn_jax.data.dataset import Dataset, Example, prepare
+from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.errors import InputError
+from fcn_jax.inference.segment import Forward, make_forward
+from fcn_jax.layers.backend import count_devices, is_cpu
+from fcn_jax.models.build import Network, build
+from fcn_jax.runs.checkpoint import find_latest_step
+from fcn_jax.runs.run_dir import open_run
+from fcn_jax.training.optim import check_groups
+from fcn_jax.training.start import choose_input, read_start
+from fcn_jax.training.state import TrainState, init_state
+from fcn_jax.training.step import make_step
+from fcn_jax.weights.merge import Match, match_weights
+
+
+class Setup(NamedTuple):
+    """Everything that a training needs.
+
+    Attributes:
+        config: what decides the numbers, with every value set.
+        options: how the run is conducted, with every interval set.
+        resume_step: the checkpoint that the run resumes from; None: it is new.
+        dataset: the prepared data.
+        train_source: the split to train on.
+        val_source: the split to evaluate on.
+        sharding: of batches, over the devices of all hosts along the mesh axis "data".
+        model: the network.
+        init: initialises the state before the first step on all devices, jitted.
+        start: the weights that a new run starts from, matched to the network; None: it starts from scratch.
+        step: the training step, jitted.
+        forward: the forward pass of the evaluation, jitted.
+    """
+
+    config: Config
+    options: RunOptions
+    resume_step: int | None
+    dataset: Dataset
+    train_source: Sequence[Example]
+    val_source: Sequence[Example]
+    sharding: NamedSharding
+    model: Network
+    init: Callable[[], TrainState]
+    start: Match | None
+    step: Callable[..., Any]
+    forward: Forward
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """The sharding of the state: a copy on every device."""
+        return NamedSharding(self.sharding.mesh, PartitionSpec())
+
+
+def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
+    """Build and check everything that a training needs.
+
+    This is the one place that decides where a run resumes: at its latest checkpoint. A resumed run does not read the
+    weights it started from, so their files may be gone.
+
+    Args:
+        config: what to train; what it leaves open comes from the data set.
+        options: how to conduct the run.
+        run_dir: the run directory, which may not exist yet.
+
+    Raises:
+        InputError: configuration, data or weights that do not fit.
+    """
+    config = fill_config(config)
+    options = fill_options(options, config)
+    sharding = _shard_batches(config)
+    resume_step = find_latest_step(run_dir)
+    weights = read_start(config.model, options.data.cache) if resume_step is None else None
+    given = config.model.input
+    if resume_step is not None and given is None:
+        given = open_run(run_dir).config.model.input
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, input=choose_input(given, weights)))
+
+    data = options.data
+    dataset = prepare(config.data.name, data.dir, data.cache, classes=data.classes, void=config.data.void)
+    _check_class_weights(config, dataset.class_names)
+    train_source, val_source = dataset.source(config.data.train_split), dataset.source(data.val_split)
+    if data.decoded == "device":
+        require_room(len(train_source), dataset.max_size)
+
+    model = build(config.model, len(dataset.class_names))
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    # It runs once. On CPUs LLVM's first level of optimisation gives the same bits and compiles in half the time.
+    fast_compile = {"xla_backend_optimization_level": 1} if is_cpu() else None
+    init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=fast_compile)
+    shapes = jax.eval_shape(init).variables
+    check_groups(config.optim, shapes["params"])
+    start = None if weights is None else match_weights(shapes, weights, dataset.class_names, config.model.allow)
+    return Setup(
+        config=config,
+        options=options,
+        resume_step=resume_step,
+        dataset=dataset,
+        train_source=train_source,
+        val_source=val_source,
+        sharding=sharding,
+        model=model,
+        init=init,
+        start=start,
+        step=make_step(model, config),
+        forward=make_forward(model, config.model.input_or_default),
+    )
+
+
+def _shard_batches(config: Config) -> NamedSharding:
+    """Split batches over all devices of all hosts along their first axis."""
+    devices = count_devices()
+    assert config.batch_size is not None
+    if config.batch_size % (devices * config.accumulate):
+        raise InputError(
+            f"batch-size {config.batch_size} cannot be split over {devices} devices and {config.accumulate} "
+            f"accumulation steps; give a multiple of {devices * config.accumulate}"
+        )
+    return NamedSharding(jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data"))
+
+
+def _check_class_weights(config: Config, class_names: tuple[str, ...]) -> None:
+    weights = config.optim.class_weights
+    if weights and len(weights) != len(class_names):
+        raise InputError(
+            f"optim.class-weights has {len(weights)} values for {len(class_names)} classes; give one for each of "
+            + ", ".join(class_names)
+        )

@@ -1,29 +1,31 @@
-"""Batch normalisation as torchvision has it."""
+"""Batch normalization that is fast on CPUs."""
 
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float
 
-from fcn_jax.layers.channel_sums import spread, total
+from .channel_sums import broadcast_channels, channel_sums
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015), `nn.BatchNorm` made for CPUs as well.
+    """Batch normalization over all axes but the last (Ioffe & Szegedy 2015).
 
-    Variables and, up to rounding, results are those of Flax's module; under `jit` the batch is the global one.
+    The variables are those of `nn.BatchNorm`, and so are the results up to rounding. Under `jit` the batch is the
+    global one, over all devices.
 
     Attributes:
-        use_running_average: normalise by the running statistics, which stay; False: by those of the batch, and update
-            the running ones. Scale and bias are parameters in both cases, and learned.
-        momentum: share of the running statistics that an update keeps; 1 - PyTorch's.
+        use_running_average: True normalizes by the running statistics and keeps them. False normalizes by the
+            statistics of the batch and updates the running ones. Scale and bias are parameters in both cases.
+        momentum: share of the running statistics that an update keeps; 1 minus PyTorch's momentum.
         epsilon: added to the variance.
-        scale_init: of the scale.
-        dtype: of the result; parameters are float32, the computation at least.
+        scale_init: initializer of the scale.
+        dtype: dtype of the result. Parameters and statistics are float32; the computation is at least float32.
+        method: method of the per-channel sums and broadcasts; see `channel_sums`.
     """
 
     use_running_average: bool
@@ -31,10 +33,14 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     scale_init: Any = nn.initializers.ones
     dtype: Any = jnp.float32
+    method: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, "*cells channels"]) -> Float[Array, "*cells channels"]:
-        """Normalises each channel; with batch statistics `batch_stats` has to be mutable."""
+    def __call__(self, x: jax.Array | np.ndarray) -> jax.Array:
+        """Normalize each channel of ``[*cells, channels]``.
+
+        Without running statistics the collection "batch_stats" has to be mutable.
+        """
         x = jnp.asarray(x)
         x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
         channels = x.shape[-1:]
@@ -45,36 +51,35 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             mean, variance = jnp.asarray(running_mean.value), jnp.asarray(running_variance.value)
         else:
-            mean, variance = _moments(x)
+            mean, variance = _compute_moments(x, self.method)
             if not self.is_initializing():
                 keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_variance.value = keep * running_variance.value + (1 - keep) * variance
-        return _normalise(x, mean, variance, scale, bias, self.epsilon).astype(self.dtype)
+        return _normalize(x, mean, variance, scale, bias, self.epsilon, self.method).astype(self.dtype)
 
 
-# Both are traced once for all layers of one shape.
-@jax.jit
-def _moments(x: Array) -> tuple[Array, Array]:
-    count = float(x.size // x.shape[-1])  # as an integer it could be beyond 32 bits
-    mean = total(x) / count
-    return mean, jnp.maximum(total(x * x) / count - mean * mean, 0.0)
+# Both functions are under `jit` so that they are traced once for all layers of one shape.
+@partial(jax.jit, static_argnames="method")
+def _compute_moments(x: jax.Array, method: str | None) -> tuple[jax.Array, jax.Array]:
+    count = float(x.size // x.shape[-1])  # an integer could need more than 32 bits
+    mean = channel_sums(x, method) / count
+    return mean, jnp.maximum(channel_sums(x * x, method) / count - mean * mean, 0.0)
 
 
-@partial(jax.jit, static_argnames="epsilon")
-def _normalise(x: Array, mean: Array, variance: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+@partial(jax.jit, static_argnames=("epsilon", "method"))
+def _normalize(
+    x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    method: str | None,
+) -> jax.Array:
     factor = scale * lax.rsqrt(variance + epsilon)
-    # (x - mean) factor + bias. The gradient by the mean goes by way of the bias, whose sum is there in any case.
+    # (x - mean) * factor + bias. The mean's gradient is computed from the bias's, whose sum is needed anyway.
     centre = lax.stop_gradient(mean)
     shift = bias - (mean - centre) * factor
-    return (x - spread(centre, x.shape)) * spread(factor, x.shape) + spread(shift, x.shape)
-
-
-def batch_norm(batch_statistics: bool, dtype: Any) -> partial[BatchNorm]:
-    """BatchNorm with torchvision's constants (momentum 0.1 there is 0.9 here).
-
-    Args:
-        batch_statistics: see `BatchNorm.use_running_average`.
-        dtype: of the result.
-    """
-    return partial(BatchNorm, use_running_average=not batch_statistics, dtype=dtype)
+    broadcast = partial(broadcast_channels, shape=x.shape, method=method)
+    return (x - broadcast(centre)) * broadcast(factor) + broadcast(shift)

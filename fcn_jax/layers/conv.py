@@ -1,15 +1,16 @@
-"""Convolution for CPUs as well, and how programs are compiled for it.
+"""Convolution over height and width.
 
-On accelerators it is `lax.conv_general_dilated` alone. On CPUs
+On accelerators it is `lax.conv_general_dilated`. On CPUs it differs in three ways:
 
-* XLA has two libraries for it. The one it takes by itself (YNNPACK) computes kernels' gradients at a fifth of the
-  forward rate and less; the other (Eigen) computes them at the forward rate: `compiler_options` asks for it.
-* Both leave windows larger than the map, which deep layers have on small images, to a plain loop, a hundred times
-  slower. Those are a matrix product here: patches (what each window sees, side by side) times the kernel.
-* 3x3 kernels of many channels go Winograd's way, with a half to a quarter of the operations, and so do their
-  gradients (winograd.py).
-* For kernels' gradients maps are rearranged, and XLA would compute them anew on the way, out of order: barriers keep
-  them as they are. The kernel is turned for the gradient of the map in two steps, of which each runs along memory.
+* XLA leaves windows larger than the map to a plain loop, which is a hundred times slower. Deep layers have such windows
+  on small images. They are computed as a matrix product: patches (the inputs of each window) times the kernel.
+* 3x3 convolutions with many channels use Winograd's algorithm, and so do their gradients (see winograd.py). It needs a
+  half to a quarter of the operations.
+* For gradients of kernels XLA rearranges maps, and would compute them again in another order on the way. Optimization
+  barriers keep the maps as they are. The kernel is rotated for the gradient of the map in two steps, each of which
+  moves along memory.
+
+`compiler_options` in backend.py belongs to it: with XLA's own choice of library gradients are slower.
 """
 
 import functools
@@ -18,54 +19,44 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, ArrayLike, Float
 
-from fcn_jax.layers.channel_sums import spread
-from fcn_jax.layers.winograd import winograd_conv, winograd_kernel_gradient
+from .backend import is_cpu, is_single_device
+from .channel_sums import broadcast_channels
+from .sizes import check_method
+from .winograd import winograd_conv, winograd_kernel_gradient
 
+_METHODS = ("plain", "barriers", "winograd", "patches")
 
-@functools.cache
-def compiler_options(training: bool = True) -> dict[str, str]:
-    """For `jax.jit(..., compiler_options=...)` of a network; empty where there is nothing to say: on accelerators.
-
-    Args:
-        training: whether it is a training step; a forward pass alone, of which a folder of images needs several, is
-            compiled in three quarters of the time and is as fast. A step would be up to a tenth slower so.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    options = {
-        "xla_cpu_experimental_ynn_fusion_type": "",  # no kind of operation is left to YNNPACK
-        "xla_disable_hlo_passes": "cse_barrier_expander",  # which removes barriers before operations are fused
-        # Else what depends on parameters alone, such as transformed kernels, is computed at the beginning and kept.
-        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    }
-    if not training:
-        options["xla_cpu_opt_preset"] = "CPU_OPT_PRESET_FAST_COMPILE"
-    try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:  # a version of XLA that does not know them
-        return {} if training else compiler_options()
-    return options
+# When Winograd's algorithm is faster than the direct sum, as measured on two AVX2 cores.
+_FEWEST_CELLS = 512  # with fewer cells, transforming the kernel takes too long
+_FEWEST_CHANNELS = 64  # with fewer channels, transforming the maps takes too long
+_MANY_CHANNELS = 128  # from here on it is faster on large maps too
+# Most cells times channels of the wider map; the algorithm's products take 1.5 to 2 times as many numbers, 0.5 GB.
+_LARGEST_MAP = 2**26
+_LARGEST_MAP_OF_FEW_CHANNELS = 2**24  # for fewer than `_MANY_CHANNELS`
 
 
 class Conv(nn.Module):
-    """A convolution over height and width; the parameters are those of `nn.Conv`, the same on both axes.
+    """Convolution over height and width with the parameters of `nn.Conv`.
+
+    Strides, padding and dilation are the same on both axes.
 
     Attributes:
-        features: channels of the result.
+        features: number of output channels.
         kernel_size: rows and columns of the window.
-        strides: cells from one window to the next.
+        strides: input cells from one window to the next.
         padding: zeros on each side.
-        kernel_dilation: cells from one number of the window to the next.
-        feature_group_count: groups of channels that do not see each other.
-        use_bias: whether a number a channel is added.
-        kernel_init: of float[rows, columns, channels / groups, features].
-        bias_init: of float[features].
-        dtype: of the computation; parameters are float32.
+        kernel_dilation: input cells between neighbouring kernel taps.
+        feature_group_count: number of groups; outputs of a group see the inputs of that group only.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel, float32[rows, columns, in / groups, features].
+        bias_init: initializer of the bias, float32[features].
+        dtype: dtype of the computation; parameters are float32.
+        method: see `conv`.
     """
 
     features: int
@@ -78,41 +69,103 @@ class Conv(nn.Module):
     kernel_init: Any = nn.initializers.lecun_normal()
     bias_init: Any = nn.initializers.zeros
     dtype: Any = jnp.float32
+    method: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, "batch height width in"]) -> Float[Array, "batch rows columns features"]:
-        """Convolves; a side of n gives floor((n + 2 padding - window) / strides) + 1."""
+    def __call__(self, x: jax.Array | np.ndarray) -> jax.Array:
+        """Convolve ``[batch, height, width, in]`` to ``[batch, rows, columns, features]``, with sizes as in `conv`."""
         x = jnp.asarray(x, self.dtype)
         shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
         kernel = jnp.asarray(self.param("kernel", self.kernel_init, shape), self.dtype)
-        y = conv(x, kernel, self.strides, self.padding, self.kernel_dilation, self.feature_group_count)
+        y = conv(x, kernel, self.strides, self.padding, self.kernel_dilation, self.feature_group_count, self.method)
         if self.use_bias:
-            y += spread(jnp.asarray(self.param("bias", self.bias_init, (self.features,)), self.dtype), y.shape)
+            bias = jnp.asarray(self.param("bias", self.bias_init, (self.features,)), self.dtype)
+            y += broadcast_channels(bias, y.shape)
         return y
 
 
 def conv(
-    x: Float[Array, "batch height width in"],
-    kernel: Float[Array, "rows columns in_of_a_group out"],
+    x: jax.Array,
+    kernel: jax.Array,
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
     groups: int = 1,
-) -> Float[Array, "batch rows_seen columns_seen out"]:
-    """The convolution of `Conv`, without its parameters."""
-    if jax.default_backend() != "cpu" or groups > 1:
-        return _plain(x, kernel, stride, padding, dilation, groups)
+    method: str | None = None,
+) -> jax.Array:
+    """Compute a convolution over height and width.
+
+    **Method.** ``"plain"`` is `lax.conv_general_dilated`. The other methods are faster on CPUs and have one group:
+    ``"barriers"`` is the plain convolution with optimization barriers for its gradients, ``"winograd"`` is Winograd's
+    algorithm (3x3, stride 1, dilation 1, padding 0 to 2, float32), ``"patches"`` is a matrix product of written-out
+    patches. ``None`` chooses when the function is traced: "plain" on accelerators, with groups and for 1x1; "patches"
+    if the window is larger than the map or the result; "winograd" if it is faster and its memory is small; otherwise
+    "barriers".
+
+    Args:
+        x: ``[batch, height, width, in]``.
+        kernel: ``[rows, columns, in / groups, out]``, of the same dtype.
+        stride: input cells from one window to the next.
+        padding: zeros on each side.
+        dilation: input cells between neighbouring kernel taps.
+        groups: number of groups; outputs of a group see the inputs of that group only.
+        method: "plain", "barriers", "winograd", "patches" or None; see above.
+
+    Returns:
+        ``[batch, rows, columns, out]``. A side of n gives
+        ``floor((n + 2 * padding - (k - 1) * dilation - 1) / stride) + 1``.
+
+    Raises:
+        ValueError: the method is unknown, or it cannot compute this convolution.
+    """
+    if method is None:
+        method = _choose_method(x, kernel, stride, padding, dilation, groups)
+    check_method(method, _METHODS)
+    if method == "plain":
+        return _convolve_plainly(x, kernel, stride, padding, dilation, groups)
+    if groups > 1:
+        raise ValueError(f"method {method!r} has one group and groups is {groups}; give method=None or 'plain'.")
+    if method == "patches":
+        return _multiply_patches(x, kernel, stride, padding, dilation)
+    if method == "winograd" and not _can_use_winograd(x, kernel, stride, padding, dilation):
+        got = f"{kernel.shape[0]}x{kernel.shape[1]}, {stride}, {dilation}, {padding} and {x.dtype}"
+        raise ValueError(
+            "method 'winograd' needs a 3x3 kernel, stride 1, dilation 1, a padding of 0 to 2 and float32; got "
+            f"{got}; give method=None or 'plain'."
+        )
+    return _conv(lax.optimization_barrier(x), kernel, stride, padding, dilation, method)
+
+
+def _choose_method(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int, groups: int) -> str:
+    """Choose by the rule in the docstring of `conv`."""
+    if not is_cpu() or groups > 1:
+        return "plain"
     for side, window in zip(x.shape[1:3], kernel.shape[:2], strict=True):
         window = (window - 1) * dilation + 1
-        # The gradient is a convolution as well, of the result's map.
+        # The gradient is a convolution too, of the result's map.
         if window > min(side, (side + 2 * padding - window) // stride + 1):
-            return _conv_of_patches(x, kernel, stride, padding, dilation)
+            return "patches"
     if kernel.shape[:2] == (1, 1):
-        return _plain(x, kernel, stride, padding, dilation)
-    return _conv(lax.optimization_barrier(x), kernel, stride, padding, dilation)
+        return "plain"
+    narrow, wide = sorted(kernel.shape[2:])
+    cells = x.size // x.shape[-1]
+    largest = _LARGEST_MAP_OF_FEW_CHANNELS if narrow < _MANY_CHANNELS else _LARGEST_MAP
+    is_faster = narrow >= _FEWEST_CHANNELS and cells >= _FEWEST_CELLS and cells * wide <= largest
+    return "winograd" if is_faster and _can_use_winograd(x, kernel, stride, padding, dilation) else "barriers"
 
 
-def _plain(x: Array, kernel: Array, stride: int, padding: int, dilation: int, groups: int = 1) -> Array:
+def _can_use_winograd(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int) -> bool:
+    return (
+        kernel.shape[:2] == (3, 3)
+        and stride == dilation == 1
+        and padding <= 2
+        and x.dtype == kernel.dtype == jnp.float32
+    )
+
+
+def _convolve_plainly(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int, groups: int = 1
+) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -124,67 +177,53 @@ def _plain(x: Array, kernel: Array, stride: int, padding: int, dilation: int, gr
     )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _conv(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> Array:
-    if _suits_winograd(x, kernel, stride, padding, dilation):
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5))
+def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int, method: str) -> jax.Array:
+    if method == "winograd":
         return winograd_conv(x, kernel, padding)
-    return _plain(x, kernel, stride, padding, dilation)
+    return _convolve_plainly(x, kernel, stride, padding, dilation)
 
 
 @functools.partial(_conv.defjvp, symbolic_zeros=True)
-def _conv_jvp(stride: int, padding: int, dilation: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _conv_jvp(
+    stride: int, padding: int, dilation: int, method: str, primals: Any, tangents: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Compute value and tangent; what training runs is the tangent's transpose, so the tangent is written for it."""
     (x, kernel), (dx, dkernel) = primals, tangents
-    y = _conv(x, kernel, stride, padding, dilation)
-    suits_winograd = _suits_winograd(x, kernel, stride, padding, dilation)
+    y = _conv(x, kernel, stride, padding, dilation, method)
     terms = []
-    # Training computes the transpose of what stands here, so it is written to have a fast one.
     if not isinstance(dx, SymbolicZero):
-        if suits_winograd:
+        if method == "winograd":
 
-            def gradient(g: Array) -> Array:
-                return winograd_conv(lax.optimization_barrier(g), kernel, 2 - padding, turned=True)
+            def compute_map_gradient(g: jax.Array) -> jax.Array:
+                return winograd_conv(lax.optimization_barrier(g), kernel, 2 - padding, rotate=True)
 
-            terms += jax.linear_transpose(gradient, y)(dx)
+            terms += jax.linear_transpose(compute_map_gradient, y)(dx)
         else:
-            # JAX turns the kernel by 180 degrees in the transpose, which undoes this.
-            turned = lax.optimization_barrier(lax.rev(kernel, (0, 1)))
-            terms.append(_plain(dx, lax.rev(turned, (0, 1)), stride, padding, dilation))
+            # JAX rotates the kernel by 180 degrees in the transpose, which undoes this rotation.
+            rotated = lax.optimization_barrier(lax.rev(kernel, (0, 1)))
+            terms.append(_convolve_plainly(dx, lax.rev(rotated, (0, 1)), stride, padding, dilation))
     if not isinstance(dkernel, SymbolicZero):
-        # Several devices would add up their products before they are transformed to 9 numbers: 2 to 4 times the bytes.
-        if suits_winograd and jax.device_count() == 1:
-            # Behind a barrier the windows of `x` are made again; else they would be kept from the forward pass.
+        # Several devices would add up their products before these are transformed to 9 numbers each: 2 to 4 times the
+        # bytes to exchange.
+        if method == "winograd" and is_single_device():
+            # Behind a barrier the windows of `x` are made again. Otherwise they would be kept from the forward pass.
             again = lax.optimization_barrier(x)
-            kernel_gradient = functools.partial(winograd_kernel_gradient, again, padding=padding)
-            terms += jax.linear_transpose(kernel_gradient, y)(dkernel)
+            compute_kernel_gradient = functools.partial(winograd_kernel_gradient, again, padding=padding)
+            terms += jax.linear_transpose(compute_kernel_gradient, y)(dkernel)
         else:
-            terms.append(_plain(x, dkernel, stride, padding, dilation))
+            terms.append(_convolve_plainly(x, dkernel, stride, padding, dilation))
     return y, functools.reduce(operator.add, terms)
 
 
-def _suits_winograd(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> bool:
-    """Whether it is faster that way, and does not take too much memory."""
-    plain = (
-        kernel.shape[:2] == (3, 3)
-        and stride == dilation == 1
-        and padding <= 2
-        and x.dtype == kernel.dtype == jnp.float32
-    )
-    narrow, wide = sorted(kernel.shape[2:])
-    cells = x.size // x.shape[-1]
-    # Measured on two cores. Transforming the kernel pays from some hundred cells on; transforming maps from 64 channels
-    # on while they are small, and else from 128. Products take 1.5 to 2 times the result, at most 0.5 GB.
-    largest = 2**24 if narrow < 128 else 2**26
-    return plain and narrow >= 64 and cells >= 512 and cells * wide <= largest
-
-
-def _conv_of_patches(x: Array, kernel: Array, stride: int, padding: int, dilation: int) -> Array:
+def _multiply_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int) -> jax.Array:
     rows, columns, ins, outs = kernel.shape
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height, width = ((x.shape[i + 1] - (kernel.shape[i] - 1) * dilation - 1) // stride + 1 for i in (0, 1))
 
-    def seen(row: int, column: int) -> Array:
+    def slice_tap(row: int, column: int) -> jax.Array:
         last = (len(x), row + (height - 1) * stride + 1, column + (width - 1) * stride + 1, ins)
         return lax.slice(x, (0, row, column, 0), last, (1, stride, stride, 1))
 
-    patches = [seen(row * dilation, column * dilation) for row in range(rows) for column in range(columns)]
+    patches = [slice_tap(row * dilation, column * dilation) for row in range(rows) for column in range(columns)]
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, outs)

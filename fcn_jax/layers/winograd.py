@@ -1,14 +1,16 @@
-"""3x3 convolution with a half or a quarter of the products: Winograd's minimal filtering (Lavin & Gray 2016).
+"""3x3 convolution by Winograd's minimal filtering (Lavin & Gray 2016).
 
-F(m x m, 3x3) makes m x m results of each window of n x n cells, n = m + 2. Window and kernel are transformed,
-multiplied number by number (a matrix product over channels for each of the n x n), and transformed back: polynomials
-are multiplied by their values at n points, infinity among them. The result is that of the direct sum up to rounding.
-For a kernel's gradient, windows and the result's gradient are transformed, multiplied (a matrix product over windows)
-and transformed to 3x3 numbers.
+F(m x m, 3x3) computes m x m results from each window of n x n cells, n = m + 2. Window and kernel are transformed,
+multiplied value by value (a matrix product over channels for each of the n x n values), and transformed back. The
+transforms evaluate and interpolate polynomials at n points, one of which is infinity. The result equals the direct sum
+up to rounding, with 16 products instead of 36 for m = 2 and 36 instead of 144 for m = 4.
 
-XLA compiles each loop as a function of its own, which takes time and memory, so there are few: the transform along rows
-is done on one stacked array. Along columns the windows are made and multiplied one of the n after the other, so that
-one is there at a time.
+For the gradient of the kernel, windows and the result's gradient are transformed, multiplied (a matrix product over
+windows) and transformed to 3x3 values.
+
+XLA compiles each loop as a function of its own, which takes time and memory, so there are few loops: the transform
+along rows works on one stacked array. The n columns of a window are made and multiplied one after the other, so that
+one of them is in memory at a time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,160 +22,167 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
 
+Array = jax.Array
 T = TypeVar("T", Array, np.ndarray)
 
-# The points but for infinity: 0 and pairs. For tiles of four 0, 1, -1, 2 and -2 are usual; these, whose reciprocals are
-# among them, have a third of the error: with 512 channels 2e-6 of the largest result, where tiles of two have 6e-7.
+# The points without infinity: 0 and pairs of opposite points. For m = 4 the points 0, 1, -1, 2 and -2 are usual. These,
+# which contain each other's reciprocals, have a third of their rounding error: with 512 channels 2e-6 of the largest
+# result, where m = 2 has 6e-7.
 _POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2**-0.5, -(2**-0.5), 2**0.5, -(2**0.5))}
 
-
-def best_tile(batch: int, rows: int, columns: int) -> Literal[2, 4]:
-    """The m of F(m x m, 3x3) that is less work for `batch` results of this size."""
-
-    def work(tile: int) -> int:
-        # Products for each pair of channels. Transforming the kernel counts as 175 windows, as measured on two cores.
-        return (tile + 2) ** 2 * (batch * -(-rows // tile) * -(-columns // tile) + 175)
-
-    return 2 if work(2) <= work(4) else 4
+# Transforming the kernel takes as long as the products of this many windows, as measured on two AVX2 cores.
+_WINDOWS_OF_A_KERNEL = 175
 
 
-def sums_and_differences(numbers: Iterable[T]) -> list[T]:
-    """Numbers a and b of a pair of points become a + b and a - b; the first and the last number stay as they are."""
-    first, *pairs, last = numbers
-    both = [number for a, b in zip(pairs[::2], pairs[1::2], strict=True) for number in (a + b, a - b)]
-    return [first, *both, last]
+def choose_tile(batch: int, rows: int, columns: int) -> Literal[2, 4]:
+    """Choose the m of F(m x m, 3x3) that needs less work for `batch` results of `rows` x `columns`."""
+
+    def count_products(tile: int) -> int:
+        """Count the products for each pair of channels."""
+        windows = batch * -(-rows // tile) * -(-columns // tile)
+        return (tile + 2) ** 2 * (windows + _WINDOWS_OF_A_KERNEL)
+
+    return 2 if count_products(2) <= count_products(4) else 4
+
+
+def add_and_subtract_pairs(values: Iterable[T]) -> list[T]:
+    """Replace values a and b of each pair of points by a + b and a - b; keep the first and the last value."""
+    first, *pairs, last = values
+    combined = [value for a, b in zip(pairs[::2], pairs[1::2], strict=True) for value in (a + b, a - b)]
+    return [first, *combined, last]
 
 
 @cache
-def transforms(tile: Literal[2, 4]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The matrices of F(tile, 3): y = A s((G k) * s(B d)) is the convolution of n = tile + 2 cells d with 3 numbers k.
+def make_transforms(tile: Literal[2, 4]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make the matrices of F(tile, 3).
 
-    s is `sums_and_differences`: the values of a polynomial at a point and at its opposite share their even and odd
-    parts, which B computes once; A's columns likewise.
+    With them y = A s((G k) * s(B d)) is the convolution of n = tile + 2 cells d with 3 kernel taps k. The function s is
+    `add_and_subtract_pairs`: the values of a polynomial at opposite points have the same even and odd parts, which B
+    computes once, and so do the columns of A.
 
     Args:
-        tile: results of a window.
+        tile: results of a window, the m of F(m, 3).
 
     Returns:
-        A, float32[tile, n], G, float32[n, 3], and B, float32[n, n].
+        A, float32[tile, n], for results; G, float32[n, 3], for kernels; B, float32[n, n], for windows.
     """
     points = np.array(_POINTS[tile])
 
-    def powers(count: int) -> np.ndarray:
+    def make_powers(count: int) -> np.ndarray:
         return np.vstack([points[:, None] ** np.arange(count), np.eye(count)[-1]])
 
-    # A convolution is the transpose of a product of polynomials (Toom and Cook). The scale of a point may stand in
-    # either transform: the last number of each row that is not 0 is made 1, by a division that goes to G.
-    of_window = np.linalg.inv(powers(tile + 2)).T
-    scale = np.append(of_window[:-1, -2], of_window[-1, -1])
-    parts = np.linalg.inv(sums_and_differences(np.eye(tile + 2)))
-    matrices = powers(tile).T @ parts, powers(3) * scale[:, None], parts @ (of_window / scale[:, None])
-    # Rounded, because a sum leaves out what is exactly 0.
-    of_result, of_kernel, of_window = (matrix.round(12).astype(np.float32) for matrix in matrices)
-    return of_result, of_kernel, of_window
+    # A convolution is the transpose of a product of polynomials (Toom and Cook). Each point's scale may be in either
+    # transform: the last nonzero value of each row of B is made 1, and G has the divisor.
+    for_windows = np.linalg.inv(make_powers(tile + 2)).T
+    scale = np.append(for_windows[:-1, -2], for_windows[-1, -1])
+    parts = np.linalg.inv(add_and_subtract_pairs(np.eye(tile + 2)))
+    matrices = make_powers(tile).T @ parts, make_powers(3) * scale[:, None], parts @ (for_windows / scale[:, None])
+    # Rounded so that zeros are exact: `_multiply` leaves them out.
+    for_results, for_kernels, for_windows = (matrix.round(12).astype(np.float32) for matrix in matrices)
+    return for_results, for_kernels, for_windows
 
 
-@partial(jax.jit, static_argnames=("padding", "turned"))  # traced once for all layers of one shape
-def winograd_conv(
-    x: Float[Array, "batch height width channels"],
-    kernel: Float[Array, "3 3 in out"],
-    padding: int,
-    turned: bool = False,
-) -> Float[Array, "batch rows columns features"]:
-    """A 3x3 convolution with stride 1.
+@partial(jax.jit, static_argnames=("padding", "rotate"))  # traced once for all layers of one shape
+def winograd_conv(x: Array, kernel: Array, padding: int, rotate: bool = False) -> Array:
+    """Compute a 3x3 convolution with stride 1.
 
     Args:
-        x: a map of `in` channels, of `out` if `turned`.
-        kernel: of the convolution, not transformed.
+        x: ``[batch, height, width, in]``; if `rotate`, ``[batch, height, width, out]``.
+        kernel: ``[3, 3, in, out]``, not transformed.
         padding: zeros on each side.
-        turned: take the kernel turned by 180 degrees, from `out` channels to `in`: a convolution's gradient in its map.
+        rotate: rotate the kernel by 180 degrees and use it from `out` channels to `in`. This is the convolution that
+            computes the gradient of the map.
+
+    Returns:
+        ``[batch, rows, columns, out]``; if `rotate`, ``[batch, rows, columns, in]``.
     """
     batch, height, width, _ = x.shape
     rows, columns = height + 2 * padding - 2, width + 2 * padding - 2
-    tile, down, across = _tiling(batch, rows, columns)
-    of_result, of_kernel, _ = transforms(tile)
+    tile, down, across = _choose_tiling(batch, rows, columns)
+    for_results, for_kernels, _ = make_transforms(tile)
     flat = kernel.reshape(9, -1)
-    contracted = ((2,), (2 if turned else 1,))
+    contracted = ((2,), (2 if rotate else 1,))
     products = []
-    for window, of_column in zip(_windows(x, padding, tile, down, across), of_kernel, strict=True):
-        of_both = np.kron(of_kernel, of_column)
-        kernels = jnp.asarray(of_both[:, ::-1] if turned else of_both) @ flat
+    for window, for_column in zip(_transform_windows(x, padding, tile, down, across), for_kernels, strict=True):
+        for_rows_and_column = np.kron(for_kernels, for_column)
+        kernels = jnp.asarray(for_rows_and_column[:, ::-1] if rotate else for_rows_and_column) @ flat
         product = lax.dot_general(window, kernels.reshape(-1, *kernel.shape[2:]), (contracted, ((0,), (0,))))
-        product = product.reshape(-1, batch, down, across, kernel.shape[2 if turned else 3])
-        products.append(lax.optimization_barrier(jnp.stack(_from_values(of_result, product))))
+        product = product.reshape(-1, batch, down, across, kernel.shape[2 if rotate else 3])
+        products.append(lax.optimization_barrier(jnp.stack(_transform_back(for_results, product))))
 
-    # One after the other the columns of all tiles' lines; side by side they would be many times the code to compile.
-    y = jnp.moveaxis(jnp.stack(_from_values(of_result, products), axis=4), 0, 2)
-    # What reads the result cuts it; a barrier behind the cut would have it copied.
+    # Columns are transformed one after the other for all tiles. Side by side the code to compile would be many times as
+    # long.
+    y = jnp.moveaxis(jnp.stack(_transform_back(for_results, products), axis=4), 0, 2)
+    # The crop is behind the barrier so that it is fused with what reads the result. In front of it it would be a copy.
     return lax.optimization_barrier(y.reshape(batch, tile * down, tile * across, -1))[:, :rows, :columns]
 
 
 @partial(jax.jit, static_argnames="padding")
-def winograd_kernel_gradient(
-    x: Float[Array, "batch height width in"], gradient: Float[Array, "batch rows columns out"], padding: int
-) -> Float[Array, "3 3 in out"]:
-    """The gradient of `winograd_conv` in its kernel.
+def winograd_kernel_gradient(x: Array, gradient: Array, padding: int) -> Array:
+    """Compute the gradient of `winograd_conv` with respect to its kernel.
 
     Args:
-        x: the map that was convolved.
-        gradient: in the convolution's result.
+        x: ``[batch, height, width, in]``, the map that was convolved.
+        gradient: ``[batch, rows, columns, out]``, the gradient with respect to the result.
         padding: zeros on each side of `x`.
+
+    Returns:
+        ``[3, 3, in, out]``.
     """
     batch, rows, columns, outs = gradient.shape
-    tile, down, across = _tiling(batch, rows, columns)
-    of_result, of_kernel, _ = transforms(tile)
+    tile, down, across = _choose_tiling(batch, rows, columns)
+    for_results, for_kernels, _ = make_transforms(tile)
     gradient = jnp.pad(gradient, ((0, 0), (0, tile * down - rows), (0, tile * across - columns), (0, 0)))
     gradient = gradient.reshape(batch, down, tile, across, tile, outs)
     lines = [gradient[:, :, line] for line in range(tile)]
-    lines = lax.optimization_barrier(jnp.stack(_values(of_result.T, lines)))
+    lines = lax.optimization_barrier(jnp.stack(_transform(for_results.T, lines)))
     cells = [lines[:, :, :, :, cell] for cell in range(tile)]
 
     parts = []
-    windows = _windows(x, padding, tile, down, across), _values(of_result.T, cells)
-    for window, result, of_column in zip(*windows, of_kernel, strict=True):
+    columns_of = _transform_windows(x, padding, tile, down, across), _transform(for_results.T, cells)
+    for window, result, for_column in zip(*columns_of, for_kernels, strict=True):
         products = lax.dot_general(window, result.reshape(tile + 2, -1, outs), (((1,), (1,)), ((0,), (0,))))
-        parts.append(jnp.asarray(np.kron(of_kernel, of_column).T) @ products.reshape(tile + 2, -1))
-    # Behind a barrier, or each layer's parts would be kept for the optimizer's loop.
+        parts.append(jnp.asarray(np.kron(for_kernels, for_column).T) @ products.reshape(tile + 2, -1))
+    # Without the barrier each layer's parts would be kept for the optimizer's loop.
     return lax.optimization_barrier(reduce(add, parts)).reshape(3, 3, -1, outs)
 
 
-def _windows(x: Array, padding: int, tile: Literal[2, 4], down: int, across: int) -> list[Array]:
-    """All `down` times `across` windows of a map, transformed: n columns of float[n, windows, channels]."""
+def _transform_windows(x: Array, padding: int, tile: Literal[2, 4], down: int, across: int) -> list[Array]:
+    """Transform all windows of a map, `down` times `across`, to n columns of ``[n, windows, channels]``."""
     _, height, width, channels = x.shape
     more = [tile * count + 2 - padding - side for count, side in ((down, height), (across, width))]
     x = jnp.pad(x, ((0, 0), (padding, more[0]), (padding, more[1]), (0, 0)))
-    _, _, of_window = transforms(tile)
-    # The cells at one place of all windows, which begin at every second or fourth cell.
+    _, _, for_windows = make_transforms(tile)
+    # Windows begin at every second or fourth cell, so the cells at one place of all windows are a slice with a stride.
     places = range(tile + 2)
     lines = [lax.slice_in_dim(x, place, place + tile * (down - 1) + 1, tile, axis=1) for place in places]
-    lines = lax.optimization_barrier(jnp.stack(_values(of_window, lines)))
+    lines = lax.optimization_barrier(jnp.stack(_transform(for_windows, lines)))
     cells = [lax.slice_in_dim(lines, place, place + tile * (across - 1) + 1, tile, axis=3) for place in places]
-    return [column.reshape(tile + 2, -1, channels) for column in _values(of_window, cells)]
+    return [column.reshape(tile + 2, -1, channels) for column in _transform(for_windows, cells)]
 
 
-def _tiling(batch: int, rows: int, columns: int) -> tuple[Literal[2, 4], int, int]:
-    """The tile for results of this size, and how many of them cover it, down and across."""
-    tile = best_tile(batch, rows, columns)
+def _choose_tiling(batch: int, rows: int, columns: int) -> tuple[Literal[2, 4], int, int]:
+    """Choose the tile for results of this size, and count the tiles that cover them, down and across."""
+    tile = choose_tile(batch, rows, columns)
     return tile, -(-rows // tile), -(-columns // tile)
 
 
-def _values(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
-    """Transformed by B, or by A's transpose: a point and its opposite share their even and odd parts."""
-    return sums_and_differences(_times(matrix, arrays))
+def _transform(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
+    """Transform by B, or by the transpose of A: to values at the points."""
+    return add_and_subtract_pairs(_multiply(matrix, arrays))
 
 
-def _from_values(matrix: np.ndarray, values: Iterable[Array]) -> list[Array]:
-    """Transformed back, by A."""
-    return _times(matrix, sums_and_differences(values))
+def _transform_back(matrix: np.ndarray, values: Iterable[Array]) -> list[Array]:
+    """Transform by A: from values at the points to results."""
+    return _multiply(matrix, add_and_subtract_pairs(values))
 
 
-def _times(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
-    """The product of a matrix and a column of arrays."""
+def _multiply(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
+    """Multiply a matrix with a column of arrays."""
 
-    def weighted_sum(row: list[float]) -> Array:
+    def add_weighted(row: list[float]) -> Array:
         terms = [(factor, array) for factor, array in zip(row, arrays, strict=True) if factor]
         return reduce(add, [array if factor == 1 else factor * array for factor, array in terms])
 
-    return [weighted_sum(row) for row in matrix.tolist()]
+    return [add_weighted(row) for row in matrix.tolist()]

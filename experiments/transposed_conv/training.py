@@ -90,7 +90,7 @@ class Studied(FCN):
     def upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:
         if self.way is None:
             return super().upsample(x, to, name)
-        return to.replace(values=self.way(x.cleared(), x.stride // to.stride, to.shape, name))
+        return to.replace(values=self.way(x.clear_outside(), x.stride // to.stride, to.shape, name))
 
 
 # --------------------------------------------------------------------------------------------------- variants

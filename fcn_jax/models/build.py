@@ -1,4 +1,4 @@
-"""The network that a configuration describes, and its variables before training."""
+"""Building the network of a configuration, and its variables."""
 
 from typing import Any
 
@@ -18,7 +18,12 @@ Network = FCN | DilatedFCN
 
 
 def build(config: ModelConfig, num_classes: int) -> Network:
-    """The network a configuration describes."""
+    """Build the network of a configuration.
+
+    Args:
+        config: the configuration of the model.
+        num_classes: number of classes, background included.
+    """
     dtype = jnp.dtype(config.dtype)
     dilated = config.head == "dilated"
     backbone = BACKBONES[config.backbone](dtype=dtype)

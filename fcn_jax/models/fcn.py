@@ -10,9 +10,10 @@
     FCN-8s                  + <-- upscore_pool4 x2 (of the sum above)
                             +------------------------------------------- upscore8 x8 -> logits
 
-The kernels and crops of the transposed convolutions follow from where the two grids lie (`alignment`).
+The kernels and crops of the transposed convolutions follow from the strides and offsets of the two grids (`alignment`).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -20,8 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from fcn_jax.layers import ConvTranspose, bilinear_init, upsample_bilinear
-from fcn_jax.layers.conv import Conv
+from fcn_jax.layers import Conv, ConvTranspose, bilinear_init, upsample_bilinear
 from fcn_jax.models.backbones import BACKBONES
 from fcn_jax.models.feature_map import FeatureMap, add, convolve
 
@@ -29,17 +29,19 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 class FCN(nn.Module):
-    """A fully convolutional network: any backbone, one score layer a scale, one transposed convolution a step up.
+    """Fully convolutional network: a backbone, a score layer per scale, a transposed convolution per step up.
 
     Attributes:
-        num_classes: classes, background included.
-        backbone: a name of `fcn_jax.models.backbones.BACKBONES`, or a module that maps a `FeatureMap` of the image to
-            those at strides 8, 16 and 32.
-        stride: of the finest map that is scored: 32, 16 or 8.
+        num_classes: number of classes, background included.
+        backbone: a name of `fcn_jax.models.backbones.BACKBONES`, or a module that maps the `FeatureMap` of an image to
+            three maps, at strides 8, 16 and 32.
+        stride: stride of the finest map that is scored: 32, 16 or 8.
         skip_scales: factors on pool4 and pool3 before their score layers; the "at once" net has (0.01, 0.0001).
-        upsampling: "learned", transposed convolutions started bilinearly; or "fixed", bilinear for ever.
-        dtype: of the computation up to the last scores; parameters and upsampled logits are float32.
-        has_auxiliary_scores: False for the class: a network with auxiliary logits, such as `DilatedFCN`, has True.
+        upsampling: "learned", transposed convolutions that start bilinearly; or "fixed", bilinear upsampling.
+        dtype: dtype of the computation up to the last scores; parameters and upsampled logits are float32.
+        conv: class of the score layers: `Conv`, `nn.Conv`, or a module with the same arguments. A backbone has an
+            attribute of its own: `FCN8s(21, ResNet(conv=nn.Conv, norm=nn.BatchNorm), conv=nn.Conv)`.
+        has_auxiliary_scores: False, for all networks of this class: `__call__` has no argument `return_aux`.
     """
 
     has_auxiliary_scores: ClassVar[bool] = False
@@ -50,6 +52,7 @@ class FCN(nn.Module):
     skip_scales: tuple[float, float] = (1.0, 1.0)
     upsampling: Literal["learned", "fixed"] = "learned"
     dtype: Any = jnp.float32
+    conv: Callable[..., nn.Module] = Conv
 
     @nn.compact
     def __call__(
@@ -58,19 +61,20 @@ class FCN(nn.Module):
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width classes"]:
-        """Scores every pixel.
+        """Compute class scores for every pixel.
 
         Args:
-            images: normalised images; any height and width from 1, any number of channels (3 for colour).
-            size: rows and columns that belong to each image, where a batch holds images of several sizes on one
-                canvas, at its top left. The logits there equal those of each image alone; the rest is without meaning.
-            train: batch statistics and dropout (`mutable=["batch_stats"]`, `rngs={"dropout": key}`).
+            images: normalized images; any height and width from 1, any number of channels (3 for colour).
+            size: rows and columns that belong to each image, for a batch of images of several sizes at the top left of
+                one canvas. The logits there equal those of each image alone; the others have no meaning.
+            train: whether to use batch statistics and dropout. It needs `mutable=["batch_stats"]` and
+                `rngs={"dropout": key}`.
 
         Returns:
             Logits, float32, of exactly the images' height and width.
 
         Raises:
-            ValueError: an attribute has none of its values.
+            ValueError: an attribute has a value that is not allowed.
         """
         self._check()
         image = FeatureMap(jnp.asarray(images), None if size is None else jnp.asarray(size))
@@ -106,17 +110,17 @@ class FCN(nn.Module):
         return BACKBONES[self.backbone](dtype=self.dtype, name="backbone")(image, train)
 
     def _score(self, x: FeatureMap, name: str, scale: float = 1.0) -> FeatureMap:
-        """A 1x1 convolution to class scores that starts at zero, as in the reference."""
-        conv = Conv(self.num_classes, (1, 1), kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name)
+        """Compute class scores by a 1x1 convolution that starts at zero, as in the reference."""
+        conv = self.conv(self.num_classes, (1, 1), kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name)
         return convolve(conv, x if scale == 1.0 else x.map(lambda values: values * scale))
 
     def upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:
-        """Brings scores onto the finer grid of `to`; a subclass may do it in another way."""
+        """Upsample scores to the finer grid of `to`; subclasses may override this method."""
         if (x.stride, x.offset) == (to.stride, to.offset):
-            return x  # maps of a dilated backbone lie on one grid
+            return x  # the maps of a dilated backbone lie on one grid
         kernel, factor, padding = alignment(x, to)
-        # Scores outside the image must not leak over its border.
-        values = x.cleared()
+        # Scores outside the image must not reach across its border.
+        values = x.clear_outside()
         if self.upsampling == "fixed":
             values = upsample_bilinear(values, factor, kernel_size=kernel, padding=padding)
         else:
@@ -139,18 +143,19 @@ FCN8s = partial(FCN, stride=8)
 
 
 def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:
-    """Kernel, stride and crop of the transposed convolution that brings `x` onto the grid of `to`.
+    """Compute kernel, stride and crop of the transposed convolution from the grid of `x` to the grid of `to`.
 
-    Cell i of `x` lands with the middle of its kernel at cell i * s - p + (k - 1) / 2 of the result. That place has
-    to be the cell of `to` with the same centre in the image, which gives p; it is an integer for k = 2s or for
-    k = 2s - 1, the two bilinear kernels of factor s: the even one where cell centres of `x` lie between those of
-    `to` (VGG), the odd one where they coincide (ResNet).
+    The middle of the kernel of cell i of `x` comes to cell i * s - p + (k - 1) / 2 of the result, for kernel k, stride
+    s and padding p. That cell of `to` has to have the same centre in the image, which determines p. It is an integer
+    for one of the two bilinear kernels of factor s: for the even k = 2s if the centres of `x` lie between those of `to`
+    (VGG), for the odd k = 2s - 1 if they coincide with centres of `to` (ResNet).
 
     Returns:
-        Kernel side, stride, and per axis the rows to crop in front and behind (negative: to add).
+        Side of the kernel, stride, and per axis the cells to crop in front and behind; negative values add cells.
 
     Raises:
-        ValueError: `x` is not coarser than `to` by a whole factor, or lies between all bilinear kernels.
+        ValueError: the stride of `x` is not a multiple of that of `to`, or the centres of `x` are neither on nor half
+            way between those of `to`.
     """
     factor, remainder = divmod(x.stride, to.stride)
     shift = (x.offset - to.offset) / to.stride

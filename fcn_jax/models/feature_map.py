@@ -1,12 +1,12 @@
-"""Feature maps that know where they lie: values, stride, offset, and the part of them that is image.
+"""Feature maps with their geometry: values, stride, offset, and the part of them that is image.
 
-Cell `i` of a feature map looks at the input pixels around `offset + stride * i` (pixel centres, per axis). Every
-sliding window moves both numbers by the same rule (`_after_window`), so the head can derive each upsampling
-kernel and crop instead of carrying magic offsets. Receptive-field arithmetic: Dumoulin & Visin 2016; the crops
-it replaces are those of the reference's `net.py` files (19, 5, 9, 27, 31).
+Cell i of a feature map has its centre at input pixel ``offset + stride * i``, per axis. Every sliding window changes
+both numbers by the same rule (`_locate_results`), so a head can compute the kernel and the crop of each upsampling
+from them. Source of the arithmetic: Dumoulin & Visin 2016. It replaces the crop constants in the reference's net.py
+files (19, 5, 9, 27, 31).
 
-`size` says how many rows and columns of a padded canvas belong to each image. Before anything looks at a
-neighbourhood, what lies outside is cleared, so an image on a larger canvas gives exactly what it gives alone.
+`FeatureMap.size` is the number of rows and columns of a padded canvas that belong to each image. Cells outside are
+cleared before every operation that reads neighbours, so an image on a larger canvas gives exactly what it gives alone.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from fcn_jax.layers import max_pool
-from fcn_jax.layers.conv import Conv
+from fcn_jax.layers import Conv, max_pool
 
 
 class FeatureMap(struct.PyTreeNode):
-    """What a network has computed of a batch of images, and where.
+    """Values that a network has computed from a batch of images, and where they lie in the images.
 
     Attributes:
         values: float[batch, height, width, channels].
-        size: int32[batch, 2], rows and columns that belong to each image; None where all of them do.
+        size: int32[batch, 2], rows and columns that belong to each image; None if all of them do.
         stride: input pixels from one cell to the next.
         offset: input coordinate of the centre of cell 0; the centre of input pixel 0 is 0.
     """
 
-    # Not annotated by shape: JAX also builds pytrees of shapes, axes or nothing in place of arrays.
+    # Without shapes in the annotations, because JAX also builds pytrees of shapes, axes or None in place of arrays.
     values: Any
     size: Any = None
     stride: int = struct.field(pytree_node=False, default=1)
@@ -43,11 +42,11 @@ class FeatureMap(struct.PyTreeNode):
         return self.values.shape[1], self.values.shape[2]
 
     def map(self, function: Callable[[jax.Array], jax.Array]) -> "FeatureMap":
-        """Applies an operation that keeps every cell in its place: an activation, a normalisation, dropout."""
+        """Apply an operation that keeps every cell in its place: an activation, a normalization or dropout."""
         return self.replace(values=function(self.values))
 
-    def cleared(self, fill: float = 0.0) -> jax.Array:
-        """The values, with `fill` outside the images."""
+    def clear_outside(self, fill: float = 0.0) -> jax.Array:
+        """Return the values with `fill` in place of what lies outside the images."""
         if self.size is None:
             return self.values
         height, width = self.shape
@@ -57,14 +56,17 @@ class FeatureMap(struct.PyTreeNode):
         return jnp.where(inside[..., None], self.values, jnp.asarray(fill, self.values.dtype))
 
 
-def _after_window(
+def _locate_results(
     x: FeatureMap, values: jax.Array, kernel: int, stride: int, padding: int, ceil: bool = False
 ) -> FeatureMap:
-    """Where the results of a window lie: result j covers cells j * stride - padding ... + kernel - 1 of `x`."""
+    """Make the feature map of a sliding window's results.
+
+    Result j covers `kernel` cells of `x` from cell ``j * stride - padding`` on. `ceil` is the rounding of `pool`.
+    """
     size = x.size
     if size is not None:
         room = size + (2 * padding - kernel)
-        # Caffe drops a last window that would start in the padding behind the image, but never the first.
+        # Caffe drops the last window if it would start in the padding behind the image, but never the first window.
         steps = jnp.minimum(-(-room // stride), (size + padding - 1) // stride) if ceil else room // stride
         steps = jnp.maximum(steps, 0) if ceil else steps
         size = jnp.where(size > 0, steps + 1, 0)
@@ -77,34 +79,45 @@ def _after_window(
 
 
 def convolve(conv: Conv | nn.Conv, x: FeatureMap) -> FeatureMap:
-    """Applies a square convolution; its kernel, stride, padding and dilation say where the results lie.
+    """Apply a square convolution, and locate its results by its kernel, stride, padding and dilation.
 
     Args:
         conv: module with an integer padding, the same for both axes.
-        x: float[batch, height, width, in].
+        x: map with `in` channels.
 
     Returns:
-        float[batch, floor((height + 2 p - k) / s) + 1, likewise, out].
+        Map with `out` channels; a side of n has ``floor((n + 2 * padding - kernel) / stride) + 1`` cells.
+
+    Raises:
+        ValueError: the convolution differs between the axes.
     """
-    kernel = (_both_axes(conv.kernel_size) - 1) * _both_axes(conv.kernel_dilation) + 1
-    stride, padding = _both_axes(conv.strides), _both_axes(conv.padding)
-    look_around = kernel > 1 or padding > 0
-    values = conv(x.cleared() if look_around else x.values)
-    return _after_window(x, values, kernel, stride, padding)
+    kernel = (_read_same_for_axes(conv.kernel_size) - 1) * _read_same_for_axes(conv.kernel_dilation) + 1
+    stride, padding = _read_same_for_axes(conv.strides), _read_same_for_axes(conv.padding)
+    reads_neighbours = kernel > 1 or padding > 0
+    values = conv(x.clear_outside() if reads_neighbours else x.values)
+    return _locate_results(x, values, kernel, stride, padding)
 
 
 def pool(x: FeatureMap, window: int, stride: int, padding: int = 0, *, ceil: bool = False) -> FeatureMap:
-    """Max pooling; `ceil` rounds the output size up as Caffe does. What lies outside an image never wins."""
-    values = x.cleared(fill=-jnp.inf)
+    """Take the largest value of each window; values outside an image are never the largest.
+
+    Args:
+        x: the map.
+        window: side of the window.
+        stride: cells from one window to the next.
+        padding: border on each side.
+        ceil: round the number of windows up, as Caffe does.
+    """
+    values = x.clear_outside(fill=-jnp.inf)
     values = max_pool(values, window, stride, padding, ceil=ceil)
-    return _after_window(x, values, window, stride, padding, ceil)
+    return _locate_results(x, values, window, stride, padding, ceil)
 
 
 def add(x: FeatureMap, y: FeatureMap) -> FeatureMap:
-    """The sum of two maps that lie on the same grid.
+    """Add two maps that lie on the same grid.
 
     Raises:
-        ValueError: the cells of `x` and `y` do not look at the same places.
+        ValueError: stride, offset or shape of the maps differ.
     """
     if (x.stride, x.offset, x.values.shape) != (y.stride, y.offset, y.values.shape):
         raise ValueError(
@@ -115,8 +128,8 @@ def add(x: FeatureMap, y: FeatureMap) -> FeatureMap:
     return x.replace(values=x.values + y.values)
 
 
-def _both_axes(value: Any) -> int:
-    """One integer from Flax's many ways to write the same stride, padding or dilation for both axes."""
+def _read_same_for_axes(value: Any) -> int:
+    """Read a stride, padding or dilation, in any of the forms that Flax takes, as one integer for both axes."""
     values = set(jax.tree.leaves(value)) or {1}
     if len(values) != 1:
         raise ValueError(f"a feature map needs the same geometry on both axes and sides, got {value}")

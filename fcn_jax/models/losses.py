@@ -1,4 +1,4 @@
-"""Cross-entropy over the labelled pixels."""
+"""Cross-entropy over labelled pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +13,31 @@ def cross_entropy(
     class_weights: Float[Array, " classes"] | None = None,
     label_smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sums the cross-entropy of all pixels whose label is not `IGNORE`.
+    """Sum the cross-entropy of all pixels whose label is not `IGNORE`.
 
-    The sum and the weight come apart so that any split of a batch, over devices or over accumulation steps, adds up
-    to the same loss: the mean is `total / weight`, the reference's loss is `total`. With class weights and
-    smoothing as in PyTorch's `cross_entropy`: each pixel's one-hot label is mixed with `label_smoothing / classes`,
-    each class's term multiplied by its weight; the weight of a pixel is that of its label.
+    Sum and weight are returned apart, so that the parts of a batch, over devices or accumulation steps, add up to the
+    loss of the whole batch. The mean is `total / weight`; the reference's loss is `total`. Class weights and smoothing
+    are those of PyTorch's `cross_entropy`: the one-hot label of a pixel is mixed with `label_smoothing / classes`, the
+    term of each class is multiplied by its weight, and the weight of a pixel is that of its label.
 
     Args:
-        logits: unnormalised scores.
+        logits: unnormalized scores.
         label: class of each pixel, 0..classes-1, or `IGNORE`.
-        class_weights: factor a class, all 1 when None.
-        label_smoothing: 0..1.
+        class_weights: a factor per class; None means 1 for all.
+        label_smoothing: share of the label that is spread over all classes, 0..1.
 
     Returns:
-        (total, weight): the weighted sum, in nats, and the sum of the pixels' weights; both 0 where all is void.
+        (total, weight): the weighted sum, in nats, and the sum of the pixels' weights. Both are 0 if no pixel has a
+        label.
     """
     num_classes = logits.shape[-1]
     valid = label != IGNORE
-    # Void pixels are pointed at class 0, whose loss is finite: no mask removes NaN or infinity from a gradient.
+    # Pixels without a label get class 0, whose loss is finite: a mask does not remove NaN or infinity from a gradient.
     index = jnp.where(valid, label, 0).astype(jnp.int32)
     log_probability = jax.nn.log_softmax(logits.astype(jnp.float32))
-    # Picked by comparison: the gradient of an indexed choice is a scatter into an array of zeros, this one's is fused.
-    chosen = jax.nn.one_hot(index, num_classes, dtype=bool)
-    loss = -jnp.where(chosen, log_probability, 0.0).sum(axis=-1)
+    # Selected by comparison, because the gradient is then fused. The gradient of indexing is a scatter into zeros.
+    is_label = jax.nn.one_hot(index, num_classes, dtype=bool)
+    loss = -jnp.where(is_label, log_probability, 0.0).sum(axis=-1)
     weight = jnp.ones_like(loss)
     if class_weights is not None:
         weight = jnp.take(class_weights, index)
@@ -44,6 +45,6 @@ def cross_entropy(
     if label_smoothing:
         if class_weights is not None:
             log_probability = log_probability * class_weights.reshape((1,) * label.ndim + (-1,))
-        spread = -log_probability.sum(axis=-1) / num_classes
-        loss = (1 - label_smoothing) * loss + label_smoothing * spread
+        mean_loss = -log_probability.sum(axis=-1) / num_classes
+        loss = (1 - label_smoothing) * loss + label_smoothing * mean_loss
     return jnp.where(valid, loss, 0.0).sum(), jnp.where(valid, weight, 0.0).sum()

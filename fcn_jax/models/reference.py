@@ -1,12 +1,12 @@
 """The networks of the reference (github.com/shelhamer/fcn.berkeleyvision.org), under the names of its folders.
 
-They compute what its net.py files compute, border of 100 pixels and fixed upsampling included, so its published
-weights score here as they did there; docs/weights.md says which file goes with which. What is not just an `FCN` with
-other numbers is composed of FCNs: two tasks on one trunk, and two nets whose scores are averaged.
+They compute what its net.py files compute, with the border of 100 pixels and the fixed upsampling, so its published
+weights give the same scores here. docs/weights.md lists the file for each network. Two kinds of network are composed
+of FCNs: `JointFCN` has two tasks on one backbone, `LateFusion` averages the scores of two networks.
 """
 
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,14 +18,14 @@ from fcn_jax.models.fcn import FCN
 
 
 class JointFCN(FCN):
-    """Several tasks on one trunk (siftflow-fcn8s/net.py): an FCN whose score channels are those of all tasks.
+    """FCN for several tasks on one backbone (siftflow-fcn8s/net.py): its score channels are those of all tasks.
 
-    The tasks share every feature map and differ from the score layers on, as 1x1 convolutions with separate outputs
-    and fixed upsampling do anyway; so they are one FCN whose logits are cut apart. Train it on the sum of the tasks'
-    losses.
+    The tasks share every feature map and differ from the score layers on. 1x1 convolutions and fixed upsampling treat
+    output channels separately, so one FCN whose logits are split by task computes the same. Train it on the sum of the
+    tasks' losses.
 
     Attributes:
-        tasks: classes of each task; they add up to `num_classes`.
+        tasks: number of classes of each task; they add up to `num_classes`.
     """
 
     tasks: tuple[int, ...] = ()
@@ -36,10 +36,10 @@ class JointFCN(FCN):
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "batch height width _"], ...]:
-        """Logits of each task; arguments as of `FCN`.
+        """Compute the logits of each task; the arguments are those of `FCN`.
 
         Raises:
-            ValueError: `tasks` that do not add up to `num_classes`.
+            ValueError: `tasks` do not add up to `num_classes`.
         """
         if sum(self.tasks) != self.num_classes:
             raise ValueError(f"tasks are {self.tasks}; they must add up to num_classes, {self.num_classes}")
@@ -48,14 +48,18 @@ class JointFCN(FCN):
 
 
 class LateFusion(nn.Module):
-    """The mean of the scores of several FCNs, each on its own channels (nyud-fcn32s-color-hha/net.py).
+    """Mean of the scores of several FCNs, each on its own channels (nyud-fcn32s-color-hha/net.py).
 
-    The reference averages before the upsampling, which is linear and the same in all of them: it makes no difference.
+    The reference averages before the upsampling. The upsampling is linear and the same in all networks, so the result
+    is the same.
 
     Attributes:
-        network: the FCN of a stream; each has its own parameters.
-        streams: their names; each has the same number of the input's channels, in this order.
+        network: the FCN of every stream; each stream has its own parameters.
+        streams: names of the streams. Each has the same number of the input's channels, in this order.
+        has_auxiliary_scores: as in `FCN`.
     """
+
+    has_auxiliary_scores: ClassVar[bool] = False
 
     network: FCN
     streams: tuple[str, ...] = ("color", "hha")
@@ -67,12 +71,12 @@ class LateFusion(nn.Module):
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width classes"]:
-        """Logits; arguments as of `FCN`."""
+        """Compute logits; the arguments are those of `FCN`."""
         parts = jnp.split(jnp.asarray(images), len(self.streams), axis=-1)
         backbone = self.network.backbone
         logits = []
         for stream, part in zip(self.streams, parts, strict=True):
-            # Each has a backbone of its own: one module in two networks would be one set of parameters.
+            # Each stream has a backbone of its own. One module in two networks would share its parameters.
             own = backbone.clone(parent=None) if isinstance(backbone, nn.Module) else backbone
             logits.append(self.network.clone(backbone=own, parent=self, name=stream)(part, size, train))
         return sum(logits[1:], logits[0]) / len(logits)
@@ -95,7 +99,7 @@ NETWORKS: dict[str, nn.Module] = {
         f"siftflow-{name}": JointFCN(36, VGG(padding="reference"), stride, upsampling="fixed", tasks=(33, 3))
         for name, stride in _STRIDES.items()
     },
-    # On colour; on HHA (Gupta et al. 2014); on colour and log depth, a fourth channel; on colour and HHA.
+    # Inputs: colour; HHA (Gupta et al. 2014); colour and, as a fourth channel, log depth; colour and HHA.
     "nyud-fcn32s-color": _on_vgg16(40, 32),
     "nyud-fcn32s-hha": _on_vgg16(40, 32),
     "nyud-fcn32s-color-d": _on_vgg16(40, 32),

@@ -1,4 +1,4 @@
-"""Backbones by name. Each maps an image's FeatureMap to those at strides 8, 16 and 32."""
+"""Backbones by name; each maps the `FeatureMap` of an image to three maps at strides 8, 16 and 32."""
 
 from functools import partial
 

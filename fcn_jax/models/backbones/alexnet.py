@@ -1,5 +1,6 @@
-"""AlexNet as in CaffeNet (Krizhevsky et al. 2012, normalised after pooling), made fully convolutional."""
+"""AlexNet as in CaffeNet (Krizhevsky et al. 2012, normalized after pooling), made fully convolutional."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -7,38 +8,49 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fcn_jax.layers.conv import Conv
+from fcn_jax.layers import Conv
 from fcn_jax.models.backbones.vgg import HE_INIT
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 
 
 class AlexNet(nn.Module):
-    """Image -> pool1, pool2, fc7, at strides 8, 16 and 32.
+    """AlexNet that maps an image to pool1, pool2 and fc7, at strides 8, 16 and 32.
 
-    Two of conv2's, conv4's and conv5's halves see only half of the channels, as on Krizhevsky's two GPUs. fc6 has the
-    even side 6: padded by 3 it gives a cell more than its input, half a cell outwards, and the head aligns that as
-    anything else. The reference gives the image a border of 100 pixels instead (net.py of voc-fcn-alexnet). Names are
-    CaffeNet's: conv1 ... conv5, fc6, fc7.
+    conv2, conv4 and conv5 have two groups, each of which sees half of the channels, as on Krizhevsky's two GPUs. fc6
+    has a kernel of the even side 6. With a padding of 3 its result has one cell more than its input, and its cells lie
+    half a cell further out; the head aligns them as it does all maps. With padding "reference" the image gets a border
+    of 100 pixels instead, as in net.py of voc-fcn-alexnet. Names are those of CaffeNet: conv1 ... conv5, fc6, fc7.
 
     Attributes:
-        fc_features: channels of fc6 and fc7; the paper has 4096.
-        padding: "same", or "reference" to compute exactly what the published weights were trained in.
-        dropout: share of fc6's and fc7's activations dropped in training.
-        dtype: of the computation; parameters are float32.
+        fc_features: channels of fc6 and fc7; 4096 in the paper.
+        padding: "same", or "reference" to compute what the published weights were trained for.
+        dropout: share of the activations of fc6 and fc7 that is dropped in training, 0 to 1.
+        dtype: dtype of the computation; parameters are float32.
+        conv: class of the convolutions: `Conv`, `nn.Conv`, or a module with the same arguments.
     """
 
     fc_features: int = 4096
     padding: Literal["same", "reference"] = "same"
     dropout: float = 0.5
     dtype: Any = jnp.float32
+    conv: Callable[..., nn.Module] = Conv
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
-        """Returns pool1 [n, about h/8, about w/8, 96], pool2 [.. /16 .., 256] and fc7 [.. /32 + 1 .., fc_features]."""
+        """Compute pool1, pool2 and fc7.
+
+        Args:
+            x: the image.
+            train: whether to drop activations.
+
+        Returns:
+            float[n, about h / s, about w / s, c] at the strides s = 8, 16, 32 with c = 96, 256, `fc_features`; fc7 has
+            one cell more per axis.
+        """
         border, fc_padding = {"same": (5, 3), "reference": (100, 0)}[self.padding]
 
         def conv(name: str, x: FeatureMap, features: int, side: int, padding: int, stride: int = 1, groups: int = 1):
-            layer = Conv(
+            layer = self.conv(
                 features,
                 (side, side),
                 stride,
@@ -63,10 +75,11 @@ class AlexNet(nn.Module):
 
 
 def local_response_norm(x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> jax.Array:
-    """Caffe's LRN: x / (1 + alpha * mean of the squares of the `size` channels around) ** beta.
+    """Normalize by neighbouring channels, as Caffe's LRN does.
 
-    Beyond the first and the last channel the squares are 0 and still counted (Krizhevsky et al. 2012, section 3.3,
-    with a sum instead of Caffe's mean).
+    The result is x / (1 + alpha * m) ** beta, where m is the mean of the squares of `size` channels around. Beyond the
+    first and the last channel the squares are 0 and still counted. Krizhevsky et al. 2012, section 3.3, have a sum in
+    place of the mean.
     """
     channels = x.shape[-1]
     reach = size // 2

@@ -1,5 +1,6 @@
-"""GoogLeNet (Inception v1; Szegedy et al. 2015): Caffe's net with LRN, and torchvision's with BatchNorm."""
+"""GoogLeNet (Inception v1; Szegedy et al. 2015) as in Caffe, with LRN, and as in torchvision, with BatchNorm."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fcn_jax.layers.batch_norm import BatchNorm
-from fcn_jax.layers.conv import Conv
+from fcn_jax.layers import BatchNorm, Conv
 from fcn_jax.models.backbones.alexnet import local_response_norm
+from fcn_jax.models.backbones.norm import configure_norm
 from fcn_jax.models.backbones.vgg import HE_INIT
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 
-# Szegedy et al. 2015, table 1: features of 1x1; 3x3's reduction, 3x3; 5x5's reduction, 5x5; the pooled branch.
+# Channels of the convolutions 1x1; 1x1 before 3x3, 3x3; 1x1 before 5x5, 5x5; 1x1 after pooling (Szegedy et al. 2015,
+# table 1).
 BLOCKS = {
     "inception3a": (64, 96, 128, 16, 32, 32),
     "inception3b": (128, 128, 192, 32, 96, 64),
@@ -28,14 +30,16 @@ BLOCKS = {
 
 
 class Unit(nn.Module):
-    """Convolution, BatchNorm where the net has it, ReLU.
+    """Convolution, BatchNorm if the network has it, and ReLU.
 
     Attributes:
         features: channels of the result.
-        side: of the kernel, odd; padded "same".
-        stride: of the convolution.
-        with_bn: torchvision's form, whose convolutions have no bias.
-        dtype: of the computation.
+        side: side of the kernel, odd; the padding is half of it.
+        stride: stride of the convolution.
+        with_bn: with BatchNorm and without a bias, as in torchvision.
+        dtype: dtype of the computation.
+        conv: as in `GoogLeNet`.
+        norm: as in `GoogLeNet`.
     """
 
     features: int
@@ -43,11 +47,13 @@ class Unit(nn.Module):
     stride: int = 1
     with_bn: bool = False
     dtype: Any = jnp.float32
+    conv: Callable[..., nn.Module] = Conv
+    norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
-        """float[n, h, w, c] -> float[n, ceil(h / stride), ceil(w / stride), features]."""
-        conv = Conv(
+        """Map float[n, h, w, c] to float[n, ceil(h / stride), ceil(w / stride), features]."""
+        conv = self.conv(
             self.features,
             (self.side, self.side),
             self.stride,
@@ -59,28 +65,32 @@ class Unit(nn.Module):
         )
         x = convolve(conv, x)
         if self.with_bn:
-            norm = BatchNorm(not train, epsilon=1e-3, dtype=self.dtype, name="bn")
-            x = x.map(norm)
+            norm = configure_norm(self.norm, train, self.dtype, epsilon=1e-3)
+            x = x.map(norm(name="bn"))
         return x.map(jax.nn.relu)
 
 
 class Inception(nn.Module):
-    """What 1x1, 3x3 and 5x5 windows and a 3x3 pooling see, side by side.
+    """Inception block: 1x1, 3x3 and 5x5 convolutions and a 3x3 pooling, concatenated.
 
     Attributes:
-        features: of the six convolutions, in the order of `BLOCKS`.
-        with_bn: torchvision's form, in which the 5x5 convolution is 3x3.
-        dtype: of the computation.
+        features: channels of the six convolutions, in the order of `BLOCKS`.
+        with_bn: with BatchNorm and with 3x3 in place of 5x5, as in torchvision.
+        dtype: dtype of the computation.
+        conv: as in `GoogLeNet`.
+        norm: as in `GoogLeNet`.
     """
 
     features: tuple[int, int, int, int, int, int]
     with_bn: bool = False
     dtype: Any = jnp.float32
+    conv: Callable[..., nn.Module] = Conv
+    norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
-        """float[n, h, w, c] -> float[n, h, w, features of the four branches]."""
-        unit = partial(Unit, with_bn=self.with_bn, dtype=self.dtype)
+        """Map float[n, h, w, c] to float[n, h, w, channels of the four branches]."""
+        unit = partial(Unit, with_bn=self.with_bn, dtype=self.dtype, conv=self.conv, norm=self.norm)
         one, reduce3, three, reduce5, five, pooled = self.features
         wide = 3 if self.with_bn else 5
         branches = [
@@ -93,41 +103,53 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Image -> the last blocks of stages 3, 4 and 5, at strides 8, 16 and 32.
+    """GoogLeNet that maps an image to the last blocks of stages 3, 4 and 5, at strides 8, 16 and 32.
 
-    Names are torchvision's in both forms (conv1 ... conv3, inception3a ... inception5b, branch2_0); Caffe's
+    Names are those of torchvision in both forms: conv1 ... conv3, inception3a ... inception5b, branch2_0. Caffe's
     "inception_3a/3x3_reduce" is inception3a/branch2_0. The auxiliary classifiers of training are left out.
 
     Attributes:
-        with_bn: False: Caffe's bvlc_googlenet, with LRN and 5x5; True: torchvision's googlenet, with BatchNorm,
-            3x3 in place of 5x5 and a last pooling of 2x2.
-        freeze_bn: in training too, BatchNorm uses its running statistics and leaves them as they are.
-        dropout: share of the last block's activations dropped in training.
-        dtype: of the computation; parameters and statistics are float32.
+        with_bn: False is Caffe's bvlc_googlenet, with LRN and 5x5 convolutions. True is torchvision's googlenet, with
+            BatchNorm, with 3x3 in place of 5x5, and with a last pooling of 2x2.
+        freeze_bn: in training too, normalize by the running statistics and keep them.
+        dropout: share of the last block's activations that is dropped in training, 0 to 1.
+        dtype: dtype of the computation; parameters and statistics are float32.
+        conv: class of the convolutions: `Conv`, `nn.Conv`, or a module with the same arguments.
+        norm: class of the normalizations: `BatchNorm`, `nn.BatchNorm`, or a module with the same arguments.
     """
 
     with_bn: bool = False
     freeze_bn: bool = False
     dropout: float = 0.4
     dtype: Any = jnp.float32
+    conv: Callable[..., nn.Module] = Conv
+    norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
-        """Returns inception3b [n, about h/8, about w/8, 480], 4e [.. /16 .., 832] and 5b [.. /32 .., 1024]."""
-        form: dict[str, Any] = {"with_bn": self.with_bn, "dtype": self.dtype}
-        normalise = (lambda x: x) if self.with_bn else local_response_norm
-        learns = train and not self.freeze_bn
+        """Compute inception3b, inception4e and inception5b.
 
-        x = pool(Unit(64, 7, 2, **form, name="conv1")(x, learns), 3, 2, ceil=True).map(normalise)
-        x = Unit(64, 1, **form, name="conv2")(x, learns)
-        x = Unit(192, 3, **form, name="conv3")(x, learns).map(normalise)
+        Args:
+            x: the image.
+            train: whether to drop activations and to use, and update, the statistics of the batch.
+
+        Returns:
+            float[n, about h / s, about w / s, c] at the strides s = 8, 16, 32 with c = 480, 832, 1024.
+        """
+        form: dict[str, Any] = {"with_bn": self.with_bn, "dtype": self.dtype, "conv": self.conv, "norm": self.norm}
+        normalize = (lambda x: x) if self.with_bn else local_response_norm
+        updates = train and not self.freeze_bn
+
+        x = pool(Unit(64, 7, 2, **form, name="conv1")(x, updates), 3, 2, ceil=True).map(normalize)
+        x = Unit(64, 1, **form, name="conv2")(x, updates)
+        x = Unit(192, 3, **form, name="conv3")(x, updates).map(normalize)
         stages = []
         last_window = 2 if self.with_bn else 3
         for stage, window in (("3", 3), ("4", 3), ("5", last_window)):
             x = pool(x, window, 2, ceil=True)
             for name, features in BLOCKS.items():
                 if name.startswith(f"inception{stage}"):
-                    x = Inception(features, **form, name=name)(x, learns)
+                    x = Inception(features, **form, name=name)(x, updates)
             stages.append(x)
         top = stages[2].map(nn.Dropout(self.dropout, deterministic=not train))
         return stages[0], stages[1], top

@@ -1,5 +1,6 @@
 """VGG (Simonyan & Zisserman 2015), made fully convolutional: fc6 and fc7 are convolutions (FCN paper, section 4.1)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -7,32 +8,36 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fcn_jax.layers.batch_norm import batch_norm
-from fcn_jax.layers.conv import Conv
+from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.backbones.norm import configure_norm
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 
-# He et al. 2015: keeps the variance of activations through ReLUs, which VGG without normalisation needs.
+# Initializer of He et al. 2015. It keeps the variance of activations through ReLUs, which VGG without normalization
+# needs.
 HE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class VGG(nn.Module):
-    """Image -> pool3, pool4, fc7, at strides 8, 16 and 32.
+    """VGG that maps an image to pool3, pool4 and fc7, at strides 8, 16 and 32.
 
-    With everything padded "same" and pooling rounded up, cell centres lie at 32 i + 15.5. The reference instead gives
-    the image a border of 100 pixels and leaves fc6 unpadded (net.py of voc-fcn32s), with centres at 32 i + 12.5: 1.9
-    times the area at 500x500, for scores that equal the published ones. Names are the reference's: conv1_1 ... conv5_3,
-    fc6, fc7; a norm is bn1_1 after conv1_1. The image may have any number of channels.
+    With padding "same" and pooling rounded up, cell i of fc7 has its centre at pixel 32 i + 15.5. With padding
+    "reference" the image gets a border of 100 pixels and fc6 no padding, as in net.py of voc-fcn32s: the centres are at
+    32 i + 12.5, the scores equal those of the published weights, and maps of a 500x500 image have 1.9 times the area.
+    Names are those of the reference: conv1_1 ... conv5_3, fc6, fc7; the normalization after conv1_1 is bn1_1. The image
+    may have any number of channels.
 
     Attributes:
         depths: convolutions in each of the five stages; (2, 2, 3, 3, 3) is VGG16, (2, 2, 4, 4, 4) VGG19.
-        fc_features: channels of fc6 and fc7; the paper has 4096.
-        fc_kernel: side of fc6's kernel, odd; the paper has 7, lighter re-implementations 1.
-        padding: "same", or "reference" to compute exactly what the published weights were trained in.
+        fc_features: channels of fc6 and fc7; 4096 in the paper.
+        fc_kernel: side of fc6's kernel, odd; 7 in the paper, 1 in lighter implementations.
+        padding: "same", or "reference" to compute what the published weights were trained for.
         with_bn: BatchNorm between each 3x3 convolution and its ReLU, as in torchvision's vgg16_bn.
-        freeze_bn: in training too, BatchNorm uses its running statistics and leaves them as they are. Scale and bias
-            are still learned, unless the optimizer freezes them.
-        dropout: share of fc6's and fc7's activations dropped in training.
-        dtype: of the computation; parameters and statistics are float32.
+        freeze_bn: in training too, normalize by the running statistics and keep them. Scale and bias are still
+            learned, unless the optimizer freezes them.
+        dropout: share of the activations of fc6 and fc7 that is dropped in training, 0 to 1.
+        dtype: dtype of the computation; parameters and statistics are float32.
+        conv: class of the convolutions: `Conv`, `nn.Conv`, or a module with the same arguments.
+        norm: class of the normalizations: `BatchNorm`, `nn.BatchNorm`, or a module with the same arguments.
     """
 
     depths: tuple[int, ...] = (2, 2, 3, 3, 3)
@@ -43,12 +48,22 @@ class VGG(nn.Module):
     freeze_bn: bool = False
     dropout: float = 0.5
     dtype: Any = jnp.float32
+    conv: Callable[..., nn.Module] = Conv
+    norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
-        """Returns pool3 [n, ceil(h/8), ceil(w/8), 256], pool4 [.. /16 .., 512] and fc7 [.. /32 .., fc_features]."""
-        conv = partial(Conv, kernel_init=HE_INIT, dtype=self.dtype)
-        norm = batch_norm(train and not self.freeze_bn, self.dtype)
+        """Compute pool3, pool4 and fc7.
+
+        Args:
+            x: the image.
+            train: whether to drop activations and to use, and update, the statistics of the batch.
+
+        Returns:
+            float[n, ceil(h / s), ceil(w / s), c] at the strides s = 8, 16, 32 with c = 256, 512, `fc_features`.
+        """
+        conv = partial(self.conv, kernel_init=HE_INIT, dtype=self.dtype)
+        norm = configure_norm(self.norm, train and not self.freeze_bn, self.dtype)
         side = self.fc_kernel
         border, fc_padding = {"same": (1, side // 2), "reference": (100, 0)}[self.padding]
         pools = []

@@ -1,4 +1,4 @@
-"""PASCAL VOC and CamVid: small ones in their layouts, and the real ones."""
+"""PASCAL VOC: a small one in its layouts, and the real one."""
 
 import hashlib
 import http.server
@@ -17,8 +17,7 @@ from PIL import Image
 from fcn_jax.data import dataset as datasets
 from fcn_jax.data.labels import palette
 from fcn_jax.data.sources import voc
-from fcn_jax.data.sources.camvid import CamVid
-from fcn_jax.data.sources.voc import Voc2012
+from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.download import download
 
@@ -61,7 +60,7 @@ def assert_is_voc(data, base):
 
 
 @pytest.mark.parametrize("where", [".", "VOCdevkit", "VOCdevkit/VOC2012"])
-def test_voc_folders(tmp_path, where):
+def test_folders(tmp_path, where):
     base = voc_tree(tmp_path / "data")
     data = datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
     assert_is_voc(data, base)
@@ -70,7 +69,7 @@ def test_voc_folders(tmp_path, where):
 
 
 @pytest.mark.parametrize("where", [voc.ARCHIVE, "."])
-def test_voc_archive(tmp_path, where):
+def test_archive(tmp_path, where):
     base = voc_tree(tmp_path / "data")
     archive(tmp_path / "data")
     base = base.rename(tmp_path / "VOC2012")
@@ -85,24 +84,20 @@ def test_voc_archive(tmp_path, where):
         datasets.prepare("voc2012", tmp_path / "data" / where, tmp_path / "cache")
 
 
-def test_voc_archive_that_is_cut_short(tmp_path):
+def test_archive_that_is_cut_short(tmp_path):
     voc_tree(tmp_path)
     file = archive(tmp_path, "VOC.tar")
     file.write_bytes(file.read_bytes()[:20_000])
-    with pytest.raises(
-        InputError, match=r"VOC.tar cannot be unpacked into .* \(unexpected end of data\): .* 1999639040"
-    ):
+    with pytest.raises(InputError, match=r"VOC.tar cannot be unpacked .*unexpected end of data.* 1999639040"):
         datasets.prepare("voc2012", file, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("JPEGImages"))
     (tmp_path / "no.tar").write_text("no archive")
-    with pytest.raises(
-        InputError, match=r"no.tar cannot be unpacked .*opened successfully\): it is no archive, is cut"
-    ):
+    with pytest.raises(InputError, match=r"no.tar cannot be unpacked .*opened successfully"):
         datasets.prepare("voc2012", tmp_path / "no.tar", tmp_path / "cache")
 
 
-def test_voc_archive_is_unpacked_by_two_where_there_are_no_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr(voc, "locked", lambda file: nullcontext(False))
+def test_archive_is_unpacked_by_two_where_there_are_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(voc, "lock_file", lambda file: nullcontext(False))
     voc_tree(tmp_path)
     file, folder, extract = archive(tmp_path), tmp_path / "to", voc._extract
 
@@ -117,7 +112,7 @@ def test_voc_archive_is_unpacked_by_two_where_there_are_no_locks(tmp_path, monke
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_voc_seg11valid_where_its_list_is(tmp_path):
+def test_seg11valid_where_its_list_is(tmp_path):
     base = voc_tree(tmp_path)
     (base / "ImageSets/Segmentation/seg11valid.txt").write_text("2007_000003\n")
     data = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
@@ -126,14 +121,14 @@ def test_voc_seg11valid_where_its_list_is(tmp_path):
     np.testing.assert_array_equal(data.source("seg11valid")[0].label, official)
 
 
-def test_voc_archive_of_something_else(tmp_path):
+def test_archive_of_something_else(tmp_path):
     voc_tree(tmp_path)
     (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
-    with pytest.raises(InputError, match=r"VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt is not in it"):
+    with pytest.raises(InputError, match=r"VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt is missing"):
         datasets.prepare("voc2012", archive(tmp_path), tmp_path / "cache")
 
 
-def test_voc_archive_cannot_write_elsewhere(tmp_path):
+def test_archive_cannot_write_elsewhere(tmp_path):
     voc_tree(tmp_path / "data")
     file = tmp_path / "evil.tar"
     with tarfile.open(file, "w") as tar:
@@ -152,7 +147,7 @@ def test_voc_archive_cannot_write_elsewhere(tmp_path):
     assert not list(tmp_path.rglob("up.png"))
 
 
-def test_voc_trainaug(tmp_path):
+def test_trainaug(tmp_path):
     base = voc_tree(tmp_path, aug=True)
     data = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
     assert data.splits == {"train": 2, "val": 1, "trainaug": 2}
@@ -172,7 +167,7 @@ def test_part_and_whole_of_voc_do_not_collide(tmp_path):
     assert (len(whole.source("train")), len(part.source("train"))) == (2, 1)
 
 
-def test_voc_names_a_file_that_is_missing(tmp_path):
+def test_names_a_file_that_is_missing(tmp_path):
     base = voc_tree(tmp_path)
     (base / "JPEGImages/2007_000002.jpg").unlink()
     with pytest.raises(InputError, match=r"train: image 2007_000002.jpg cannot be read in .*/JPEGImages"):
@@ -184,9 +179,7 @@ def test_a_voc_list_that_is_no_text(tmp_path, packed):
     base = voc_tree(tmp_path)
     (base / "ImageSets/Segmentation/train.txt").write_bytes(b"2007_\xff\n")
     source = archive(tmp_path, "VOC.tar") if packed else tmp_path
-    with pytest.raises(
-        InputError, match=r"train.txt cannot be read \('utf-8' .*: it holds the name of an image a line"
-    ):
+    with pytest.raises(InputError, match=r"train.txt cannot be read \('utf-8' "):
         datasets.prepare("voc2012", source, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.part"))
 
@@ -215,43 +208,22 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_voc_is_fetched(official, tmp_path, monkeypatch):
+def test_is_fetched(official, tmp_path, monkeypatch):
     assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
     monkeypatch.setattr(voc, "URL", "http://127.0.0.1:9/gone")
     (tmp_path / "cache/downloads" / voc.ARCHIVE).unlink()
     assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
 
 
-def test_voc_cannot_be_fetched(official, tmp_path, monkeypatch):
+def test_cannot_be_fetched(official, tmp_path, monkeypatch):
     monkeypatch.setattr(voc, "URL", voc.URL.replace("VOCtrainval", "no"))
-    with pytest.raises(
-        InputError, match=r"404 File not found; (.|\n)*have it already, name it with --data.dir: the folder"
-    ):
+    with pytest.raises(InputError, match=r"404 File not found(.|\n)*--data.dir, which is the folder"):
         datasets.prepare("voc2012", cache=tmp_path / "cache")
 
 
 def test_official_archive_is_the_one_that_is_asked_for():
     assert (voc.SIZE, len(voc.SHA256), voc.URL.rsplit("/", 1)[1]) == (1_999_639_040, 64, voc.ARCHIVE)
     assert download is voc.download
-
-
-# CamVid
-
-
-@pytest.mark.parametrize("layout", ["folders", "SegNet", "above"])
-def test_camvid(tmp_path, layout):
-    for split, stem in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "0001TP_008550")):
-        root = tmp_path / "data" / "CamVid" if layout == "above" else tmp_path / "data"
-        images, masks = (f"images/{split}", f"labels/{split}") if layout == "folders" else (split, f"{split}annot")
-        save(picture(), root / images / f"{stem}.png")
-        label = save(np.tile(np.arange(12, dtype=np.uint8), (6, 1))[:, 3:], root / masks / f"{stem}.png")
-    data = datasets.prepare("camvid", tmp_path / "data", tmp_path / "cache")
-    assert data.splits == {"train": 1, "val": 1, "test": 1}
-    np.testing.assert_array_equal(data.source("test")[0].label, np.where(label == 11, 255, label))
-    assert " ".join(data.class_names) == "sky building pole road pavement tree sign fence car pedestrian bicyclist"
-    np.testing.assert_array_equal(data.palette[[0, 10]], [[128, 128, 128], [0, 128, 192]])
-    shutil.rmtree(root / images)
-    assert list(datasets.prepare("camvid", tmp_path / "data", tmp_path / "cache").splits) == ["train", "val"]
 
 
 # Real data
@@ -287,7 +259,7 @@ def test_real_voc(real_voc):
                 for value in range(256):
                     counts[value] += np.count_nonzero(label == value)
     assert data.max_size == tuple(np.max(sizes, axis=0))
-    np.testing.assert_array_equal(datasets.check(data, "val"), counts)
+    np.testing.assert_array_equal(datasets.count_labels(data, "val"), counts)
     assert counts[255] > 0
 
 
@@ -297,24 +269,7 @@ def test_palette_is_that_of_the_real_masks(real_voc):
     np.testing.assert_array_equal(np.reshape(Image.open(file).getpalette(), (-1, 3)), palette(256))
 
 
-def test_real_lists_are_read_whole(voc_dir, camvid_dir, tmp_path):
-    whole = Voc2012(voc_dir, tmp_path)
-    assert {split: len(whole.examples(split)) for split in whole.splits} == {"train": 437, "val": 217, "trainaug": 1937}
-    camvid = CamVid(camvid_dir, tmp_path)
-    assert {split: len(camvid.examples(split)) for split in camvid.splits} == {"train": 367, "val": 101}
-
-
-def test_real_camvid(camvid_dir, tmp_path):
-    for kind in ("images", "labels"):
-        for split in ("train", "val"):
-            (tmp_path / "camvid" / kind / split).mkdir(parents=True)
-            for file in sorted((camvid_dir / kind / split).iterdir())[:20]:
-                (tmp_path / "camvid" / kind / split / file.name).symlink_to(file)
-    data = datasets.prepare("camvid", tmp_path / "camvid", tmp_path / "cache")
-    assert (data.splits, data.max_size) == ({"train": 20, "val": 20}, (360, 480))
-    for name, image, label in data.source("val"):
-        (image_file,) = (camvid_dir / "images/val").glob(f"{name}.*")
-        np.testing.assert_array_equal(image, np.asarray(Image.open(image_file)))
-        truth = np.asarray(Image.open(camvid_dir / f"labels/val/{name}.png"))
-        np.testing.assert_array_equal(label, np.where(truth == 11, 255, truth))
-    assert datasets.check(data, "val")[11:255].sum() == 0
+def test_real_lists_are_read_completely(voc_dir, tmp_path):
+    found = voc.find(Request(voc_dir, tmp_path))
+    counts = {split: len(examples) for split, examples in found.splits.items()}
+    assert counts == {"train": 437, "val": 217, "trainaug": 1937}

@@ -1,0 +1,57 @@
+import pytest
+from drawn import mask, picture, save
+
+from fcn_jax.data.sources.listing import pair_files, read_names
+from fcn_jax.errors import InputError
+
+
+def names(files):
+    return [(name, image.name, mask.name) for name, image, mask in files]
+
+
+def test_pairs_by_stem_in_order(tmp_path):
+    for stem, suffix in (("b", "jpg"), ("a", "PNG")):
+        save(picture(), tmp_path / f"images/{stem}.{suffix}")
+        save(mask(), tmp_path / f"labels/{stem}.png")
+    assert names(pair_files(tmp_path / "images", tmp_path / "labels")) == [
+        ("a", "a.PNG", "a.png"),
+        ("b", "b.jpg", "b.png"),
+    ]
+
+
+def test_a_missing_partner_gets_a_name(tmp_path):
+    save(picture(), tmp_path / "images/a.bmp")
+    save(mask(), tmp_path / "labels/b.png")
+    assert names(pair_files(tmp_path / "images", tmp_path / "labels")) == [
+        ("a", "a.bmp", "a.png"),
+        ("b", "b.jpg", "b.png"),
+    ]
+
+
+def test_every_pair_of_a_stem_is_listed(tmp_path):
+    for suffix in ("jpg", "png"):
+        save(picture(), tmp_path / f"images/a.{suffix}")
+    save(mask(), tmp_path / "labels/a.png")
+    assert [image for _, image, _ in names(pair_files(tmp_path / "images", tmp_path / "labels"))] == ["a.jpg", "a.png"]
+
+
+def test_other_files_are_skipped_and_broken_links_are_not(tmp_path):
+    save(mask(), tmp_path / "labels/a.png")
+    (tmp_path / "images/folder.png").mkdir(parents=True)
+    for name in ("Thumbs.db", ".DS_Store", "notes.txt", "._a.png"):
+        (tmp_path / "images" / name).write_text("x")
+    (tmp_path / "images/a.png").symlink_to(tmp_path / "gone.png")
+    assert names(pair_files(tmp_path / "images", tmp_path / "labels")) == [("a", "a.png", "a.png")]
+
+
+def test_names_are_first_words(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("\ufeff2007_1 1\n\n  2007_2  -1 x\n", encoding="utf-8")
+    assert read_names(file) == ["2007_1", "2007_2"]
+
+
+def test_a_list_that_cannot_be_read(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"2007_\xff\n")
+    for name in ("list.txt", "none.txt"):
+        with pytest.raises(InputError, match=rf"{name} cannot be read"):
+            read_names(tmp_path / name)

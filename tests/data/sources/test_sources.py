@@ -1,0 +1,40 @@
+"""The table of data sets."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fcn_jax.data.sources import SOURCES, camvid, describe_sources, get_source, voc
+from fcn_jax.errors import InputError
+
+
+def test_table():
+    assert list(SOURCES) == ["shapes", "voc2012", "camvid", "folder"]
+    assert all(source.name == name for name, source in SOURCES.items())
+    head, *rows = describe_sources().splitlines()
+    columns = [head.index(name) for name in ("name", "splits", "classes", "what and where")]
+    for row, source in zip(rows, SOURCES.values(), strict=True):
+        cells = [row[start:end].strip() for start, end in zip(columns, [*columns[1:], None], strict=True)]
+        assert cells == [source.name, source.splits, source.classes, source.description]
+
+
+def test_numbers_of_classes():
+    assert SOURCES["voc2012"].classes == str(len(voc.CLASS_NAMES)) == "21"
+    assert SOURCES["camvid"].classes == str(len(camvid.COLOURS)) == "11"
+
+
+def test_unknown_name():
+    assert get_source("camvid") is SOURCES["camvid"]
+    with pytest.raises(InputError, match=r"'voc2021'; did you mean 'voc2012'\? there are shapes, voc2012"):
+        get_source("voc2021")
+    with pytest.raises(InputError, match="'zzz'; there are shapes"):
+        get_source("zzz")
+
+
+def test_the_table_needs_no_slow_library():
+    """The command line reads it for help and flags, before it loads JAX."""
+    slow = ("jax", "flax", "grain", "tensorflow_datasets", "array_record", "orbax", "tensorflow")
+    code = f"import sys, fcn_jax.data.sources; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""The file of decoded images: what is in it, and that nothing but that is ever read from it."""
+"""The file of decoded images: its contents, and that nothing else is ever read from it."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from PIL import Image
 from fcn_jax.data import dataset as datasets
 from fcn_jax.data import decoded as module
 from fcn_jax.data.dataset import Dataset
-from fcn_jax.data.decoded import decoded
+from fcn_jax.data.decoded import open_decoded
 from fcn_jax.errors import InputError
 
 SIZES = [(6, 9), (11, 4), (1, 1), (30, 40), (5, 5), (8, 3), (9, 9)]
@@ -50,7 +50,7 @@ def dataset(root, tmp_path) -> Dataset:
 
 
 def is_right(dataset: Dataset, root: Path) -> bool:
-    found = decoded(dataset, "train")
+    found = open_decoded(dataset, "train")
     for index, (image, label) in enumerate(files(root)):
         np.testing.assert_array_equal(found[index].image, image)
         np.testing.assert_array_equal(found[index].label, label)
@@ -66,7 +66,7 @@ def test_the_file_is_the_pixels_one_after_the_other(dataset, root):
 
 
 def test_it_is_read_like_the_source(dataset, root):
-    ours, source = decoded(dataset, "train"), dataset.source("train")
+    ours, source = open_decoded(dataset, "train"), dataset.source("train")
     for index in (0, 3, -1):
         for mine, theirs in zip(ours[index], source[index], strict=True):
             np.testing.assert_array_equal(mine, theirs)
@@ -75,13 +75,13 @@ def test_it_is_read_like_the_source(dataset, root):
             ours[index]
     assert not ours[0].image.flags.writeable
     with pytest.raises(InputError, match="has no split 'test'"):
-        decoded(dataset, "test")
+        open_decoded(dataset, "test")
 
 
 def test_it_is_written_once(dataset, monkeypatch):
-    decoded(dataset, "train")
+    open_decoded(dataset, "train")
     monkeypatch.setattr(module, "_write", lambda *_: pytest.fail("written again"))
-    decoded(dataset, "train")
+    open_decoded(dataset, "train")
 
 
 def flip(file: Path, place: int) -> None:
@@ -113,24 +113,24 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_what_is_damaged_is_written_anew(dataset, root, damage):
-    decoded(dataset, "train")
+def test_damaged_files_are_written_again(dataset, root, damage):
+    open_decoded(dataset, "train")
     damage(dataset.folder / "decoded")
     assert is_right(dataset, root)
 
 
-def test_what_another_pillow_left_is_written_anew(dataset, root, monkeypatch):
+def test_files_of_another_pillow_are_written_again(dataset, root, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(PIL, "__version__", "0.0")
-        decoded(dataset, "train")
+        open_decoded(dataset, "train")
     file = dataset.folder / "decoded" / "train.json"
     assert json.loads(file.read_text())["about"][-1] == "0.0"
     assert is_right(dataset, root)
     assert json.loads(file.read_text())["about"][-1] == PIL.__version__
 
 
-def test_what_belongs_to_other_data_is_written_anew(dataset, root):
-    decoded(dataclasses.replace(dataset, contents="other"), "train")
+def test_files_of_other_data_are_written_again(dataset, root):
+    open_decoded(dataclasses.replace(dataset, contents="other"), "train")
     file = dataset.folder / "decoded" / "train.json"
     assert json.loads(file.read_text())["about"][0] == "other"
     assert is_right(dataset, root)
@@ -152,8 +152,8 @@ def deadly(self, index):
 
 datasets.Source.__getitem__ = deadly
 if sys.argv[3] == "index":
-    module._checksum = lambda index: os.kill(os.getpid(), signal.SIGKILL)
-module.decoded(datasets.prepare("folder", sys.argv[1], sys.argv[2]), "train")
+    module._compute_checksum = lambda index: os.kill(os.getpid(), signal.SIGKILL)
+module.open_decoded(datasets.prepare("folder", sys.argv[1], sys.argv[2]), "train")
 """
 
 
@@ -173,8 +173,8 @@ def test_a_full_disk(dataset):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # bytes a file may have
     try:
-        with pytest.raises(InputError, match=r"cannot be written to .*decoded .*make room for 4 bytes a pixel"):
-            decoded(dataset, "train")
+        with pytest.raises(InputError, match=r"cannot be written to .*decoded .*4 bytes per pixel"):
+            open_decoded(dataset, "train")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(dataset.folder / "decoded") == ["lock"]
@@ -182,5 +182,5 @@ def test_a_full_disk(dataset):
 
 def test_a_disk_that_keeps_something_else(dataset, monkeypatch):
     monkeypatch.setattr(module, "_write", lambda stem, about, source: stem.with_suffix(".uint8").write_bytes(b"x"))
-    with pytest.raises(InputError, match=r"train\.uint8 is not what was just written to it; is the disk sound"):
-        decoded(dataset, "train")
+    with pytest.raises(InputError, match=r"train\.uint8 differs from what was just written"):
+        open_decoded(dataset, "train")

@@ -1,1 +1,1 @@
-"""From files to batches: data sources, checks, the builder, batches on the devices, augmentation."""
+"""From files to batches: sources -> entries, checks -> builder -> dataset -> decoded, batches, augment."""

@@ -68,7 +68,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Build the data set unless it is built. Of several processes one builds, and the others wait.
 
         Raises:
-            InputError: something is wrong with the source, which is named completely, or the cache cannot be written.
+            InputError: the source has problems, which the message lists, or the cache cannot be written.
         """
         if self._is_built():
             return
@@ -85,7 +85,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
                 if not self._is_built():  # on file systems without locks another process may have been faster
                     raise InputError(
-                        f"{self._folder} cannot be written ({error}); make room, or name another one with --data.cache"
+                        f"{self._folder} cannot be written ({error}); make room, or give another --data.cache"
                     ) from error
 
     @property

@@ -27,7 +27,7 @@ class Example(NamedTuple):
     Attributes:
         name: the name of the example, for files the stem of the image file.
         image: red, green and blue, 0..255.
-        label: the class of each pixel, 255 = void.
+        label: the class of each pixel, 255 for void.
     """
 
     name: str
@@ -124,17 +124,16 @@ def prepare(
         InputError: an argument does not fit, or something is wrong with the files; the message lists every problem.
     """
     source = get_source(name)
-    void = tuple(int(label) for label in void)
-    if not source.takes_classes and (classes or void):
-        raise InputError(f"{name} has its own class names and void labels; `classes` and `void` are only for folder")
-    if dir is not None and not Path(dir).expanduser().exists():
-        raise InputError(f"{dir} does not exist; give the folder of {name} as --data.dir")
     request = Request(
         dir=None if dir is None else Path(dir).expanduser(),
         cache=Path(cache).expanduser() if cache else cache_folder(),
         classes=Path(classes).expanduser() if classes else None,
-        void=void,
+        void=tuple(int(label) for label in void),
     )
+    if not source.takes_classes and (request.classes or request.void):
+        raise InputError(f"{name} has its own class names and void labels; `classes` and `void` are only for folder")
+    if request.dir is not None and not request.dir.exists():
+        raise InputError(f"{request.dir} does not exist; give the folder of {name} as --data.dir")
     found = source.find(request)
     from fcn_jax.data.builder import SegmentationBuilder  # TFDS takes a second to import; wrong arguments fail before
 

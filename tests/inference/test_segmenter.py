@@ -1,0 +1,150 @@
+"""`Segmenter`: the network of a run as a function of images."""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from random_network import assert_class_map, draw_variables, examples
+from small_runs import folder_data
+
+import fcn_jax
+from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, RunOptions
+from fcn_jax.data.augment import normalise
+from fcn_jax.data.dataset import prepare
+from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.errors import InputError
+from fcn_jax.inference.predict import predict
+from fcn_jax.inference.segment import make_forward
+from fcn_jax.inference.segmenter import Segmenter
+from fcn_jax.models import backbones
+from fcn_jax.models.backbones.resnet import ResNet
+from fcn_jax.models.build import build
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.run_dir import open_for_training, open_run
+
+IMAGE = examples()[0].image
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run with random variables after step 1, twice as large ones after step 2, and the better score at step 1."""
+    folder = tmp_path_factory.mktemp("run")
+    dataset = prepare("folder", folder_data(folder / "data"), folder / "cache")
+    small = {**backbones.BACKBONES, "resnet18": functools.partial(ResNet, depths=(1, 1, 1, 1), width=8)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcn_jax.models.build.BACKBONES", small)
+        model = ModelConfig(backbone="resnet18")
+        config = fill_config(Config(model=model, data=DataConfig(name="folder"), augment=AugmentConfig(crop=32)))
+        options = fill_options(RunOptions(data=DataOptions(dir=folder / "data")), config)
+        variables = draw_variables(build(model, 3))
+        with (
+            open_for_training(folder / "run", config, options, dataset) as run,
+            Checkpoints(run.checkpoints) as checkpoints,
+        ):
+            checkpoints.save(1, {"variables": variables}, {"mean_iu": 0.5})
+            checkpoints.save(2, {"variables": jax.tree.map(lambda x: 2 * x, variables)}, {"mean_iu": 0.25})
+        yield folder / "run"
+
+
+def logits_of(run_dir: Path, image: np.ndarray, step: int | None = None) -> np.ndarray:
+    """The logits of an image by itself, without padding."""
+    run = open_run(run_dir)
+    model = build(run.config.model, 3)
+    variables, _ = restore_variables(run, model, step)
+    normalised = normalise(jax.numpy.asarray(image)[None], run.config.model.input_or_default)
+    return np.asarray(jax.jit(model.apply)(variables, normalised)[0])
+
+
+def test_an_image_of_any_size_gets_a_class_map_of_its_size(run_dir):
+    segment = Segmenter.from_run(run_dir)
+    seen = set()
+    for image in (IMAGE, IMAGE[:1, :1], IMAGE[:, ::-2]):
+        class_map = segment(image)
+        assert_class_map(class_map, logits_of(run_dir, image))
+        seen |= set(np.unique(class_map))
+    assert len(seen) > 1
+
+
+def test_several_images_keep_their_order_and_equal_single_ones(run_dir):
+    segment = Segmenter.from_run(str(run_dir))
+    images = [example.image for example in examples()]
+    class_maps = segment(images)
+    assert isinstance(class_maps, list)
+    for image, class_map in zip(images, class_maps, strict=True):
+        np.testing.assert_array_equal(class_map, segment(image))
+    assert segment([]) == []
+    assert class_maps[0].flags.owndata
+
+
+def test_it_has_the_names_and_colours_of_the_classes(run_dir):
+    segment = Segmenter.from_run(run_dir)
+    assert segment.class_names == ("sky", "sea", "sand")
+    np.testing.assert_array_equal(segment.palette, [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+
+
+def test_it_equals_what_predict_writes(run_dir, tmp_path):
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    run = open_run(run_dir)
+    model = build(run.config.model, 3)
+    variables, _ = restore_variables(run, model)
+    forward = make_forward(model, run.config.model.input_or_default, labelled=False)
+    (file,) = predict(forward, variables, [tmp_path / "a.png"], tmp_path / "out", run.palette, 8)
+    with Image.open(file) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), Segmenter.from_run(run_dir)(IMAGE))
+
+
+def test_a_checkpoint_is_chosen_by_its_step(run_dir):
+    assert_class_map(Segmenter.from_run(run_dir, step=2)(IMAGE), logits_of(run_dir, IMAGE, step=2))
+    assert (Segmenter.from_run(run_dir, step=2)(IMAGE) != Segmenter.from_run(run_dir)(IMAGE)).any()
+    with pytest.raises(InputError, match="no checkpoint 3"):
+        Segmenter.from_run(run_dir, step=3)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(InputError, match="not a run directory"):
+        Segmenter.from_run(tmp_path)
+
+
+def test_threads_get_the_class_maps_of_their_images(run_dir):
+    segment = Segmenter.from_run(run_dir)
+    images = [example.image for example in examples()] * 2
+    expected = segment(images)
+    with ThreadPoolExecutor(4) as pool:
+        for class_map, own in zip(pool.map(segment, images), expected, strict=True):
+            np.testing.assert_array_equal(class_map, own)
+
+
+def test_one_canvas_compiles_one_program(run_dir):
+    segment = Segmenter.from_run(run_dir)
+    for size in (33, 40, 64):
+        segment(np.zeros((size, size, 3), np.uint8))
+    assert segment._forward._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.fromarray(IMAGE), r"type Image;.*np\.asarray"),
+        ("cat.jpg", r"type str"),
+        (IMAGE.astype(np.float32) / 255, r"dtype float32;.*convert it to uint8"),
+        (IMAGE[..., 0], r"shape \(40, 50\);.*np\.stack"),
+        (np.zeros((4, 5, 4), np.uint8), r"shape \(4, 5, 4\);.*alpha"),
+        (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\);.*at least one pixel"),
+        (IMAGE[None], r"shape \(1, 40, 50, 3\);.*as a list"),
+    ],
+)
+def test_wrong_images_are_refused(run_dir, image, message):
+    segment = Segmenter.from_run(run_dir)
+    with pytest.raises(InputError, match=message):
+        segment(image)
+    with pytest.raises(InputError, match=message):
+        segment([IMAGE, image])
+
+
+def test_it_is_a_public_name():
+    assert fcn_jax.Segmenter is Segmenter

@@ -1,0 +1,167 @@
+"""Class maps: exact at each image's own size, nothing dropped, few programs."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from random_network import assert_class_map, blank, examples, logits_alone, network
+
+from fcn_jax.config import InputConfig
+from fcn_jax.inference import segment as module
+from fcn_jax.inference.segment import (
+    AREA,
+    WASTE,
+    _make_batches,
+    choose_canvas,
+    default_batch_size,
+    limit_batch_size,
+    make_forward,
+    make_unlabelled,
+    replicate_locally,
+    segment,
+)
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_class_maps_are_those_of_each_image_alone(batch_size):
+    model, variables = network()
+    results = list(segment(make_forward(model, InputConfig()), variables, examples(), batch_size))
+    assert sorted(result.example.name for result in results) == sorted(example.name for example in examples())
+    for result in results:
+        assert_class_map(result.class_map, logits_alone()[result.example.name])
+
+
+def test_without_labels_class_maps_are_the_same_and_the_loss_is_0():
+    model, variables = network()
+    with_labels = segment(make_forward(model, InputConfig()), variables, examples(), 8)
+    without = segment(make_forward(model, InputConfig(), labelled=False), variables, examples(), 8)
+    for (example, expected, *_), (same, class_map, loss, pixels) in zip(with_labels, without, strict=True):
+        assert example is same
+        np.testing.assert_array_equal(class_map, expected)
+        assert loss == pixels == 0
+
+
+def test_pixels_are_counted_once_per_batch():
+    model, variables = network()
+    results = list(segment(make_forward(model, InputConfig()), variables, examples(), 8))
+    labelled = sum(int((example.label != 255).sum()) for example in examples())
+    assert sum(result.pixels for result in results) == labelled
+    assert sum(result.pixels > 0 for result in results) == 2  # 11 images in batches of 8
+
+
+def test_unlabelled_images_are_all_void():
+    image = examples()[0].image
+    name, same, label = make_unlabelled("a", image)
+    assert name == "a"
+    assert same is image
+    assert label.shape == image.shape[:2]
+    assert (label == 255).all()
+
+
+def test_replicated_variables_are_on_all_devices_and_copied_once():
+    variables = {"on one": jnp.arange(3.0), "on four": jax.device_put(jnp.arange(2.0), on_devices(4))}
+    copied = replicate_locally(variables)
+    for name, array in copied.items():
+        assert array.sharding.device_set == set(jax.local_devices())
+        np.testing.assert_array_equal(array, variables[name])
+    again = replicate_locally(copied)
+    assert all(again[name] is copied[name] for name in copied)
+
+
+def on_devices(count: int) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.devices()[:count]), ("data",)), PartitionSpec())
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_batches_hold_every_image_once_on_a_canvas_with_room_for_it(count):
+    generator = np.random.default_rng(count)
+    members = [blank(f"{i}", *generator.integers(1, 700, 2)) for i in range(200)]
+    limit = lambda canvas: max(count * AREA // max(AREA, canvas[0] * canvas[1]), 1)  # noqa: E731
+    seen, used, vain = [], set(), Counter()
+    for canvas, batch in _make_batches(iter(members), limit):
+        assert 1 <= len(batch) <= limit(canvas)
+        used.add(canvas)
+        for example in batch:
+            own = choose_canvas(*example.label.shape)
+            assert own[0] <= canvas[0]
+            assert own[1] <= canvas[1]
+            vain[own] += canvas[0] * canvas[1] - own[0] * own[1] if limit(own) == count == 1 else 0
+            seen.append(example.name)
+    assert sorted(seen) == sorted(example.name for example in members)
+    own = {choose_canvas(*example.label.shape) for example in members}
+    assert used <= own
+    assert len(used) < len(own)
+    assert max(vain.values()) <= WASTE
+
+
+def test_a_canvas_uses_a_larger_one_until_that_has_cost_as_much_as_a_program():
+    times = WASTE // (512 * (512 - 384))  # each image wastes 512 x 128 pixels
+    sizes = [(500, 500), *[(375, 500)] * (times + 2), (500, 375), (600, 500), (500, 375)]
+    canvases = [canvas for canvas, _ in _make_batches((blank("", *size) for size in sizes), lambda canvas: 1)]
+    borrowed, own = [(512, 512)] * times, [(384, 512)] * 2
+    assert canvases == [(512, 512), *borrowed, *own, (512, 512), (640, 512), (512, 512)]
+
+
+def test_what_is_left_over_is_computed_together(monkeypatch):
+    monkeypatch.setattr(module, "WASTE", AREA)
+    sizes = [(384, 512)] * 5 + [(32, 32), (512, 384), (512, 512), (320, 512), (32, 512)]
+    batches = list(_make_batches((blank(f"{h}x{w}", h, w) for h, w in sizes), lambda canvas: 4))
+    assert [(canvas, [example.name for example in batch]) for canvas, batch in batches] == [
+        ((384, 512), ["384x512"] * 4),
+        ((512, 512), ["512x512", "384x512", "512x384", "320x512"]),
+        ((32, 512), ["32x512", "32x32"]),  # 4 x 352 x 512 pixels on the first canvas would be too many
+    ]
+
+
+def test_large_images_come_in_smaller_batches(monkeypatch):
+    model, variables = network()
+    monkeypatch.setattr(module, "AREA", 32 * 32)
+    forward, shapes = make_forward(model, InputConfig()), []
+
+    def record_shape(variables, batch):
+        shapes.append(batch.label.shape)
+        return forward(variables, batch)
+
+    results = {e.name: class_map for e, class_map, *_ in segment(record_shape, variables, examples(), 32)}
+    monkeypatch.undo()
+    for example, class_map, *_ in segment(forward, variables, examples(), 32):
+        np.testing.assert_array_equal(results[example.name], class_map)
+    # 32 images of up to 32 x 32 pixels, fewer of more, and always a multiple of the eight devices.
+    assert {count for count, *_ in shapes} > {8}
+    assert all(count == max(32 * 1024 // max(1024, h * w) // 8, 1) * 8 for count, h, w in shapes)
+
+
+def test_canvases_are_few_and_little_larger():
+    sides = {side: choose_canvas(side, 1)[0] for side in (*range(1, 1025), 1500, 2048, 4000)}
+    assert all(canvas >= side for side, canvas in sides.items())
+    assert all(canvas <= max(32, side * 1.25 + 32 * (side < 128)) for side, canvas in sides.items())
+    assert len({canvas for side, canvas in sides.items() if side <= 1024}) == 16
+    assert choose_canvas(375, 500) == (384, 512)
+    assert choose_canvas(500, 333) == (512, 384)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "devices", "requested", "expected"),
+    [(True, 8, None, 8), (True, 1, None, 1), (False, 4, None, 32), (False, 4, 5, 8), (True, 8, 1, 8), (True, 2, 6, 6)],
+)
+def test_default_batch_size_is_a_multiple_of_the_devices(monkeypatch, cpu, devices, requested, expected):
+    monkeypatch.setattr(module, "is_cpu", lambda: cpu)
+    monkeypatch.setattr(module, "count_local_devices", lambda: devices)
+    assert default_batch_size(requested) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "devices", "canvas", "expected"),
+    [
+        (8, 2, (512, 512), 8),
+        (8, 2, (32, 32), 8),
+        (8, 2, (1024, 512), 4),
+        (8, 2, (1024, 1536), 2),
+        (8, 4, (4096, 64), 8),
+    ],
+)
+def test_large_canvases_limit_the_batch(batch_size, devices, canvas, expected):
+    assert limit_batch_size(batch_size, devices, canvas) == expected

@@ -93,7 +93,7 @@ def evaluate(
     )
 
 
-def to_json(evaluation: Evaluation, class_names: tuple[str, ...]) -> Mapping[str, Any]:
+def describe_scores(evaluation: Evaluation, class_names: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the values that `fcn-jax eval --json` writes."""
     return {
         **evaluation.summary(),

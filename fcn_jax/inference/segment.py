@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
-from fcn_jax.data.batches import Batch, place
+from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.layers.backend import compiler_options, count_local_devices, is_cpu
@@ -97,7 +97,7 @@ def segment(forward: Forward, variables: Any, examples: Iterable[Example], batch
     limit = partial(limit_batch_size, batch_size, count_local_devices())
     last = None
     for canvas, members in _make_batches(examples, limit):
-        batch = jax.device_put(place(members, limit(canvas), canvas), sharding)
+        batch = jax.device_put(place_on_canvas(members, limit(canvas), canvas), sharding)
         results = forward(variables, batch)
         if last:
             yield from _unpack(*last)

@@ -3,7 +3,6 @@
 The lists follow the reference's net.py files and BVLC's classifiers. Nothing here uses fcn_jax.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import pytest
 
@@ -381,8 +381,7 @@ def opencv_python() -> str:
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fcn_jax" / OPENCV
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
-    with folder.with_suffix(".lock").open("w") as lock:  # the test files run at the same time
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with filelock.FileLock(folder.with_suffix(".lock")):  # the test files run at the same time
         if not (folder / "complete").exists():
             for command in (
                 [sys.executable, "-m", "venv", "--clear", str(folder)],

@@ -1,79 +1,66 @@
-"""Our own files of weights: safetensors with the paths of our variables, and in the notes what goes with them.
-
-The format (github.com/huggingface/safetensors, README): the length of a header in eight bytes, little endian; the
-header in JSON, name -> dtype, shape and place in the data; the data.
-"""
+"""Our own files of weights: safetensors with the paths of our variables, and notes on what belongs to them."""
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
-from fcn_jax import config as configs
 from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
-from fcn_jax.weights.torch_file import read_tensors
+from fcn_jax.runtime.files import write_atomically
+from fcn_jax.runtime.json_values import from_json
+from fcn_jax.weights.safetensors_file import read_notes, read_safetensors
 from fcn_jax.weights.weights import Weights
 
-FORMAT = "fcn_jax"
+# The one note, with all that belongs to the weights. Safetensors writes several notes in arbitrary order, and the same
+# weights should give the same file.
+NOTE = "fcn_jax"
+# Before there was one note, each entry of it was a note, beside "format": "fcn_jax".
+ENTRIES = ("origin", "input", "class_names")
 
 
 def write(file: Path, weights: Weights) -> None:
-    """Writes weights with the input they want and their classes, so that they can be passed on.
+    """Write weights with their input and their classes, so that they can be passed on.
+
+    The same weights always give the same bytes.
 
     Raises:
         InputError: the file cannot be written.
     """
-    notes = {
-        "format": FORMAT,
-        "origin": json.dumps(weights.origin),
-        "input": json.dumps(None if weights.input is None else dataclasses.asdict(weights.input)),
-        "class_names": json.dumps(weights.class_names),
-    }
-    header: dict[str, Any] = {"__metadata__": notes}
-    place = 0
-    arrays = {path: np.asarray(array, "<f4", order="C") for path, array in sorted(weights.arrays.items())}
-    for path, array in arrays.items():
-        header[path] = {"dtype": "F32", "shape": array.shape, "data_offsets": [place, place + array.nbytes]}
-        place += array.nbytes
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8 bytes
-    temporary = file.with_name(file.name + ".tmp")  # so that nobody ever reads half a file
+    settings = None if weights.input is None else dataclasses.asdict(weights.input)
+    note = json.dumps(dict(zip(ENTRIES, (weights.origin, settings, weights.class_names), strict=True)))
+    arrays = {path: np.asarray(array, "<f4", order="C") for path, array in weights.arrays.items()}
+    # Not `save_file`, whose files only their owner can read.
+    content = safetensors.numpy.save(arrays, {NOTE: note})
     try:
-        with temporary.open("wb") as stream:
-            stream.write(len(text).to_bytes(8, "little") + text)
-            for array in arrays.values():
-                stream.write(array.tobytes())
-        temporary.replace(file)
+        write_atomically(file, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"{file} cannot be written ({error.strerror}); make room, or give another --out") from error
 
 
-def is_ours(beginning: bytes) -> bool:
-    """Whether a file is one of ours, by its first bytes: the notes are the first in the header, and begin like that."""
-    return beginning[8:].startswith(json.dumps({"__metadata__": {"format": FORMAT}})[:-2].encode())
+def is_ours(file: Path) -> bool:
+    """Tell from its notes whether `write` wrote a safetensors file."""
+    notes = read_notes(file)
+    return NOTE in notes or notes.get("format") == NOTE
 
 
 def read(file: Path) -> Weights:
-    """Reads what `write` wrote.
+    """Read a file that `write` wrote.
 
     Raises:
-        InputError: the file is cut short or damaged.
+        InputError: the file is damaged.
     """
-    arrays = read_tensors(file)
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    arrays, notes = read_safetensors(file), read_notes(file)
     try:
-        notes = {name: json.loads(header["__metadata__"][name]) for name in ("origin", "input", "class_names")}
-        settings, class_names = notes["input"], notes["class_names"]
+        entries = json.loads(notes[NOTE]) if NOTE in notes else {name: json.loads(notes[name]) for name in ENTRIES}
+        origin, settings, class_names = (entries[name] for name in ENTRIES)
         return Weights(
             arrays,
             (),
-            None if settings is None else configs.from_json(InputConfig, settings),
-            f"{file.name} (fcn_jax, from {notes['origin']})",
+            None if settings is None else from_json(InputConfig, settings),
+            f"{file.name} (fcn_jax, from {origin})",
             None if class_names is None else tuple(class_names),
         )
     except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:

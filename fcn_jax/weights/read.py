@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fcn_jax.errors import InputError
 from fcn_jax.weights import caffe, keras, ours, torchvision
+from fcn_jax.weights.safetensors_file import is_safetensors
 from fcn_jax.weights.weights import Weights
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -22,10 +23,10 @@ def read_weights(file: Path) -> Weights:
             start = stream.read(256)
     except OSError as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); give a file of weights") from error
-    if ours.is_ours(start):
-        return ours.read(file)
+    if is_safetensors(start):
+        return ours.read(file) if ours.is_ours(file) else torchvision.read(file)
     if start.startswith(HDF5):
         return keras.read(file)
-    if start.startswith(CAFFE_FIELDS) and start[8:9] != b"{":
+    if start.startswith(CAFFE_FIELDS):
         return caffe.read(file)
     return torchvision.read(file)  # which raises an error that names the format if it is not supported

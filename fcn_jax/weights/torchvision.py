@@ -11,7 +11,7 @@ import numpy as np
 
 from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
-from fcn_jax.weights.torch_file import read_tensors
+from fcn_jax.weights.tensor_file import read_tensors
 from fcn_jax.weights.weights import Weights
 
 # What torch.nn.DataParallel and torch.compile put around a network.

@@ -15,7 +15,6 @@ from fcn_jax.layers import conv_transpose
 from fcn_jax.models.backbones.googlenet import GoogLeNet
 from fcn_jax.models.feature_map import FeatureMap
 from fcn_jax.weights import caffe
-from fcn_jax.weights.read import CAFFE_FIELDS, HDF5
 
 
 def drawn(**shapes: tuple[int, ...] | list[tuple[int, ...]]) -> dict[str, list[np.ndarray]]:
@@ -57,15 +56,6 @@ def test_every_form_of_the_format_reads_the_same(v1, legacy, packed, double, tmp
     assert weights.origin == "net.caffemodel (Caffe, net toy)"
     chex.assert_trees_all_equal_shapes_and_dtypes(weights.arrays, expected)
     chex.assert_trees_all_equal(weights.arrays, expected)
-
-
-def test_a_file_is_known_by_its_first_bytes():
-    for options in ({"v1": True}, {"v1": False}, {"name": "VGG"}):
-        content = caffe_peer.caffemodel(None, SMALL, **options)
-        content = content if options.get("name") else content[2:]
-        assert content.startswith(CAFFE_FIELDS)
-    others = (b"PK\x03\x04", b"\x80\x02", HDF5, b"<html>", b"")
-    assert not any(beginning.startswith(CAFFE_FIELDS) for beginning in others)
 
 
 @pytest.mark.slow

@@ -82,11 +82,17 @@ def installed_by(extra: str) -> set[str]:
             waiting += [Requirement(line) for own in wanted for line in extras[own]]
         elif (name, *sorted(wanted)) not in seen:
             seen.add((name, *sorted(wanted)))
-            for line in metadata.requires(name) or []:
-                needed = Requirement(line)
+            for needed in map(Requirement, requirements_of(name)):
                 if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in {"", *wanted}):
                     waiting.append(needed)
     return {name for name, *_ in seen}
+
+
+def requirements_of(distribution: str) -> list[str]:
+    try:
+        return metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:  # not installed, so what it needs isn't known
+        return []
 
 
 def test_what_the_extra_test_installs_is_found_by_its_requirements_own():

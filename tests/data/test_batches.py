@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig
+from fcn_jax.config import AugmentConfig, Config, DataOptions, InputConfig, RunOptions
 from fcn_jax.data import batches as module
-from fcn_jax.data.augment import augment, origin, reach, step_keys
-from fcn_jax.data.batches import Batch, hold, require_room, train_batches
+from fcn_jax.data.augment import Changes, augment, draw_changes, find_origin, reach
+from fcn_jax.data.batches import Batch, load_on_devices, require_room, train_batches
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 
 CROP = 24
@@ -37,15 +38,19 @@ def examples() -> list[Example]:
 
 
 def config(**changes) -> Config:
-    return Config(**({"augment": AUGMENT, "batch_size": 4, "seed": 3, "workers": 2, "steps": 9} | changes)).resolved()
+    return fill_config(Config(**({"augment": AUGMENT, "batch_size": 4, "seed": 3, "steps": 9} | changes)))
 
 
 def devices(count: int) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()[:count]), ("data",)), PartitionSpec("data"))
 
 
-def batches(count: int, first: int = 0, on: int = 1, **changes) -> list[Batch]:
-    stream = train_batches(examples(), LARGEST, config(**changes), first, devices(on))
+def batches(
+    count: int, first: int = 0, on: int = 1, decoded: str = "never", workers: int = 2, **changes
+) -> list[Batch]:
+    settings = config(**changes)
+    options = fill_options(RunOptions(data=DataOptions(decoded=decoded), workers=workers), settings)
+    stream = train_batches(examples(), LARGEST, settings, options, first, devices(on))
     return [jax.tree.map(np.asarray, next(stream)) for _ in range(count)]
 
 
@@ -74,40 +79,34 @@ def noise(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return generator.integers(0, 256, (*size, 3), np.uint8), generator.integers(0, 20, size).astype(np.uint8)
 
 
-def augmented(settings: AugmentConfig, *arrays: np.ndarray, at: np.ndarray | None = None):
+def augmented(settings: AugmentConfig, image, label, size, changes: Changes, origin=None):
     """A batch, operation by operation: compiled as a whole, two programs may round a position to two neighbours."""
     one = functools.partial(augment, config=settings, input_config=InputConfig())
-    return jax.vmap(one)(*map(jnp.asarray, arrays), origin=None if at is None else jnp.asarray(at))
+    return jax.vmap(one)(*jax.tree.map(jnp.asarray, (image, label, size, changes, origin)))
 
 
 @pytest.mark.parametrize("scale", [(0.5, 2.0), (0.5, 0.5), (1.0, 1.0), (1.5, 3.0), (0.3, 0.4)])
 @pytest.mark.parametrize("size", [(200, 150), (90, 300), (40, 131)])
 def test_what_the_crop_looks_at_is_all_in_the_window(scale, size):
-    """Under many keys, and also where the host takes a crop to begin a pixel beside where the device puts it."""
     settings = AugmentConfig(crop=CROP, scale=scale, colour=0.3)
     longest, count = reach(settings), 100
     canvas = (min(longest, LARGEST[0]), min(longest, LARGEST[1]))
     image, label = (on_canvas(x, LARGEST, 77) for x in noise(size))
-    keys = jax.random.split(jax.random.key(7), count)
     sizes = np.tile(np.array(size, np.int32), (count, 1))
+    changes = draw_changes(7, 0, sizes, 0, count, settings)
     wholes = [np.broadcast_to(x, (count, *x.shape)) for x in (image, label)]
-    pixels, labels = augmented(settings, keys, *wholes, sizes)
+    pixels, labels = augmented(settings, *wholes, sizes, changes)
 
-    def firsts(canvas: tuple[int, int]) -> np.ndarray:
-        return np.asarray(jax.vmap(lambda key: origin(key, jnp.array(size), jnp.array(canvas), settings))(keys))
-
-    most, unlimited = np.maximum(np.array(size) - canvas, 0), firsts((1, 1))
-    np.testing.assert_array_equal(firsts(canvas), np.minimum(unlimited, most))
+    most, unlimited = np.maximum(np.array(size) - canvas, 0), find_origin(changes, sizes, (1, 1))
+    at = find_origin(changes, sizes, canvas)
+    np.testing.assert_array_equal(at, np.minimum(unlimited, most))
     assert (unlimited.max(axis=0) > 0).any()
-    aside = int(np.ceil(1 / scale[0]))  # a pixel of the crop is so many of the image
-    for shift in (0, -aside, aside):
-        at = np.clip(np.where(unlimited > 0, unlimited + shift, 0), 0, most).astype(np.int32)
-        rows = at[:, :1] + np.arange(canvas[0])
-        columns = at[:, 1:] + np.arange(canvas[1])
-        windows = [x[rows[:, :, None] % LARGEST[0], columns[:, None] % LARGEST[1]] for x in (image, label)]
-        ours, our_labels = augmented(settings, keys, *windows, sizes, at=at)
-        np.testing.assert_array_equal(our_labels, labels)
-        np.testing.assert_allclose(ours, pixels, rtol=0, atol=1e-5)
+    rows = at[:, :1] + np.arange(canvas[0])
+    columns = at[:, 1:] + np.arange(canvas[1])
+    windows = [x[rows[:, :, None] % LARGEST[0], columns[:, None] % LARGEST[1]] for x in (image, label)]
+    ours, our_labels = augmented(settings, *windows, sizes, changes, at)
+    np.testing.assert_array_equal(our_labels, labels)
+    np.testing.assert_allclose(ours, pixels, rtol=0, atol=1e-5)
 
 
 def test_batches_hold_the_windows_that_their_steps_look_at():
@@ -115,7 +114,7 @@ def test_batches_hold_the_windows_that_their_steps_look_at():
     seen = []
     for step, batch in enumerate(batches(4, first=6), 6):
         assert batch.image.shape == (4, LONGEST, LONGEST, 3)
-        keys, _ = step_keys(settings.seed, jnp.int32(step), 4)
+        chex.assert_trees_all_equal(batch.changes, draw_changes(settings.seed, step, batch.size, 0, 4, AUGMENT))
         for index in range(4):
             size, (top, left) = tuple(batch.size[index]), batch.origin[index]
             example = source[SIZES.index(size)]
@@ -125,8 +124,9 @@ def test_batches_hold_the_windows_that_their_steps_look_at():
             np.testing.assert_array_equal(batch.label[index], on_canvas(example.label[where], (LONGEST, LONGEST), 255))
             whole = [on_canvas(example.image, LARGEST, 0)[None], on_canvas(example.label, LARGEST, 255)[None]]
             one = slice(index, index + 1)
-            pixels, labels = augmented(AUGMENT, keys[one], *whole, batch.size[one])
-            ours, our_labels = augmented(AUGMENT, keys[one], *(x[one] for x in batch[:3]), at=batch.origin[one])
+            changes = jax.tree.map(lambda x, one=one: x[one], batch.changes)
+            pixels, labels = augmented(AUGMENT, *whole, batch.size[one], changes)
+            ours, our_labels = augmented(AUGMENT, *(x[one] for x in batch[:3]), changes, batch.origin[one])
             np.testing.assert_array_equal(our_labels, labels)
             np.testing.assert_allclose(ours, pixels, rtol=0, atol=1e-5)
     assert sorted(seen) == sorted([*range(len(SIZES))] * 2)
@@ -151,7 +151,7 @@ def test_hosts_prepare_the_parts_of_one_batch(monkeypatch, decoded):
     for host in (0, 1):
         monkeypatch.setattr(jax, "process_index", lambda host=host: host)
         monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda sharding, array: jnp.asarray(array))
-        for ours, whole in zip(batches(3, data=DataConfig(decoded=decoded)), expected, strict=True):
+        for ours, whole in zip(batches(3, decoded=decoded), expected, strict=True):
             chex.assert_trees_all_equal(ours, jax.tree.map(lambda x, h=host: x[2 * h : 2 * h + 2], whole))
 
 
@@ -162,30 +162,31 @@ def test_a_split_on_the_devices_gives_the_same_batches(crop, on):
     augment_config = AugmentConfig(crop=crop, scale=(0.5, 2.0))
     expected = batches(5, augment=augment_config)
     assert (expected[0].origin is None) == (crop == 150)
-    ours = batches(3, first=2, on=on, augment=augment_config, data=DataConfig(decoded="device"))
+    ours = batches(3, first=2, on=on, augment=augment_config, decoded="device")
     chex.assert_trees_all_equal(ours, expected[2:])
 
 
 def test_a_split_is_put_on_every_device_in_parts_and_taken_from_without_communication(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 3 * 4 * LARGEST[0] * LARGEST[1])  # parts of 3, 3 and 2
     sharding, source = devices(8), examples()
-    held = hold(source, LARGEST, sharding, 2)
-    assert held.image.sharding.is_fully_replicated
-    assert len(held.image.addressable_shards) == 8
+    resident = load_on_devices(source, LARGEST, sharding, 2)
+    assert resident.image.sharding.is_fully_replicated
+    assert len(resident.image.addressable_shards) == 8
     for index, example in enumerate(source):
-        np.testing.assert_array_equal(held.image[index], on_canvas(example.image, LARGEST, 0))
-        np.testing.assert_array_equal(held.label[index], on_canvas(example.label, LARGEST, 255))
-    np.testing.assert_array_equal(held.size, SIZES)
+        np.testing.assert_array_equal(resident.image[index], on_canvas(example.image, LARGEST, 0))
+        np.testing.assert_array_equal(resident.label[index], on_canvas(example.label, LARGEST, 255))
+    np.testing.assert_array_equal(resident.size, SIZES)
     indices = jax.device_put(np.arange(8, dtype=np.int32), sharding)
     at = jax.device_put(np.zeros((8, 2), np.int32), sharding)
+    changes = jax.device_put(draw_changes(0, 0, np.array(SIZES, np.int32), 0, 8, AUGMENT), sharding)
     for canvas, origins in ((LARGEST, None), ((64, 64), at)):
         take = jax.jit(functools.partial(module._take, canvas=canvas), out_shardings=sharding)
-        program = take.lower(held, indices, origins).compile().as_text()
+        program = take.lower(resident, indices, changes, origins).compile().as_text()
         assert not any(word in program for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
 
 
 def test_a_split_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(module, "_free", lambda device: 8e9)
+    monkeypatch.setattr(module, "_read_free_memory", lambda device: 8e9)
     require_room(1000, (1000, 1000))  # 4 GB
     message = (
         "1001 decoded images on canvases of 1000x1000 need 4.0 GB on each device, and half of the 8.0 GB that are free "
@@ -195,13 +196,13 @@ def test_a_split_that_does_not_fit_is_refused(monkeypatch):
         require_room(1001, (1000, 1000))
     assert str(raised.value) == message
     with pytest.raises(InputError, match="half of the"):
-        hold(examples() * 126, (1000, 1000), devices(1), 1)
+        load_on_devices(examples() * 126, (1000, 1000), devices(1), 1)
 
 
 def test_free_memory():
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 100, "bytes_in_use": 30})
-    assert module._free(device) == 70
-    here = module._free(jax.devices()[0])
+    assert module._read_free_memory(device) == 70
+    here = module._read_free_memory(jax.devices()[0])
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     assert 0 < here <= int(total.split()[1]) * 1024 / jax.local_device_count()
 
@@ -211,4 +212,4 @@ def test_where_nothing_tells_how_much_memory_is_free(monkeypatch):
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(Path, "read_text", no_such_file)
-    assert module._free(SimpleNamespace(memory_stats=lambda: None)) == np.inf
+    assert module._read_free_memory(SimpleNamespace(memory_stats=lambda: None)) == np.inf

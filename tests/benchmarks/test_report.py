@@ -1,0 +1,128 @@
+"""Tables of the history: RESULTS.md is what the command makes, and its medians and ranges are right."""
+
+import dataclasses
+import statistics
+
+import history
+import history_tables
+import pytest
+import report
+from history_tables import Column, Headline, Table
+
+EXAMPLE = history.Measurement(
+    date="2026-01-01", commit="aaaaaaa", machine="M", environment="", load=0.1, versions="jax 1",
+    benchmark="train_step", quick=False, task="step", setting="net", ours=10.0, unit="images/s", peer="PyTorch",
+    peer_value=8.0, ratio=1.25, ratio_low=1.25, ratio_high=1.25, rounds=1, command="python b.py", note="",
+)  # fmt: skip
+TABLE = Table(
+    "train_step",
+    ("setting",),
+    ("network",),
+    (
+        Column("ours", history_tables.ours(), "step"),
+        Column("peer", history_tables.peer_value, "step"),
+        Column("ratio", history_tables.ratio, "step"),
+        Column("memory", history_tables.ours(), "memory"),
+        Column("runs", history_tables.runs, "step"),
+    ),
+)
+
+
+def vary(**changes) -> history.Measurement:
+    return dataclasses.replace(EXAMPLE, **changes)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Cells of the tables' rows, without headings."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    return [row for row in cells if row[0] not in ("network", "task")]
+
+
+def test_results_are_made_from_the_history():
+    written = report.RESULTS.read_text(encoding="utf-8")
+    made = history_tables.write_tables(written, report.make_all(history.read(history.FILE)))
+    assert made == written, "run `python benchmarks/report.py`"
+
+
+def test_every_headline_and_every_table_has_rows():
+    measurements = history.read(history.FILE)
+    for headline in report.SUMMARY:
+        assert rows_of(history_tables.make_summary([headline], measurements)), headline
+    for name, table in report.TABLES.items():
+        assert rows_of(history_tables.make_table(table, measurements)), name
+
+
+def test_medians_and_ranges_of_the_runs():
+    values = [(10.0, 8.0, 1.2, 1.1, 1.3), (14.0, 7.0, 2.0, 0.7, 2.2), (11.0, 9.0, 1.5, 1.4, 4.5)]
+    names = ("ours", "peer_value", "ratio", "ratio_low", "ratio_high")
+    rows = [vary(**dict(zip(names, run, strict=True))) for run in values]
+    ours, theirs, ratios, lows, highs = zip(*values, strict=True)
+    expected = [
+        f"{statistics.median(ours):g}",
+        f"{statistics.median(theirs):g}",
+        f"{statistics.median(ratios):.2f} ({min(lows):.2f} to {max(highs):.2f})",
+        "3",
+    ]
+    assert rows_of(history_tables.make_table(TABLE, rows)) == [["net", *expected]]
+    summary = history_tables.make_summary([Headline("train_step", "step", "net", "PyTorch")], rows)
+    assert rows_of(summary) == [
+        ["step, net", "11 images/s", "PyTorch, 8 images/s", expected[2], "3", "`python b.py`", "aaaaaaa", "M"]
+    ]
+
+
+def test_only_the_last_full_runs_count():
+    rows = [vary(ours=float(index), commit=f"c{index}") for index in range(1, 9)]
+    rows.append(vary(ours=1000.0, quick=True, commit="quick"))
+    text = history_tables.make_table(TABLE, rows)
+    # 4 to 8: the last five, whose median is 6; the short form is newer and left out.
+    assert rows_of(text) == [["net", "6", "8", "1.25", "5"]]
+    assert "commit c8:" in text
+
+
+def test_machines_have_tables_of_their_own():
+    rows = [vary(), vary(machine="GPU", ours=100.0), vary(environment="huge pages", ours=20.0)]
+    text = history_tables.make_table(TABLE, rows)
+    assert [row[1] for row in rows_of(text)] == ["10", "100", "20"]
+    assert [line.split(";")[0] for line in text.splitlines() if line.endswith(":")] == ["M", "GPU", "M, huge pages"]
+
+
+def test_tasks_stand_in_one_row_and_empty_columns_are_left_out():
+    memory = vary(task="memory", ours=1.5, unit="GB", peer="", ratio=None)
+    both = history_tables.make_table(TABLE, [vary(), memory])
+    assert rows_of(both) == [["net", "10", "8", "1.25", "1.5", "1"]]
+    assert "memory" in both
+    assert "memory" not in history_tables.make_table(TABLE, [vary()])
+
+
+def test_a_run_known_by_its_ratio_alone_counts():
+    rows = [vary(ratio=1.0, ratio_low=None, ratio_high=None, ours=None, peer_value=None), vary()]
+    assert rows_of(history_tables.make_table(TABLE, rows)) == [["net", "10", "8", "1.12 (1.00 to 1.25)", "2"]]
+
+
+def test_text_outside_the_places_stays():
+    text = "# A\n\n<!-- table: one -->\nold\n<!-- end -->\n\nprose\n"
+    expected = "# A\n\n<!-- table: one -->\n| new |\n<!-- end -->\n\nprose\n"
+    assert history_tables.write_tables(text, {"one": "| new |"}) == expected
+    assert history_tables.write_tables(expected, {"one": "| new |"}) == expected
+
+
+@pytest.mark.parametrize("tables", [{}, {"one": "", "two": ""}, {"two": ""}])
+def test_places_and_tables_must_agree(tables):
+    with pytest.raises(ValueError, match="places for one"):
+        history_tables.write_tables("<!-- table: one -->\n<!-- end -->\n", tables)
+
+
+def test_a_row_appended_by_a_benchmark_appears(tmp_path, monkeypatch):
+    import machine
+    import train_step
+
+    found = {"step": 2.0, "forward": 1.0, "flops": 4e9, "memory": 3e9}
+    peers = {"step": 5.0, "forward": 3.0, "memory": 2e9}
+    monkeypatch.setattr(machine, "describe_machine", lambda: "M")
+    monkeypatch.setattr(train_step, "measure", lambda script, name, **case: found if name == "ours" else peers)
+    file = tmp_path / "history.csv"
+    train_step.compare(history.Recorder("train_step", False, file), "resnet34", 224, 8, "float32", quick=False)
+    text = history_tables.make_table(report.TABLES["train_step"], history.read(file))
+    # 8 images in 2 s against 5 s; 4 GFLOP in 2 s; 3 GB against 2 GB.
+    assert rows_of(text)[-1] == ["FCN-8s resnet34, 8 x 224², float32", "4", "1.6", "2.50", "3.00", "2", "1.50", "1"]

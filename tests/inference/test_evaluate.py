@@ -7,7 +7,7 @@ import numpy as np
 from random_network import CLASSES, blank, examples, logits_alone, network
 
 from fcn_jax.config import InputConfig
-from fcn_jax.inference.evaluate import evaluate, format_table, describe_scores
+from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
 from fcn_jax.inference.segment import choose_canvas, make_forward
 
 

@@ -1,6 +1,5 @@
 """`Segmenter`: the network of a run as a function of images."""
 
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,47 +7,19 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from random_network import assert_class_map, draw_variables, examples
-from small_runs import folder_data
+from random_network import assert_class_map, examples
 
 import fcn_jax
-from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, RunOptions
 from fcn_jax.data.augment import normalise
-from fcn_jax.data.dataset import prepare
-from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.inference.predict import predict
-from fcn_jax.inference.segment import make_forward
 from fcn_jax.inference.segmenter import Segmenter
-from fcn_jax.models import backbones
-from fcn_jax.models.backbones.resnet import ResNet
+from fcn_jax.inference.trained import load_trained
 from fcn_jax.models.build import build
-from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.restore import restore_variables
-from fcn_jax.runs.run_dir import open_for_training, open_run
+from fcn_jax.runs.run_dir import open_run
 
 IMAGE = examples()[0].image
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    """A run with random variables after step 1, twice as large ones after step 2, and the better score at step 1."""
-    folder = tmp_path_factory.mktemp("run")
-    dataset = prepare("folder", folder_data(folder / "data"), folder / "cache")
-    small = {**backbones.BACKBONES, "resnet18": functools.partial(ResNet, depths=(1, 1, 1, 1), width=8)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fcn_jax.models.build.BACKBONES", small)
-        model = ModelConfig(backbone="resnet18")
-        config = fill_config(Config(model=model, data=DataConfig(name="folder"), augment=AugmentConfig(crop=32)))
-        options = fill_options(RunOptions(data=DataOptions(dir=folder / "data")), config)
-        variables = draw_variables(build(model, 3))
-        with (
-            open_for_training(folder / "run", config, options, dataset) as run,
-            Checkpoints(run.checkpoints) as checkpoints,
-        ):
-            checkpoints.save(1, {"variables": variables}, {"mean_iu": 0.5})
-            checkpoints.save(2, {"variables": jax.tree.map(lambda x: 2 * x, variables)}, {"mean_iu": 0.25})
-        yield folder / "run"
 
 
 def logits_of(run_dir: Path, image: np.ndarray, step: int | None = None) -> np.ndarray:
@@ -90,10 +61,8 @@ def test_it_has_the_names_and_colours_of_the_classes(run_dir):
 def test_it_equals_what_predict_writes(run_dir, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     run = open_run(run_dir)
-    model = build(run.config.model, 3)
-    variables, _ = restore_variables(run, model)
-    forward = make_forward(model, run.config.model.input_or_default, labelled=False)
-    (file,) = predict(forward, variables, [tmp_path / "a.png"], tmp_path / "out", run.palette, 8)
+    trained = load_trained(run, labelled=False)
+    (file,) = predict(trained.forward, trained.variables, [tmp_path / "a.png"], tmp_path / "out", run.palette, 8)
     with Image.open(file) as picture:
         np.testing.assert_array_equal(np.asarray(picture), Segmenter.from_run(run_dir)(IMAGE))
 

@@ -8,13 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fcn_jax.errors import InputError
-from fcn_jax.inference.segment import (
-    Forward,
-    default_batch_size,
-    make_unlabelled,
-    replicate_locally,
-    segment,
-)
+from fcn_jax.inference.segment import Forward, default_batch_size, make_unlabelled, replicate_locally, segment
 from fcn_jax.inference.trained import load_trained
 from fcn_jax.runs.run_dir import open_run
 
@@ -64,7 +58,7 @@ class Segmenter:
             step: the checkpoint to use; None: the best by mean IU on the val split.
 
         Raises:
-            InputError: `run_dir` is not a run directory, or has no such checkpoint.
+            InputError: `run_dir` is not a run directory, it has no such checkpoint, or that is damaged.
         """
         run = open_run(Path(run_dir).expanduser())
         trained = load_trained(run, step, labelled=False)

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_jax.config import AugmentConfig, Config, OptimConfig
+from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, OptimConfig, RunOptions
+from fcn_jax.data.augment import draw_changes
+from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.defaults import fill_config
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 
@@ -21,9 +24,15 @@ def config(**changes) -> Config:
         "optim": OptimConfig(learning_rate=0.02, weight_decay=1e-3),
         "steps": 40,
         "batch_size": 8,
-        "eval_every": 20,
     }
-    return Config(**(settings | changes)).resolved()
+    return fill_config(Config(**(settings | changes)))
+
+
+def folder_run(folder: Path, **changes) -> tuple[Config, RunOptions]:
+    """A run on `folder_data`, which is written into the folder."""
+    where = DataOptions(dir=folder_data(folder), cache=folder / "cache")
+    options = {name: changes.pop(name) for name in set(changes) & set(vars(RunOptions()))}
+    return config(data=DataConfig("folder"), **changes), RunOptions(**({"data": where, "log_every": 1} | options))
 
 
 def examples(count: int, seed: int = 0) -> list[Example]:
@@ -39,6 +48,12 @@ def examples(count: int, seed: int = 0) -> list[Example]:
         return Example(str(index), image + generator.integers(0, 50, image.shape, np.uint8), label)
 
     return [example(index) for index in range(count)]
+
+
+def draw_batch(settings: Config, images: list[Example], canvas: tuple[int, int], step: int = 0) -> Batch:
+    """A batch of a whole host, with the changes of a step."""
+    batch = place_on_canvas(images, len(images), canvas)
+    return batch._replace(changes=draw_changes(settings.seed, step, batch.size, 0, len(images), settings.augment))
 
 
 def folder_data(folder: Path) -> Path:

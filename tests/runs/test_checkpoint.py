@@ -18,10 +18,10 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from fcn_jax.config import OptimConfig
+from fcn_jax.config import Config, OptimConfig
 from fcn_jax.errors import InputError
-from fcn_jax.runs.checkpoint import MANIFEST, Checkpoints
-from fcn_jax.training.optim import optimizer
+from fcn_jax.runs.checkpoint import MANIFEST, Checkpoints, find_latest_step
+from fcn_jax.training.optim import make_optimizer
 
 SMALL = {"variables": {"params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}}
 
@@ -67,14 +67,15 @@ def test_trees_come_back_bit_for_bit(tmp_path):
     odd = np.array([np.nan, -0.0, np.inf, -np.inf, 1e-42, 3.4e38], np.float32)
     odd[:1].view(np.uint32)[0] = 0x7FC12345  # a NaN that carries something
     params = {"conv": {"kernel": generator.normal(size=(3, 3, 2, 4)).astype(np.float32), "bias": odd}}
-    transformation = optimizer(OptimConfig(learning_rate=0.1, warmup_steps=2, clip_norm=1.0), 10)
+    optim = OptimConfig(learning_rate=0.1, warmup_steps=2, clip_norm=1.0)
+    transformation = make_optimizer(Config(optim=optim, steps=10))
     state, update = transformation.init(params), jax.jit(transformation.update)
     for _ in range(3):
         gradient = jax.tree.map(lambda x: generator.normal(size=x.shape).astype(np.float32), params)
         _, state = update(gradient, state, params)
     items = {
         "variables": {"params": params, "batch_stats": {"mean": jnp.asarray(odd, jnp.bfloat16)}},
-        "optimizer": state,
+        "opt_state": state,
         "others": {"count": jnp.int32(-7), "flags": np.array([True, False]), "bytes": np.arange(3, dtype=np.uint8)},
     }
     with Checkpoints(tmp_path) as checkpoints:
@@ -82,10 +83,10 @@ def test_trees_come_back_bit_for_bit(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore(3, like(items))
     assert_same(restored, items)
-    counts = [state.count for state in jax.tree.leaves(restored["optimizer"], is_leaf=has_count) if has_count(state)]
+    counts = [state.count for state in jax.tree.leaves(restored["opt_state"], is_leaf=has_count) if has_count(state)]
     assert [int(count) for count in counts] == [3]
     # The state goes on to be used.
-    update(gradient, restored["optimizer"], params)
+    update(gradient, restored["opt_state"], params)
 
 
 def has_count(node) -> bool:
@@ -104,8 +105,8 @@ def test_arrays_are_restored_where_they_are_wanted(tmp_path):
 
 def test_one_of_several_items_can_be_restored_alone(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {**SMALL, "optimizer": {"velocity": np.ones(2, np.float32)}}, None)
-        checkpoints.save(2, {**SMALL, "optimizer": {"velocity": np.ones(2, np.float32)}}, None)
+        checkpoints.save(1, {**SMALL, "opt_state": {"velocity": np.ones(2, np.float32)}}, None)
+        checkpoints.save(2, {**SMALL, "opt_state": {"velocity": np.ones(2, np.float32)}}, None)
         assert_same(checkpoints.restore(1, like(SMALL)), SMALL)
 
 
@@ -136,6 +137,14 @@ def test_without_evaluations_the_last_is_the_best(tmp_path):
     save_small(tmp_path, 1, 2, 3)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.best() == checkpoints.latest() == 3
+
+
+def test_the_latest_step_of_a_run(tmp_path):
+    assert find_latest_step(tmp_path) is None
+    save_small(tmp_path / "checkpoints", 0)
+    assert find_latest_step(tmp_path) == 0
+    save_small(tmp_path / "checkpoints", 4, 11)
+    assert find_latest_step(tmp_path) == 11
 
 
 def test_without_checkpoints_there_is_neither(tmp_path):

@@ -25,19 +25,22 @@ def _require(condition: bool, message: str) -> None:
 class InputConfig:
     """What the network takes as pixels: (pixel - mean) / std, with pixels 0 to 255 and the channels in `order`.
 
-    Weights work only with the input that they were trained with, so it is stored beside them.
+    Weights work only with the input that they were trained with, so it is stored beside them. A network that starts
+    from weights takes their input, unless a flag of this group is given. The defaults are those of any other network.
     """
 
     order: Literal["rgb", "bgr"] = "rgb"
     """order of the colour channels, and of the three numbers of mean and std"""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """mean of each channel, 0 to 255, in `order`; the default is that of ImageNet's training images, as torchvision has
-    it (times 255)"""
+    """mean of each channel, 0 to 255, in `order`; the default is torchvision's for ImageNet, times 255"""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """standard deviation of each channel, above 0, in `order`; the default is torchvision's for ImageNet (times 255)"""
+    """standard deviation of each channel, above 0, in `order`; the default is torchvision's, times 255"""
 
     def __post_init__(self) -> None:
-        _require(min(self.std) > 0, f"model.input.std is {self.std}; every value must be above 0")
+        _require(
+            all(0 < value < math.inf for value in self.std),
+            f"model.input.std is {self.std}; every value must be above 0 and finite",
+        )
 
 
 # What the Caffe networks take: BGR, 0 to 255, the mean of ImageNet subtracted (the reference's voc_layers.py).
@@ -70,10 +73,9 @@ class ModelConfig:
     fc_kernel: int = 7
     """side of the fc6 kernel (VGG) in cells, odd: 7 in the paper, 1 in light re-implementations"""
     padding: Literal["same", "reference"] = "same"
-    """reference gives the image the border of 100 pixels that the reference's weights were trained with (VGG and
-    AlexNet); it is slower"""
+    """reference: a border of 100 pixels (VGG and AlexNet), as the reference's weights were trained with; slower"""
     skip_scales: tuple[float, float] = (1.0, 1.0)
-    """factors on pool4 and pool3 before their score layers; the reference's at-once net has 0.01 and 0.0001"""
+    """factors on pool4 and pool3 before their score layers; the reference trains at once with 0.01 and 0.0001"""
     upsampling: Literal["learned", "fixed"] = "learned"
     """learned: transposed convolutions that start as bilinear filters and are trained; fixed: bilinear throughout"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -81,13 +83,13 @@ class ModelConfig:
     output_stride: Literal[8, 16, 32] = 32
     """stride of the last map (ResNets); at 16 or 8 the last stages keep the resolution and dilate their kernels"""
     freeze_bn: bool = False
-    """keep the statistics of the backbone's batch norms as they are at the start, in training too"""
+    """let the backbone's batch norms use the statistics that they start with, and never update these"""
     weights: str | None = None
-    """file of weights to start from (.pth, .safetensors, .caffemodel, .h5), or "imagenet" to download torchvision's"""
+    """file of weights to start from (.pth, .safetensors, .caffemodel, .h5), or imagenet: downloaded"""
     init_from: Path | None = None
     """run directory (its best checkpoint) or file of an FCN to start from: a coarser head, or other classes"""
     allow: tuple[str, ...] = ()
-    """beginnings of parameter paths that may be missing in the weights, left over, or of another shape: backbone/fc"""
+    """beginnings of paths of parameters that weights may lack, have besides, or have in another shape: backbone/fc"""
     input: InputConfig | None = None
     """what the network takes as pixels; None: what its weights were trained with, else ImageNet's RGB"""
 
@@ -130,7 +132,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The images to train on."""
+    """The images to train on and to score."""
 
     name: str = "shapes"
     """data set; `fcn-jax data list` shows them all"""
@@ -187,14 +189,11 @@ class OptimConfig:
     label_smoothing: float = 0.0
     """share of each label that is spread over all classes, 0 to below 1"""
     auxiliary_weight: float = 0.5
-    """factor, at least 0, of the loss of the dilated head's second scores, on the stage before the last; torchvision
-    has 0.5"""
+    """factor on the loss of the dilated head's auxiliary scores, on the stage before the last, at least 0"""
     frozen: tuple[str, ...] = ()
-    """beginnings of the paths of parameters that are not trained: backbone/conv1 backbone/layer1 (to keep their batch
-    norms' statistics too, add model.freeze-bn)"""
+    """beginnings of paths of parameters that are not trained: backbone/conv1 backbone/layer1; see model.freeze-bn"""
     rate_factors: tuple[tuple[str, float], ...] = ()
-    """beginnings of parameter paths, each with a factor above 0 on the rate: score 10 upscore 10; where several fit
-    they multiply"""
+    """beginnings of paths, each with a factor above 0 on the rate: score 10 upscore 10; those that fit multiply"""
     bias_factor: float = 1.0
     """factor on the rate of biases, the shifts of batch norms included, above 0; the reference has 2"""
 
@@ -213,12 +212,13 @@ class OptimConfig:
             f"optim.label-smoothing is {self.label_smoothing}; it must be at least 0 and below 1",
         )
         _require(
-            self.class_weights is None or min(self.class_weights, default=-1) >= 0,
-            f"optim.class-weights are {self.class_weights}; give one factor of at least 0 for each class",
+            self.class_weights != () and all(0 <= factor < math.inf for factor in self.class_weights or ()),
+            f"optim.class-weights are {self.class_weights}; give one finite factor of at least 0 for each class",
         )
         _require(
-            min((factor for _, factor in self.rate_factors), default=1) > 0,
-            f"optim.rate-factors are {self.rate_factors}; every factor must be above 0 (optim.frozen stops training)",
+            all(0 < factor < math.inf for _, factor in self.rate_factors),
+            f"optim.rate-factors are {self.rate_factors}; every factor must be above 0 and finite; to stop training "
+            "a parameter, use optim.frozen",
         )
         _require(
             self.auxiliary_weight >= 0, f"optim.auxiliary-weight is {self.auxiliary_weight}; it must be at least 0"
@@ -235,7 +235,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     steps: int | None = None
-    """number of optimizer steps; 0 only scores what the run starts from; None: from the data set"""
+    """number of optimizer steps, at least 0; 0: only score the network as it starts; None: from the data set"""
     batch_size: int | None = None
     """number of images a step, over all devices and accumulation steps, at least 1; None: from the data set"""
     accumulate: int = 1
@@ -243,9 +243,9 @@ class Config:
     seed: int = 0
     """seed of the parameters, the order of the data, the augmentation and dropout, 0 to 2^31 - 1"""
     staged: bool = False
-    """train FCN-32s, then FCN-16s from it, then FCN-8s, each for these steps, in RUN/fcn32s, RUN/fcn16s, RUN/fcn8s"""
+    """train FCN-32s, then FCN-16s from it, up to model.head, each for all steps, in RUN/fcn32s and so on"""
     stage_factors: tuple[float, float, float] = (1.0, 0.1, 0.1)
-    """factors on optim.learning-rate in the stages 32s, 16s and 8s of staged training, above 0"""
+    """factors on optim.learning-rate in the stages FCN-32s, FCN-16s and FCN-8s of staged training, above 0"""
 
     def __post_init__(self) -> None:
         _require(self.steps is None or self.steps >= 0, f"steps is {self.steps}; it must be at least 0")
@@ -264,7 +264,10 @@ class Config:
             f"staged trains coarser networks before the one asked for, and model.head is {self.model.head}; "
             f"it must be one of {', '.join(HEADS[1:])}",
         )
-        _require(min(self.stage_factors) > 0, f"stage-factors are {self.stage_factors}; every factor must be above 0")
+        _require(
+            all(0 < factor < math.inf for factor in self.stage_factors),
+            f"stage-factors are {self.stage_factors}; every factor must be above 0 and finite",
+        )
 
 
 @dataclass(frozen=True)
@@ -280,9 +283,7 @@ class DataOptions:
     val_split: str = "val"
     """split to evaluate on"""
     decoded: Literal["never", "disk", "device"] = "never"
-    """where decoded training images are kept. never: they are decoded each time; disk: in a file beside the prepared
-    data; device: on every device, 4 bytes a pixel of the largest image times the number of images. The batches are
-    the same"""
+    """place to keep decoded training images: data.cache, or each device (4 bytes * images * largest image's pixels)"""
 
 
 @dataclass(frozen=True)
@@ -301,13 +302,13 @@ class RunOptions:
     log_every: int = 10
     """number of steps between lines of metrics.jsonl, at least 1"""
     eval_batch_size: int | None = None
-    """number of images computed at once in evaluation, at least 1; None: 1 a CPU device, 8 an accelerator"""
+    """number of images computed at once in evaluation, at least 1; None: 1 for each CPU device, 8 for each other"""
     workers: int = 4
     """number of threads that decode images, at least 1"""
     profile: int = 0
     """number of steps to write a trace of into RUN/profile, after the first three; 0: no trace"""
     dry_run: bool = False
-    """print parameters, operations a step and memory, and neither train nor write to the run directory"""
+    """print the numbers of parameters and of operations a step, and the memory needed; train and write nothing"""
 
     def __post_init__(self) -> None:
         for name in ("eval_every", "checkpoint_every", "eval_batch_size", "keep", "log_every", "workers"):

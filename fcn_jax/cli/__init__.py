@@ -6,12 +6,14 @@ JAX and the data sets are imported by the commands that need them, so that help 
 import gc
 import importlib
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from fcn_jax.cli.words import choose
 from fcn_jax.errors import InputError, OutOfMemory
+from fcn_jax.presets import PRESETS
 
-HELP = """fcn-jax: Fully Convolutional Networks for semantic segmentation, in JAX
+HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in JAX
 
   fcn-jax train PRESET [flags]          train a network, or resume a run
   fcn-jax eval RUN [flags]              score a run's best checkpoint on a split
@@ -21,7 +23,10 @@ HELP = """fcn-jax: Fully Convolutional Networks for semantic segmentation, in JA
   fcn-jax data prepare NAME [flags]     build a data set from its official files
   fcn-jax data check NAME [flags]       count the labels of a data set and draw some of them
 
-`fcn-jax train --help` lists the presets, `fcn-jax train PRESET --help` the flags of a training, and
+PRESET is one of
+{textwrap.fill(", ".join(PRESETS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
+
+`fcn-jax train --help` describes the presets, `fcn-jax train PRESET --help` the flags of a training, and
 `fcn-jax COMMAND --help` those of another command."""
 
 # The module of each command; it is imported when the command is called.
@@ -47,10 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # takes half a second off the start.
     gc.set_threshold(*gc.get_threshold()[:2], 100)
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(HELP)
-        else:
-            importlib.import_module(COMMANDS[choose("command", words[0], COMMANDS)]).run(words[1:])
+        match words:
+            case [] | ["-h" | "--help", *_]:
+                print(HELP)
+            case ["data" | "weights" as group] | ["data" | "weights" as group, "-h" | "--help", *_]:
+                lines = [line for line in HELP.splitlines() if line.startswith(f"  fcn-jax {group} ")]
+                print("\n".join([*lines, "", f"`fcn-jax {group} COMMAND --help` shows the flags of a command."]))
+            case [command, *rest]:
+                importlib.import_module(COMMANDS[choose("command", command, COMMANDS)]).run(rest)
     except InputError as error:
         _exit(str(error), 2)
     except (FloatingPointError, OutOfMemory) as error:

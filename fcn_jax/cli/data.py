@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -11,13 +11,13 @@ from fcn_jax.errors import InputError
 
 
 @dataclass(frozen=True)
-class Data:
-    """A data set."""
+class Prepare:
+    """Build a data set from its official files, for the trainings to come."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """data set; `fcn-jax data list` shows them all"""
     dir: Path | None = None
-    """folder (or archive) of its files, which are only read; None: drawn or downloaded"""
+    """folder (or archive) of the data set's files, which are only read; None: drawn or downloaded"""
     cache: Path | None = None
     """folder for prepared data; None: fcn_jax in the user's cache directory"""
     classes: Path | None = None
@@ -27,8 +27,8 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Check(Data):
-    """Count the labels of a data set, and draw its first images with their labels."""
+class Check(Prepare):
+    """Count the labels of each split of a data set, and draw its first images beside their labels."""
 
     out: Path | None = None
     """PNG file for the picture; None: NAME_check.png"""
@@ -36,18 +36,18 @@ class Check(Data):
 
 def run(words: list[str]) -> None:
     """List the data sets, or prepare or check one."""
-    match choose("data command", words[0] if words else "", ("list", "prepare", "check")):
+    match choose("data command", words[0], ("list", "prepare", "check")):
         case "list":
             from fcn_jax.data.sources import describe_sources
 
             print(describe_sources())
         case "prepare":
-            _prepare(tyro.cli(Data, prog="fcn-jax data prepare", args=words[1:], description="Build a data set."))
+            _prepare(tyro.cli(Prepare, prog="fcn-jax data prepare", args=words[1:]))
         case "check":
             _check(tyro.cli(Check, prog="fcn-jax data check", args=words[1:]))
 
 
-def _prepare(flags: Data) -> Any:
+def _prepare(flags: Prepare) -> Any:
     from fcn_jax.data.dataset import prepare
 
     try:

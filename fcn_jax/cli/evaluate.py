@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -17,7 +18,7 @@ class OtherData:
     name: str | None = None
     """data set; None: the run's"""
     dir: Path | None = None
-    """folder (or archive) of the data set's files; None: the run's"""
+    """folder (or archive) of the data set's files, which are only read; None: the run's"""
     cache: Path | None = None
     """folder for prepared data; None: the run's"""
     classes: Path | None = None
@@ -30,8 +31,8 @@ class OtherData:
 class Eval:
     """Score a run on a split of its data, or of other data with the same classes."""
 
-    run: tyro.conf.Positional[Path]
-    """run directory"""
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run directory, made by `fcn-jax train`"""
     split: str = "val"
     """split to score"""
     data: OtherData = field(default_factory=OtherData)
@@ -42,7 +43,7 @@ class Eval:
     step: int | None = None
     """step of the checkpoint to score; None: the best on val"""
     batch_size: int | None = None
-    """number of images computed at once, at least 1; None: as in training"""
+    """number of images computed at once, at least 1; None: the run's eval-batch-size"""
 
 
 def run(words: list[str]) -> None:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -11,18 +12,24 @@ from fcn_jax.cli.words import open_run_with_cache
 
 @dataclass(frozen=True)
 class Predict:
-    """Segment photographs of any size: OUT/<stem>.png has class indices, OUT/<stem>_overlay.png is to look at."""
+    """Segment photographs of any size.
 
-    run: tyro.conf.Positional[Path]
-    """run directory"""
-    images: tyro.conf.Positional[tuple[str, ...]]
+    OUT/<stem>.png holds the index of each pixel's class, OUT/<stem>_overlay.png shows the classes over the photograph.
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run directory, made by `fcn-jax train`"""
+    images: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(at least one is required)"),
+    ]
     """files, folders or globs"""
     out: Path = Path("predictions")
     """folder for the results"""
     step: int | None = None
     """step of the checkpoint to use; None: the best on val"""
     batch_size: int | None = None
-    """number of images computed at once, at least 1; None: as in training"""
+    """number of images computed at once, at least 1; None: the run's eval-batch-size"""
 
 
 def run(words: list[str]) -> None:

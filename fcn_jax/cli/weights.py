@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -10,19 +11,19 @@ from fcn_jax.cli.words import choose, require_writable
 
 @dataclass(frozen=True)
 class Import:
-    """Convert weights of another framework, or those of a run, into one file of ours, and describe them."""
+    """Convert weights of another framework, or of a run, to a file for --model.weights, and describe them."""
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """file of weights (.pth, .safetensors, .caffemodel, .h5), or run directory (its best checkpoint)"""
     out: Path
     """safetensors file to write; it also says what the network takes as input"""
     classes: Path | None = None
-    """file with one class name a line, for scores of a file that does not name its classes"""
+    """file with one class name a line, for score layers whose file does not name its classes; None: not named"""
 
 
 def run(words: list[str]) -> None:
     """Convert weights."""
-    choose("weights command", words[0] if words else "", ("import",))
+    choose("weights command", words[0], ("import",))
     flags = tyro.cli(Import, prog="fcn-jax weights import", args=words[1:])
     require_writable(flags.out)
     from fcn_jax.data.sources.folder import read_class_names

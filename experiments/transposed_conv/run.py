@@ -1,6 +1,6 @@
-"""Stride and padding of transposed convolutions: `python experiments/transposed_conv/run.py PART [flags]`.
+"""Compare stride and padding of transposed convolutions: `python experiments/transposed_conv/run.py PART [flags]`.
 
-Every part is resumed by calling it again, and ends by drawing its plots and writing its tables.
+A part that was stopped continues when it is called again. Every part ends by drawing its plots and writing its tables.
 """
 
 from dataclasses import dataclass
@@ -11,47 +11,48 @@ import matplotlib
 import tyro
 
 matplotlib.use("agg")
-matplotlib.rcParams["svg.hashsalt"] = "transposed_conv"  # ids in SVGs that do not change from call to call
+matplotlib.rcParams["svg.hashsalt"] = "transposed_conv"  # keeps the ids in SVGs the same in every call
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Options:
-    """The stride/padding experiments."""
+    """Compare stride and padding of transposed convolutions."""
 
     part: tyro.conf.Positional[Literal["response", "shapes", "camvid", "camvid-full"]]
-    """response: without training; shapes, camvid: the studies sized for two cores; camvid-full: all of it, for a GPU"""
+    """response: all exact settings, without training. shapes, camvid: trainings sized for two CPU cores. camvid-full:
+    every variant, for a GPU"""
     data_dir: Path | None = None
-    """CamVid's files (only read)"""
+    """folder of CamVid's files, which are only read"""
     data_cache: Path | None = None
-    """where prepared data goes; None: fcn_jax in the user's cache directory"""
+    """folder for prepared data; None: fcn_jax in the user's cache directory"""
     variants: tuple[str, ...] = ()
-    """only these lines of the table of variants"""
+    """names of the variants to train; none: all of the part"""
     out: Path = HERE
-    """where results.csv, tables and plots go"""
+    """folder for results.csv, tables and plots"""
     smoke: bool = False
-    """a few steps of a tiny network, to see that everything runs"""
+    """take two steps of a tiny network on shapes, to see that everything runs"""
 
 
 def main() -> None:
-    """Runs a part."""
+    """Run a part."""
     options = tyro.cli(Options)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.part == "response":
-        from response import measure
+        from response import write_responses
 
-        measure(options.out, options.smoke)
+        write_responses(options.out, options.smoke)
         return
-    import report
     import training
+    from report import write_report
 
     unknown = set(options.variants) - set(training.VARIANTS)
     if unknown:
-        raise SystemExit(f"unknown variants {', '.join(sorted(unknown))}; there are {', '.join(training.VARIANTS)}")
+        raise SystemExit(f"unknown variants {', '.join(sorted(unknown))}; choose from {', '.join(training.VARIANTS)}")
     study = "smoke" if options.smoke else options.part
     training.run_study(study, options.out, options.data_dir, options.data_cache, options.variants)
-    report.write(study, options.out)
+    write_report(study, options.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Ways to upsample by a whole factor: the transposed convolutions that give exactly x s, and what they compete with.
+"""Transposed convolutions that upsample exactly by a whole factor, and what they do to a constant.
 
-Everything here is one axis, in float64, from definitions: a bilinear transposed convolution is the same on both axes.
+Everything here concerns one axis, in float64 and from definitions. The two axes of a bilinear transposed convolution
+are alike.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from fcn_jax.layers import bilinear_kernel, conv_transpose_size
 
 
 class Setting(NamedTuple):
-    """A transposed convolution, named as PyTorch and the article name its numbers."""
+    """Numbers of a transposed convolution, as PyTorch and the article name them."""
 
     kernel: int
     stride: int
@@ -23,25 +24,25 @@ class Setting(NamedTuple):
         return f"k{self.kernel} s{self.stride} p{self.padding}{extra}"
 
 
-def even(factor: int) -> Setting:
-    """Kernel 2s: the article's (a), k4 s2 p1 and k16 s8 p4; the paper's own for VGG."""
+def choose_even(factor: int) -> Setting:
+    """Choose kernel 2s: the article's (a), k4 s2 p1 and k16 s8 p4. The paper has it for VGG."""
     return Setting(2 * factor, factor, factor // 2)
 
 
-def tiled(factor: int) -> Setting:
-    """Kernel = stride: the article's (b), k2 s2 p0 and k8 s8 p0. No two inputs meet in an output."""
+def choose_tiled(factor: int) -> Setting:
+    """Choose kernel = stride: the article's (b), k2 s2 p0 and k8 s8 p0. No output sees two inputs."""
     return Setting(factor, factor, 0)
 
 
-def odd(factor: int) -> Setting:
-    """Kernel 2s - 1: k3 s2 p1 op1. What is aligned for ResNets, whose cells lie on pixels and not between them."""
+def choose_odd(factor: int) -> Setting:
+    """Choose kernel 2s - 1: k3 s2 p1 op1. It is aligned for ResNets, whose cells lie on pixels."""
     return Setting(2 * factor - 1, factor, factor - 1, factor - 1)
 
 
-def exact_settings(factor: int) -> list[Setting]:
-    """All that turn n cells into exactly factor * n, with a bilinear filter's kernel: 1 to 2 factor.
+def list_exact_settings(factor: int) -> list[Setting]:
+    """List the settings that turn n cells into exactly factor * n, with kernels from 1 to 2 * factor.
 
-    As in PyTorch padding is at most kernel - 1 and output padding at most stride - 1.
+    As in PyTorch, padding is at most kernel - 1 and output padding at most stride - 1.
     """
     settings = [
         Setting(kernel, factor, padding, factor - kernel + 2 * padding)
@@ -53,15 +54,21 @@ def exact_settings(factor: int) -> list[Setting]:
     return settings
 
 
-def tent(kernel: int) -> np.ndarray:
-    """One axis of the bilinear filter of this size."""
+def compute_taps(kernel: int) -> np.ndarray:
+    """Compute one axis of the bilinear filter of this size: float64[kernel]."""
     return np.sqrt(np.diag(np.asarray(bilinear_kernel(kernel), np.float64)))
 
 
-def respond(setting: Setting, cells: np.ndarray, taps: np.ndarray | None = None) -> np.ndarray:
-    """The transposed convolution of one axis, by its definition: every cell lays down a copy of the filter."""
+def upsample_line(setting: Setting, cells: np.ndarray, taps: np.ndarray | None = None) -> np.ndarray:
+    """Apply the transposed convolution to one axis, by its definition: every cell adds a copy of the filter.
+
+    Args:
+        setting: its numbers.
+        cells: float64[n], the input.
+        taps: float64[kernel], the filter; None: bilinear.
+    """
     kernel, stride, padding, output_padding = setting
-    taps = tent(kernel) if taps is None else taps
+    taps = compute_taps(kernel) if taps is None else taps
     full = np.zeros((len(cells) - 1) * stride + kernel + output_padding)
     for index, value in enumerate(cells):
         full[index * stride : index * stride + kernel] += value * taps
@@ -69,15 +76,16 @@ def respond(setting: Setting, cells: np.ndarray, taps: np.ndarray | None = None)
 
 
 class Response(NamedTuple):
-    """What a bilinear start makes of a constant 1, and where it puts things.
+    """What a setting with a bilinear kernel does to a constant 1, and where it puts the cells.
 
     Attributes:
-        shift: pixels that an image moves right and down where cell i covers the pixels s i ... s i + s - 1 (VGG).
-        shift_on_pixels: the same where cell i lies on pixel s i (ResNet).
-        gain: mean response to 1, on both axes together; 1 keeps scores as large as they are.
-        ripple: standard deviation of that response between the s x s places of a cell, over its mean: a checkerboard.
-        border: pixels along an edge (both ends of an axis together) that get less than those inside.
-        corner: the least share of the response inside that a corner pixel gets, on both axes together.
+        shift: pixels by which the result lies right and down of its place, if cell i covers the pixels
+            s i ... s i + s - 1 (VGG).
+        shift_on_pixels: the same if cell i lies on pixel s i (ResNet).
+        gain: mean response to 1, over both axes; 1 keeps the size of scores.
+        ripple: standard deviation of that response over the s x s places in a cell, divided by its mean.
+        border: pixels along an axis, both ends together, that get less than those inside.
+        corner: smallest share of the inner response that a corner pixel gets, over both axes.
     """
 
     shift: float
@@ -88,10 +96,10 @@ class Response(NamedTuple):
     corner: float
 
 
-def response(setting: Setting) -> Response:
-    """Measures a setting on a constant of nine cells."""
+def measure_response(setting: Setting) -> Response:
+    """Measure a setting on a constant of nine cells."""
     kernel, stride, padding, _ = setting
-    line = respond(setting, np.ones(9))
+    line = upsample_line(setting, np.ones(9))
     inside = line[4 * stride : 5 * stride]
     share = np.divide(line, np.tile(inside, 9), out=np.ones_like(line), where=np.tile(inside, 9) > 0)
     both_axes = np.outer(inside, inside)

@@ -1,12 +1,12 @@
-"""Errors whose text is for the user: whoever shows them prints it without a trace."""
+"""Errors whose text is for the user and is printed without a stack trace."""
 
 
 class InputError(Exception):
-    """Something a user gave does not fit: its text says what was got, the rule, and the remedy.
+    """Input from the user that does not fit. The text says what was got, the rule, and the remedy.
 
-    No ValueError, which libraries that call us back take for one of their own and dress up.
+    It is not a ValueError, because libraries that call our functions catch those and change their text.
     """
 
 
 class OutOfMemory(Exception):  # noqa: N818
-    """Memory ran out on the host or a device: its text says where, what was needed, and what to lower."""
+    """Too little memory on the host or a device. The text says where, how much was needed, and what to change."""

@@ -1,1 +1,1 @@
-"""What a run asks of its machine: files, locks, downloads, threads, memory, the compile cache, traces."""
+"""What a run needs from its machine: files, locks, downloads, threads, memory, compiled programs and traces."""

@@ -1,4 +1,4 @@
-"""What compiling leaves: programs, kept on the disk for the next start, and memory, given back."""
+"""Compiled programs kept on the disk for the next start, and the compiler's memory returned to the system."""
 
 import ctypes
 import functools
@@ -12,18 +12,19 @@ from typing import Any
 
 import jax
 
-LONG = 1.0  # seconds of compiling that leave something worth giving back
-LIMIT = 4 << 30  # bytes of programs; one is 0.1 to 30 MB. Beyond it those that were written first go
-ROOM = 256 << 20  # free bytes below which nothing is kept: half a file on a full disk would never be mended
+LIMIT = 4 << 30  # bytes of programs to keep, 0.1 to 30 MB each; beyond it the oldest are removed
+ROOM = 256 << 20  # free bytes below which no programs are kept: half a file on a full disk would stay for ever
+LONG = 1.0  # seconds of compiling that leave enough memory to be worth returning
 
 
 def keep_compiled(cache: Path) -> None:
-    """Lets JAX keep what it compiles in `<cache>/compiled`; to be called before anything is compiled.
+    """Let JAX keep what it compiles in a subfolder of `cache`. Call this before anything is compiled.
 
-    The results stay the same: a program is found again only for the same computation, versions of JAX and flags, and
-    here also the same kind of processor and number of cores, which JAX does not ask for on CPUs. What JAX's own
-    variables say (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE) stays as it is. A folder that cannot be
-    written or has no room costs the time to compile, nothing else.
+    Results stay the same: JAX finds a program again only for the same computation, versions and flags. The subfolder
+    adds what JAX does not compare on CPUs, the kind of processor and the number of cores.
+
+    JAX's own variables (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE) take precedence. If the folder cannot
+    be written or the disk is full, a warning is printed and every start compiles anew.
 
     Args:
         cache: the folder of everything prepared.
@@ -32,11 +33,12 @@ def keep_compiled(cache: Path) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.values["jax_enable_compilation_cache"]:
         return
-    folder = cache / "compiled" / _host()
+    folder = cache / "compiled" / _hash_host()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{os.getpid()}.trial").touch()
-        (folder / f"{os.getpid()}.trial").unlink()
+        trial = folder / f"{os.getpid()}.trial"
+        trial.touch()
+        trial.unlink()
         if shutil.disk_usage(folder).free < ROOM:
             raise OSError("the disk is full")
         _prune(folder.parent)
@@ -48,23 +50,23 @@ def keep_compiled(cache: Path) -> None:
 
 @functools.cache
 def give_back_memory() -> None:
-    """Gives memory back to the system whenever something has been compiled.
+    """Return memory to the system after each long compilation from now on.
 
-    A compiler leaves 0.4 GB, in pieces, with glibc's malloc (a step of FCN-8s on ResNet34), where no array fits in.
+    With glibc's malloc, compiling a training step of FCN-8s on ResNet34 leaves 0.4 GB in pieces too small for arrays.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is None:  # another C library
         return
 
-    def compiled(event: str, duration_secs: float, **kwargs: Any) -> None:
+    def return_memory(event: str, duration_secs: float, **kwargs: Any) -> None:
         if event.endswith("backend_compile_duration") and duration_secs > LONG:
             trim(0)
 
-    jax.monitoring.register_event_duration_secs_listener(compiled)
+    jax.monitoring.register_event_duration_secs_listener(return_memory)
 
 
-def _host() -> str:
-    """Tells processors and numbers of cores apart: a program for one kind may not run, or differ, on another."""
+def _hash_host() -> str:
+    """Hash the kind of processor and the number of cores. A program may not run, or may differ, on others."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -75,7 +77,7 @@ def _host() -> str:
 
 
 def _prune(folder: Path) -> None:
-    """Removes what a crash of the machine left empty, and what was written first beyond the limit."""
+    """Remove files that a crash of the machine left empty, and the oldest files beyond the limit."""
     total = 0
     stats = [(file, file.stat()) for file in folder.glob("*/*") if file.is_file()]
     for file, stat in sorted(stats, key=lambda pair: -pair[1].st_mtime):

@@ -1,4 +1,4 @@
-"""Fetches a large file and makes sure of it; also the progress lines and the lock for preparing data."""
+"""Download large files, resume after a broken connection, and verify the result."""
 
 import http.client
 import socket
@@ -10,39 +10,38 @@ from pathlib import Path
 
 from fcn_jax.errors import InputError
 from fcn_jax.runtime import files
-from fcn_jax.runtime.files import lock_file
 from fcn_jax.runtime.progress import show_progress
 
-CHUNK = 1 << 16  # bytes; what of it came before a connection broke is lost
+CHUNK = 1 << 16  # bytes read at once; a chunk that is incomplete when the connection breaks is lost
 TIMEOUT = 30  # seconds without a byte
-PAUSES = (1, 2, 4, 8)  # seconds before each new try; a try that brought something starts them anew
-locked, progress = lock_file, show_progress  # former names, while there are callers of them
+PAUSES = (1, 2, 4, 8)  # seconds before each further attempt; an attempt that brought some bytes starts them anew
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
 def download(url: str, file: str | Path, sha256: str, size: int | None = None) -> Path:
-    """Fetches a file unless it is there; what an earlier call or a broken connection left is gone on with.
+    """Download a file unless it is there. A download that was interrupted is resumed.
 
-    The file has another name, with `.part`, until it is whole and its checksum is right.
+    The file is named with `.part` at its end until it is complete and its checksum is right. Of several processes one
+    downloads and the others wait.
 
     Args:
-        url: where it is.
-        file: where it shall be.
-        sha256: its checksum, 64 hexadecimal digits, or the first ones of them where no more are known.
-        size: its size in bytes, where known: then a wrong file is refused before it is fetched.
+        url: address of the file.
+        file: path to save it as.
+        sha256: its checksum in hexadecimal digits, or the first digits if only those are known.
+        size: its size in bytes if known; a server's file of another size is refused before it is downloaded.
 
     Returns:
-        the path of the file.
+        The path of the file.
 
     Raises:
-        InputError: if the server or the network does not give it, or what it gives is not this file.
+        InputError: the file cannot be downloaded or written, or it has another checksum or size.
     """
     file = Path(file)
     part = file.with_name(file.name + ".part")
-    with lock_file(file.with_name(file.name + ".lock")):
+    with files.lock_file(file.with_name(file.name + ".lock")):
         if not file.exists():
             try:
-                _fetch_all(url, part, size, f"try again later, or fetch {url} by other means and save it as {file}")
+                _fetch(url, part, size, f"try again later, or fetch {url} by other means and save it as {file}")
                 _verify(url, part, sha256, size)
                 part.replace(file)
             except OSError as error:
@@ -52,15 +51,16 @@ def download(url: str, file: str | Path, sha256: str, size: int | None = None) -
     return file
 
 
-def _fetch_all(url: str, part: Path, size: int | None, remedy: str) -> None:
+def _fetch(url: str, part: Path, size: int | None, remedy: str) -> None:
+    """Connect until the file is complete, or as often as there are pauses without any progress."""
     pauses = iter(PAUSES)
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            return _fetch(url, part, before, size, remedy)
+            return _append_rest(url, part, before, size, remedy)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416 and before:  # nothing after what is here: whole, or not ours; the checksum tells
+            if error.code == 416 and before:  # nothing follows: the file is complete or another one, see _verify
                 return None
             reason = f"{error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 429):
@@ -68,55 +68,55 @@ def _fetch_all(url: str, part: Path, size: int | None, remedy: str) -> None:
         except _BROKEN as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             reason = str(cause) or type(cause).__name__
-            if isinstance(cause, socket.gaierror):  # no network, or no such server: waiting seconds does not help
+            if isinstance(cause, socket.gaierror):  # no network or no such server: waiting seconds does not help
                 raise InputError(f"{url} cannot be reached ({reason}): no network? {remedy}") from error
         after = part.stat().st_size if part.exists() else 0
         if after > before:
             pauses = iter(PAUSES)
         pause = next(pauses, None)
         if pause is None:
-            kept = f"; the {after / 1e6:.1f} MB that came are in {part}, and the next try goes on from there"
+            kept = f"; the {after / 1e6:.1f} MB that arrived are in {part}, and the next attempt resumes from there"
             raise InputError(f"{url} cannot be fetched: {reason}; {remedy}{kept if after else ''}")
         time.sleep(pause)
 
 
-def _fetch(url: str, part: Path, start: int, size: int | None, remedy: str) -> None:
-    """One connection: appends what comes after byte `start`, or starts over where the server cannot."""
+def _append_rest(url: str, part: Path, start: int, size: int | None, remedy: str) -> None:
+    """Connect once and append what follows byte `start`, or start over if the server cannot resume."""
     headers = {"User-Agent": "fcn_jax", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
-            raise InputError(f"{url} gives a web page, not a file (a log-in, or it has moved?); {remedy}")
+            raise InputError(f"{url} gives a web page, not a file (it may have moved, or needs a log-in); {remedy}")
         if response.status != 206:
             start = 0
         elif not (response.headers["Content-Range"] or "").startswith(f"bytes {start}-"):
             part.unlink(missing_ok=True)
-            raise ConnectionError("the server does not go on where it was asked to")
+            raise ConnectionError("the server did not resume at the byte that was asked for")
         length = response.headers["Content-Length"]
         total = size if length is None else start + int(length)
         if size not in (None, total):
-            raise InputError(f"{url} has {total} bytes where {size} are expected: it is another file; {remedy}")
-        name, got = url.rsplit("/", 1)[-1], start
+            raise InputError(f"{url} has {total} bytes, and {size} are expected: it is another file; {remedy}")
+        name, received = url.rsplit("/", 1)[-1], start
         with (
             part.open("ab" if start else "wb") as out,
             show_progress(f"fetching {name}", total, "B", start) as advance,
         ):
             while data := response.read(CHUNK):
                 out.write(data)
-                got += len(data)
+                received += len(data)
                 advance(len(data))
-    if total is not None and got < total:
-        raise ConnectionError(f"the connection broke after {got} of {total} bytes")
+    if total is not None and received < total:
+        raise ConnectionError(f"the connection broke after {received} of {total} bytes")
 
 
 def _verify(url: str, part: Path, sha256: str, size: int | None) -> None:
-    got = files.sha256(part)
-    bytes_ = part.stat().st_size
-    if not got.startswith(sha256.lower()) or size not in (None, bytes_):
+    """Check size and checksum, and remove a file that has others."""
+    found, found_size = files.sha256(part), part.stat().st_size
+    if not found.startswith(sha256.lower()) or size not in (None, found_size):
         part.unlink()
         raise InputError(
-            f"what came from {url} has {bytes_} bytes and the SHA-256 {got}; the rule is "
-            f"{'' if size is None else f'{size} bytes and '}{sha256}: it was damaged on the way, or is another "
-            "file; it was removed, so try again, or fetch it by other means"
+            f"the file from {url} has {found_size} bytes and the SHA-256 {found}; the rule is "
+            f"{'' if size is None else f'{size} bytes and '}{sha256}. It is damaged or another file, and was removed; "
+            "try again, or fetch it by other means"
         )

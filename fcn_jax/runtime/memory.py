@@ -1,7 +1,6 @@
-"""What programs need, read off them once they are compiled: for `--dry-run`, and where memory runs out."""
+"""The memory that compiled programs need, and a helpful error when it runs out."""
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,15 +8,15 @@ import jax
 
 from fcn_jax.errors import OutOfMemory
 
-# What to lower, by what ran out of memory. Batch and crop change the result, so they start another run.
+# What to change when memory runs out. Another batch size or crop gives other results, so it needs another run.
 IN_TRAINING = (
-    "lower --batch-size or --augment.crop, compute a batch in more parts by --accumulate, or give --model.dtype "
-    "bfloat16. The last checkpoint is whole; a run with other flags is another run, so give another --run-dir, and "
-    "--model.init-from to start it from what this one has learned"
+    "lower --batch-size or --augment.crop, compute a batch in more parts with --accumulate, or give --model.dtype "
+    "bfloat16. The last checkpoint is complete. A run with other flags needs another --run-dir; give --model.init-from "
+    "to start it from this one"
 )
 IN_EVALUATION = (
-    "lower --eval-batch-size (in `eval` and `predict` --batch-size); where it is 1 for each device already, "
-    "give --model.dtype bfloat16 in training, or smaller images"
+    "lower --eval-batch-size (--batch-size of `eval` and `predict`); if it is 1 for each device already, "
+    "train with --model.dtype bfloat16, or give smaller images"
 )
 
 
@@ -25,9 +24,9 @@ class Memory(NamedTuple):
     """Bytes that a program needs on each device.
 
     Attributes:
-        arguments: what it is given: parameters, momentum, a batch.
-        output: what it returns, without what takes the place of an argument.
-        temporaries: what it has only while it runs: feature maps, gradients.
+        arguments: parameters, momentum and a batch.
+        output: results, without those that take the place of an argument.
+        temporaries: arrays that exist only while the program runs, such as feature maps and gradients.
     """
 
     arguments: int
@@ -40,32 +39,36 @@ class Memory(NamedTuple):
 
 
 def read_memory(program: jax.stages.Compiled) -> Memory:
-    """Reads off what a compiled program needs."""
+    """Read from a compiled program how much memory it needs."""
     stats: Any = program.memory_analysis()
     output = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return Memory(stats.argument_size_in_bytes, output, stats.temp_size_in_bytes)
 
 
-def shapes_of(arguments: Any) -> Any:
-    """The same tree of shapes, with shardings where there are devices to it."""
+def format_bytes(count: int | float) -> str:
+    """Format a number of bytes as GB or MB."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
-    def shape(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding if isinstance(x, jax.Array) else None)
 
-    return jax.tree.map(shape, arguments)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether Python or XLA has run out of memory. XLA only says so in its text."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
 
 
 @contextlib.contextmanager
 def explain_out_of_memory(function: Callable[..., Any], what: str, remedy: str) -> Iterator[Callable[..., Any]]:
-    """Yields a jitted function, and answers with its needs and a remedy where memory runs out in the block.
+    """Replace errors of memory in the block by one that says what was needed, and what to change.
 
     Args:
-        function: it is called with something that always has the same shapes, and a batch.
-        what: it does with a batch: "a training step".
-        remedy: what to lower.
+        function: a jitted function. Its first argument always has the same shapes, its second one is a batch.
+        what: what the function does with a batch, such as "a training step".
+        remedy: what to change.
+
+    Yields:
+        A function that does the same and remembers the shapes of its last call.
 
     Raises:
-        OutOfMemory: with the memory of the program that was called last.
+        OutOfMemory: memory ran out in the block.
     """
     last: tuple[Any, ...] = ()
     batch_shapes = None
@@ -73,8 +76,8 @@ def explain_out_of_memory(function: Callable[..., Any], what: str, remedy: str) 
     def call(*arguments: Any) -> Any:
         nonlocal last, batch_shapes
         shapes = [x.shape for x in jax.tree.leaves(arguments[1:])]
-        if shapes != batch_shapes:  # seldom: it takes a millisecond
-            last, batch_shapes = shapes_of(arguments), shapes
+        if shapes != batch_shapes:  # rare; describing all arguments takes a millisecond
+            last, batch_shapes = _describe_arrays(arguments), shapes
         return function(*arguments)
 
     try:
@@ -83,25 +86,25 @@ def explain_out_of_memory(function: Callable[..., Any], what: str, remedy: str) 
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "the host has none left"
-        raise OutOfMemory(f"out of memory in {what} ({reason}){_needs(function, last)}; {remedy}") from error
+        raise OutOfMemory(f"out of memory in {what} ({reason}){_describe_needs(function, last)}; {remedy}") from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, or XLA in its words, says that memory has run out."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
+def _describe_arrays(arguments: Any) -> Any:
+    """Describe arrays by their shapes, types, and shardings if they are on devices."""
+
+    def describe(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding if isinstance(x, jax.Array) else None)
+
+    return jax.tree.map(describe, arguments)
 
 
-def format_bytes(count: int | float) -> str:
-    """Bytes as GB or MB."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _needs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+def _describe_needs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+    """Describe the last batch and the memory that the function needs for it."""
     if not arguments:
         return ""
-    height, width = arguments[1].label.shape[1:]
-    canvas = f" on {math.prod(arguments[1].label.shape[:1])} images on a canvas of {width}x{height}"
-    with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):  # not even the memory to compile
+    count, height, width = arguments[1].label.shape
+    canvas = f" on {count} images on a canvas of {width}x{height}"
+    with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):  # there may be too little even to compile
         program = function.lower(*arguments).compile()  # pyright: ignore[reportFunctionMemberAccess]
         return f":{canvas} it needs {read_memory(program)}"
     return f":{canvas}"

@@ -1,4 +1,4 @@
-"""A map whose function runs in threads: files are read and written while the device computes."""
+"""A map whose function runs in threads, so that files are read and written while the device computes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,17 +12,17 @@ Result = TypeVar("Result")
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int | None = None
 ) -> Iterator[Result]:
-    """`map(function, items)`, in order, with calls of `function` running while the caller is busy with other things.
+    """Yield what `map(function, items)` yields, in the same order, with the calls running in threads.
 
-    Items are drawn by the caller's own thread, and only as results are asked for, so that memory stays bounded. What
-    `function` or `items` raises comes out here. Then, and when the caller stops asking (`close`, Ctrl-C), what has not
-    begun is dropped and what has begun is finished first, so that no file is left half-written.
+    The caller's own thread draws the items, and only when it asks for results, so memory stays bounded. Errors of
+    `function` and `items` are raised here. After an error, and when the caller stops asking (`close`, Ctrl-C), calls
+    that have begun are completed and the others are dropped, so that no file is left half-written.
 
     Args:
         function: called from several threads at once.
         items: drawn one at a time.
-        threads: how many.
-        ahead: items drawn and not yet given back, at most; None: two a thread.
+        threads: number of threads, at least 1.
+        ahead: greatest number of items that are drawn and not yet returned; None: two for each thread.
     """
     ahead = 2 * threads if ahead is None else ahead
     pending: deque[Future[Result]] = deque()

@@ -1,4 +1,4 @@
-"""A trace of some training steps, to see where their time goes."""
+"""A profiler trace of some training steps."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,22 +7,25 @@ from typing import Any
 
 import jax
 
-WARM_UP = 3  # steps before the trace: the first compiles, and the input's threads then fill their buffers
+WARM_UP = 3  # steps before the trace: the first one compiles, and the input's threads then fill their buffers
 
 
 @contextlib.contextmanager
 def trace_steps(
     step_fn: Callable[..., Any], steps: int, folder: Path, say: Callable[[str], None]
 ) -> Iterator[Callable[..., Any]]:
-    """Yields a function that does what `step_fn` does, and writes a trace of its calls after `WARM_UP`.
+    """Write a trace of the calls of a function after the first `WARM_UP` ones.
 
-    The trace has all that happens meanwhile, evaluations and checkpoints too. It does not change what is computed.
+    The trace also shows what else happens meanwhile, such as evaluations and checkpoints. Results stay the same.
 
     Args:
         step_fn: one training step.
-        steps: calls to trace; 0: none, and `step_fn` itself is yielded.
+        steps: number of calls to trace; 0: none.
         folder: where the trace goes.
-        say: takes a line on where it is, and how to open it.
+        say: takes a line that says where the trace is and how to open it.
+
+    Yields:
+        A function that does what `step_fn` does.
     """
     if not steps:
         yield step_fn
@@ -33,10 +36,9 @@ def trace_steps(
         nonlocal running
         jax.profiler.stop_trace()
         running = False
-        seen = f"{min(calls - WARM_UP, steps)} steps"
         say(
-            f"trace of {seen}: {folder}\n"
-            f"  to look at it: pip install xprof, then xprof --logdir {folder}; or the file *.trace.json.gz below it "
+            f"trace of {min(calls - WARM_UP, steps)} steps: {folder}\n"
+            f"  to look at it: pip install xprof, then xprof --logdir {folder}; or open the file *.trace.json.gz in it "
             "at https://ui.perfetto.dev"
         )
 
@@ -44,7 +46,7 @@ def trace_steps(
         nonlocal calls, running
         calls += 1
         if calls == WARM_UP + 1:
-            jax.block_until_ready(arguments)  # the trace begins with this step, not with the end of the one before
+            jax.block_until_ready(arguments)  # so that the trace does not begin with the end of the step before
             jax.profiler.start_trace(folder)
             running = True
         if not running:
@@ -59,7 +61,7 @@ def trace_steps(
     try:
         yield call
     finally:
-        if running:  # the run has ended before
+        if running:  # the run has ended before the trace
             stop()
         elif calls <= WARM_UP:
             say(f"no trace: the run had {calls} steps left, and a trace begins after {WARM_UP}")

@@ -1,7 +1,10 @@
+"""Downloads from a server that breaks off, resumes, refuses, or gives something else."""
+
 import hashlib
 import http.server
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -93,32 +96,30 @@ def test_part_that_is_whole(server, tmp_path):
 
 def test_part_that_is_wrong_is_removed(server, tmp_path):
     (tmp_path / "file.part").write_bytes(b"x" + DATA[1:1000])
-    with pytest.raises(
-        InputError, match=r"SHA-256 [0-9a-f]{64}; the rule is 300000 bytes and .* it was removed, so try"
-    ):
+    with pytest.raises(InputError, match=f"the rule is 300000 bytes and {SHA256}"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, len(DATA))
     assert [f.name for f in tmp_path.iterdir()] == ["file.lock"]
     assert download(f"{server.url}/file", tmp_path / "file", SHA256).read_bytes() == DATA
 
 
 def test_wrong_checksum(server, tmp_path):
-    with pytest.raises(InputError, match=f"has 300000 bytes and the SHA-256 {SHA256}; the rule is {'0' * 64}: it was"):
+    with pytest.raises(InputError, match=f"300000 bytes and the SHA-256 {SHA256}; the rule is 0{{64}}"):
         download(f"{server.url}/file", tmp_path / "file", "0" * 64)
 
 
 def test_other_size_is_refused_before_it_is_fetched(server, tmp_path):
-    with pytest.raises(InputError, match="has 300000 bytes where 299999 are expected: it is another file"):
+    with pytest.raises(InputError, match="has 300000 bytes, and 299999 are expected"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, 299_999)
     assert not (tmp_path / "file.part").exists()
 
 
 def test_web_page(server, tmp_path):
-    with pytest.raises(InputError, match=r"/page gives a web page, not a file .* save it as .*/file$"):
+    with pytest.raises(InputError, match=r"/page gives a web page.* save it as .*/file$"):
         download(f"{server.url}/page", tmp_path / "file", SHA256)
 
 
 def test_not_found_is_not_tried_again(server, tmp_path):
-    with pytest.raises(InputError, match="the server says 404 Not Found; try again later, or fetch"):
+    with pytest.raises(InputError, match="the server says 404 Not Found"):
         download(f"{server.url}/missing", tmp_path / "file", SHA256)
     assert len(server.seen) == 1
 
@@ -129,7 +130,7 @@ def test_busy_server_is_tried_again(server, tmp_path):
 
 
 def test_gives_up_and_keeps_what_came(server, tmp_path):
-    with pytest.raises(InputError, match=r"broke after 110000 of 300000 .* 0.1 MB that came are in .*file.part"):
+    with pytest.raises(InputError, match=r"broke after 110000 of 300000 .*0\.1 MB that arrived are in .*file\.part"):
         download(f"{server.url}/dead", tmp_path / "file", SHA256)
     assert (tmp_path / "file.part").read_bytes() == DATA[:110_000]
     assert len(server.seen) == 3  # the first brought something, then one after each pause
@@ -137,12 +138,19 @@ def test_gives_up_and_keeps_what_came(server, tmp_path):
     assert server.seen[-1] == ("/file", "bytes=110000-")
 
 
+def test_a_file_is_fetched_once_for_all_who_ask(server, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        fetched = list(pool.map(lambda _: download(f"{server.url}/file", tmp_path / "file", SHA256), range(4)))
+    assert fetched == [tmp_path / "file"] * 4
+    assert len(server.seen) == 1
+
+
 def test_nobody_listens(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(module, "PAUSES", (0, 0))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        with pytest.raises(InputError, match=r"cannot be fetched: .*refused; try again later"):
+        with pytest.raises(InputError, match=r"cannot be fetched: .*refused"):
             download(f"http://127.0.0.1:{unused.getsockname()[1]}/file", tmp_path / "file", SHA256)
 
 
@@ -152,22 +160,22 @@ def test_no_network(monkeypatch, tmp_path):
 
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(InputError, match=r"cannot be reached \(.*Name or service not known\): no network\? try again"):
+    with pytest.raises(InputError, match=r"cannot be reached \(.*Name or service not known"):
         download("http://example.invalid/file", tmp_path / "file", SHA256)
 
 
 def test_server_that_goes_on_elsewhere_on_the_last_try(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAUSES", ())
     (tmp_path / "file.part").write_bytes(DATA[:1000])
-    with pytest.raises(InputError, match="fetched: the server does not go on where it was asked to; try again later"):
+    with pytest.raises(InputError, match="the server did not resume"):
         download(f"{server.url}/vague", tmp_path / "file", SHA256)
     assert not (tmp_path / "file.part").exists()
 
 
 def test_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(InputError, match=r"taken cannot be written \(.*\); .* name another one with --data.cache"):
+    with pytest.raises(InputError, match=r"taken cannot be written .*--data.cache"):
         download(f"{server.url}/file", tmp_path / "taken" / "file", SHA256)
     (tmp_path / "file.part").mkdir()
-    with pytest.raises(InputError, match=r"file.part cannot be written \(Is a directory\); make room"):
+    with pytest.raises(InputError, match=r"file\.part cannot be written \(Is a directory"):
         download(f"{server.url}/file", tmp_path / "file", SHA256)

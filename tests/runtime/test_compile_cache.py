@@ -1,0 +1,103 @@
+"""Compiled programs that a second start finds again, and the compiler's memory."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from fcn_jax.runtime import compile_cache
+
+COMPILED = """
+import sys
+from pathlib import Path
+from fcn_jax.runtime.compile_cache import keep_compiled
+keep_compiled(Path(sys.argv[1]))
+import jax, jax.numpy as jnp
+print(float(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.arange(16.0).reshape(4, 4)).sum()))
+"""
+
+
+def start(cache: Path, **changes: str) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"JAX_PLATFORMS": "cpu", **changes}
+    command = [sys.executable, "-c", COMPILED, str(cache)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+
+
+def test_a_second_start_compiles_nothing(tmp_path):
+    first = start(tmp_path)
+    programs = set(tmp_path.rglob("*-cache"))
+    assert programs
+    second = start(tmp_path)
+    assert second.stdout == first.stdout
+    assert set(tmp_path.rglob("*-cache")) == programs
+
+
+def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path):
+    (tmp_path / "compiled").write_text("in the way")
+    done = start(tmp_path)
+    assert float(done.stdout) == float(start(tmp_path / "other").stdout)
+    assert "compiled programs are not kept" in done.stderr
+
+
+def test_the_users_own_folder_stays(tmp_path):
+    start(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "theirs"))
+    assert not (tmp_path / "ours").exists()
+    assert list((tmp_path / "theirs").iterdir())
+
+
+def test_a_full_disk_keeps_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")  # so that nothing is set in this process
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1 << 40, (1 << 40) - 1, 1))
+    before = jax.config.values["jax_compilation_cache_dir"]
+    compile_cache.keep_compiled(tmp_path)
+    assert "the disk is full" in capsys.readouterr().err
+    assert jax.config.values["jax_compilation_cache_dir"] == before
+
+
+def test_old_and_empty_programs_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_cache, "LIMIT", 250)
+    for age, (name, size) in enumerate([("newest", 100), ("empty", 0), ("new", 100), ("old", 100), ("oldest", 1)]):
+        file = tmp_path / f"host{age % 2}" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(size))
+        os.utime(file, (1e9 - age, 1e9 - age))
+    compile_cache._prune(tmp_path)
+    assert {file.name for file in tmp_path.glob("*/*")} == {"newest", "new"}
+
+
+GIVEN_BACK = """
+import ctypes
+import jax
+from fcn_jax.runtime.compile_cache import give_back_memory
+
+def resident():
+    return 4096 * int(open("/proc/self/statm").read().split()[1])
+
+c = ctypes.CDLL(None)
+c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+pieces = [c.malloc(100_000) for _ in range(3000)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 100_000)
+for piece in pieces[:-1]:  # the last one holds what is below it
+    c.free(piece)
+held = resident()
+give_back_memory()
+for seconds in (0.1, 30.0):
+    jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", seconds)
+    print(held - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed and can give it back")
+def test_memory_of_compilers_is_given_back():
+    after = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True)
+    short, long = map(int, after.stdout.split())
+    assert short < 50e6
+    assert long > 250e6

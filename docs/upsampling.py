@@ -1,6 +1,6 @@
-"""Draws the pictures of upsampling.md: `python docs/upsampling.py` writes docs/images/*.svg (needs matplotlib).
+"""Draw the pictures of upsampling.md: `python docs/upsampling.py` writes docs/images/*.svg (needs matplotlib).
 
-Every curve comes from `fcn_jax.layers`, so a picture cannot say other than what the code does.
+The curves are computed by `fcn_jax.layers`, so the pictures show what the code does.
 """
 
 from pathlib import Path
@@ -19,24 +19,24 @@ IMAGES = Path(__file__).parent / "images"
 BLUE, ORANGE, GREEN, GREY = "#3366aa", "#dd7722", "#338855", "#999999"
 
 
-def tent(size: int) -> np.ndarray:
-    """One axis of the bilinear filter."""
+def compute_taps(size: int) -> np.ndarray:
+    """Compute one axis of the bilinear filter: float64[size]."""
     return np.sqrt(np.diag(bilinear_kernel(size)))
 
 
-def save(figure, name: str) -> None:
-    """Writes an SVG that is the same bytes every time."""
+def save_figure(figure, name: str) -> None:
+    """Save a figure as SVG, with the same bytes every time."""
     figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
 
 
-def copies(ax, values, size: int, stride: int) -> None:
-    """The kernel copies that the inputs place on the output, and their sum."""
+def draw_sum(ax, values, size: int, stride: int) -> None:
+    """Draw the kernel copies that the inputs place on the output, and their sum."""
     full = np.zeros((len(values) - 1) * stride + size)
     for i, value in enumerate(values):
         at = np.arange(size) + stride * i
-        full[at] += value * tent(size)
-        ax.plot(at, value * tent(size), "o-", color=BLUE, alpha=0.45, markersize=3, linewidth=1)
+        full[at] += value * compute_taps(size)
+        ax.plot(at, value * compute_taps(size), "o-", color=BLUE, alpha=0.45, markersize=3, linewidth=1)
         ax.plot(stride * i + (size - 1) / 2, value, "v", color=ORANGE)
     ax.plot(np.arange(len(full)), full, "o-", color="black", markersize=4, linewidth=1.5)
     ax.set_xticks(np.arange(0, len(full), 2))
@@ -45,22 +45,22 @@ def copies(ax, values, size: int, stride: int) -> None:
 
 
 def draw_copies() -> None:
-    """What a transposed convolution does."""
+    """Draw what a transposed convolution does."""
     figure, ax = plt.subplots(figsize=(8, 2.6))
-    copies(ax, [1.0, 3.0, 2.0, 2.5], 8, 4)
+    draw_sum(ax, [1.0, 3.0, 2.0, 2.5], 8, 4)
     ax.set_title("four inputs (orange), their kernel copies (blue), the output (black): kernel 8, stride 4", fontsize=9)
-    save(figure, "copies")
+    save_figure(figure, "copies")
 
 
 def draw_forms() -> None:
-    """The two ways to sample one tent."""
+    """Draw the two ways to sample the bilinear filter."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True)
     fine = np.linspace(-4, 4, 401)
     for ax, size in zip(axes, (8, 7), strict=True):
         at = np.arange(size) - (size - 1) / 2
         ax.plot(fine, 1 - np.abs(fine) / 4, color=GREY, linewidth=1)
-        ax.vlines(at, 0, tent(size), color=BLUE)
-        ax.plot(at, tent(size), "o", color=BLUE)
+        ax.vlines(at, 0, compute_taps(size), color=BLUE)
+        ax.plot(at, compute_taps(size), "o", color=BLUE)
         ax.plot(0, 1, "v", color=ORANGE)
         ax.set_xticks(at)
         ax.tick_params(labelsize=7)
@@ -68,22 +68,22 @@ def draw_forms() -> None:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_title("centre between two pixels: 2s = 8 taps", fontsize=9)
     axes[1].set_title("centre upon a pixel: 2s - 1 = 7 taps", fontsize=9)
-    save(figure, "forms")
+    save_figure(figure, "forms")
 
 
 def draw_unity() -> None:
-    """What becomes of a constant."""
+    """Draw what four kernel sizes make of a constant."""
     figure, axes = plt.subplots(1, 4, figsize=(11, 2.2), sharey=True)
     for ax, size in zip(axes, (8, 7, 4, 6), strict=True):
-        copies(ax, np.ones(5), size, 4)
+        draw_sum(ax, np.ones(5), size, 4)
         ax.set_title(f"stride 4, kernel {size}", fontsize=9)
         ax.set_xticks([])
         ax.set_ylim(0, 1.35)
-    save(figure, "unity")
+    save_figure(figure, "unity")
 
 
 def draw_alignment() -> None:
-    """Where the cells of stride 4 lie on the image, in the two kinds of net."""
+    """Draw where the cells of stride 4 lie on the image, for VGG and for ResNets."""
     figure, axes = plt.subplots(2, 1, figsize=(9, 3.4), sharex=True)
     rows = (("even windows (VGG): offset (s - 1) / 2 = 1.5", 1.5), ("symmetric padding (ResNet): offset 0", 0.0))
     for ax, (title, offset) in zip(axes, rows, strict=True):
@@ -97,17 +97,17 @@ def draw_alignment() -> None:
             at = np.arange(size) - (size - 1) / 2 + centre
             seen = (at >= 0) & (at <= 15)
             ax.plot(centre, 1.15, "v", color=ORANGE)
-            ax.plot(at[seen], 1.3 + tent(size)[seen], "o-", color=BLUE, markersize=3, linewidth=1, alpha=0.6)
+            ax.plot(at[seen], 1.3 + compute_taps(size)[seen], "o-", color=BLUE, markersize=3, linewidth=1, alpha=0.6)
         ax.set_yticks([])
         ax.set_ylim(-0.1, 2.5)
         ax.spines[["top", "right", "left"]].set_visible(False)
     axes[1].set_xticks(np.arange(16))
     axes[1].set_xlabel("pixel of the image")
-    save(figure, "alignment")
+    save_figure(figure, "alignment")
 
 
 def draw_border() -> None:
-    """The same cells upsampled four ways."""
+    """Draw the same cells upsampled in three ways."""
     values = jnp.array([1.0, 3.0, 2.0, 2.5])
     x = values.reshape(1, 4, 1)
     figure, ax = plt.subplots(figsize=(9, 3))
@@ -125,11 +125,11 @@ def draw_border() -> None:
     ax.set_xlabel("pixel of the image")
     ax.legend(fontsize=8, frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
-    save(figure, "border")
+    save_figure(figure, "border")
 
 
 def draw_blocks() -> None:
-    """Inserted zeros against blocks and phases."""
+    """Draw how outputs are computed with inserted zeros, and in blocks and phases."""
     figure, (zeros, blocks) = plt.subplots(2, 1, figsize=(9, 3.6), sharex=True)
     stride, size, n = 4, 8, 4
     full = (n - 1) * stride + size
@@ -163,22 +163,22 @@ def draw_blocks() -> None:
                 blocks.plot([stride * i + 1.5, position], [1.4, 0.6], color=GREY, linewidth=0.7)
     blocks.set_xlim(-size, full)
     blocks.set_xticks([])
-    save(figure, "blocks")
+    save_figure(figure, "blocks")
 
 
-def check() -> None:
-    """The pictures' loop over kernel copies is the layer's result."""
+def check_sum() -> None:
+    """Check that the sum of kernel copies in the pictures is the result of `conv_transpose`."""
     values = jnp.array([1.0, 3.0, 2.0, 2.5])
-    got = conv_transpose(values[:, None], jnp.asarray(tent(8), jnp.float32)[:, None, None], 4, 0)[:, 0]
+    got = conv_transpose(values[:, None], jnp.asarray(compute_taps(8), jnp.float32)[:, None, None], 4, 0)[:, 0]
     want = np.zeros(20)
     for i, value in enumerate(values):
-        want[4 * i : 4 * i + 8] += float(value) * tent(8)
+        want[4 * i : 4 * i + 8] += float(value) * compute_taps(8)
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 if __name__ == "__main__":
     plt.rcParams.update({"svg.hashsalt": "fcn_jax", "font.size": 8, "svg.fonttype": "path"})
     IMAGES.mkdir(exist_ok=True)
-    check()
+    check_sum()
     for draw in (draw_copies, draw_forms, draw_unity, draw_alignment, draw_border, draw_blocks):
         draw()

@@ -26,6 +26,16 @@ class BatchNorm(nn.Module):
         scale_init: initializer of the scale.
         dtype: dtype of the result. Parameters and statistics are float32; the computation is at least float32.
         method: method of the per-channel sums and broadcasts; see `channel_sums`.
+
+    Raises:
+        ValueError: the method is unknown.
+
+    Example:
+        >>> norm = BatchNorm(use_running_average=False)
+        >>> variables = norm.init(jax.random.key(0), jnp.ones((4, 1)))
+        >>> y, updates = norm.apply(variables, jnp.array([[1.0], [3.0]]), mutable=["batch_stats"])
+        >>> y.round(3)[:, 0].tolist(), updates["batch_stats"]["mean"].round(3).tolist()
+        ([-1.0, 1.0], [0.20000000298023224])
     """
 
     use_running_average: bool

@@ -28,6 +28,10 @@ def channel_sums(x: jax.Array, method: str | None = None) -> jax.Array:
 
     Raises:
         ValueError: the method is unknown.
+
+    Example:
+        >>> channel_sums(jnp.arange(6.0).reshape(3, 2)).tolist()
+        [6.0, 9.0]
     """
     if _choose_method(method) == "plain":
         return x.sum(tuple(range(x.ndim - 1)))
@@ -48,6 +52,10 @@ def broadcast_channels(channels: jax.Array, shape: tuple[int, ...], method: str 
 
     Raises:
         ValueError: the method is unknown.
+
+    Example:
+        >>> broadcast_channels(jnp.array([1.0, 2.0]), (2, 2)).tolist()
+        [[1.0, 2.0], [1.0, 2.0]]
     """
     if _choose_method(method) == "plain":
         return jnp.broadcast_to(channels, shape)

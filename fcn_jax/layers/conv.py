@@ -57,6 +57,15 @@ class Conv(nn.Module):
         bias_init: initializer of the bias, float32[features].
         dtype: dtype of the computation; parameters are float32.
         method: see `conv`.
+
+    Raises:
+        ValueError: as `conv`.
+
+    Example:
+        >>> layer = Conv(8, (3, 3), strides=2, padding=1)
+        >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 6, 7, 3)))
+        >>> y.shape, variables["params"]["kernel"].shape
+        ((1, 3, 4, 8), (3, 3, 3, 8))
     """
 
     features: int
@@ -117,6 +126,11 @@ def conv(
 
     Raises:
         ValueError: the method is unknown, or it cannot compute this convolution.
+
+    Example:
+        >>> x = jnp.arange(4.0).reshape(1, 1, 4, 1)
+        >>> conv(x, jnp.ones((1, 2, 1, 1)))[0, 0, :, 0].tolist()
+        [1.0, 3.0, 5.0]
     """
     if method is None:
         method = _choose_method(x, kernel, stride, padding, dilation, groups)

@@ -1,18 +1,17 @@
-"""Batch normalisation against NumPy in float64, PyTorch and Flax."""
+"""Batch normalization against NumPy in float64, PyTorch and Flax."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import linen as nn
 
-from fcn_jax.layers import channel_sums as channels
-from fcn_jax.layers.batch_norm import BatchNorm
+from fcn_jax.layers import BatchNorm
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(3, 9, 7, 5)) * np.arange(1, 6) + np.arange(5)).astype(np.float32)
 GRADIENT = RNG.normal(size=X.shape).astype(np.float32)
+methods = pytest.mark.parametrize("method", [None, "plain", "matmul"])
 
 
 def variables():
@@ -23,9 +22,20 @@ def variables():
     }
 
 
-def test_batch_statistics_in_float64():
+def value_and_gradients(norm, given):
+    """Compute the normalized values, and the gradients of ``sum(values * GRADIENT)`` by parameters and input."""
+
+    def normalize(params, x):
+        return norm.apply({**given, "params": params}, x, mutable=["batch_stats"])[0]
+
+    y, back = jax.vjp(normalize, given["params"], X)
+    return y, *back(GRADIENT)
+
+
+@methods
+def test_batch_statistics_and_their_update(method):
     given, x = variables(), X.astype(np.float64).reshape(-1, 5)
-    y, updates = BatchNorm(False).apply(given, X, mutable=["batch_stats"])
+    y, updates = BatchNorm(False, method=method).apply(given, X, mutable=["batch_stats"])
     mean, variance = x.mean(0), x.var(0)
     expected = (x - mean) / np.sqrt(variance + 1e-5) * given["params"]["scale"] + given["params"]["bias"]
     np.testing.assert_allclose(y.reshape(-1, 5), expected, atol=1e-5)
@@ -34,8 +44,29 @@ def test_batch_statistics_in_float64():
         np.testing.assert_allclose(updates["batch_stats"][name], want, rtol=1e-5)
 
 
+@methods
 @pytest.mark.parametrize("running", [False, True])
-def test_gradients_of_pytorch(running):
+def test_gradients(running, method):
+    """By the formula of Ioffe & Szegedy 2015, section 3, in float64."""
+    given = variables()
+    x, g = (array.astype(np.float64).reshape(-1, 5) for array in (X, GRADIENT))
+    statistics = given["batch_stats"]
+    mean, variance = (statistics["mean"], statistics["var"]) if running else (x.mean(0), x.var(0))
+    deviation = np.sqrt(variance + 1e-5)
+    normalized = (x - mean) / deviation
+    through_statistics = 0 if running else g.mean(0) + normalized * (g * normalized).mean(0)
+    _, params, dx = value_and_gradients(BatchNorm(running, method=method), given)
+    np.testing.assert_allclose(
+        dx.reshape(-1, 5), given["params"]["scale"] / deviation * (g - through_statistics), atol=1e-5
+    )
+    np.testing.assert_allclose(params["scale"], (g * normalized).sum(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(params["bias"], g.sum(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("running", [False, True])
+def test_values_and_gradients_are_those_of_pytorch(running):
+    torch = pytest.importorskip("torch")
     given = variables()
     layer = torch.nn.BatchNorm2d(5)
     layer.load_state_dict(
@@ -52,12 +83,7 @@ def test_gradients_of_pytorch(running):
     y = layer(x)
     y.backward(torch.from_numpy(GRADIENT.transpose(0, 3, 1, 2).copy()))
 
-    def normalised(params, x):
-        norm = BatchNorm(running)
-        return norm.apply({**given, "params": params}, x, mutable=["batch_stats"])[0]
-
-    ours, back = jax.vjp(normalised, given["params"], X)
-    params, dx = back(GRADIENT)
+    ours, params, dx = value_and_gradients(BatchNorm(running), given)
     np.testing.assert_allclose(ours, y.detach().numpy().transpose(0, 2, 3, 1), atol=1e-5)
     np.testing.assert_allclose(dx, x.grad.numpy().transpose(0, 2, 3, 1), atol=1e-5)
     np.testing.assert_allclose(params["scale"], layer.weight.grad.numpy(), rtol=1e-4, atol=1e-4)
@@ -65,7 +91,7 @@ def test_gradients_of_pytorch(running):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_flax_has_the_same(dtype):
+def test_variables_and_values_are_those_of_flax(dtype):
     ours, peers = BatchNorm(False, dtype=dtype), nn.BatchNorm(False, momentum=0.9, epsilon=1e-5, dtype=dtype)
     x = jnp.asarray(X, dtype)
     with jax.numpy_dtype_promotion("standard"):  # Flax mixes types on purpose
@@ -80,13 +106,13 @@ def test_flax_has_the_same(dtype):
         np.testing.assert_allclose(updates["batch_stats"][name], expected["batch_stats"][name], rtol=1e-5)
 
 
-def test_statistics_begin_at_zero_and_one_and_stay_so_in_init():
+def test_statistics_start_at_zero_and_one():
     start = BatchNorm(False).init(jax.random.key(0), X)
     np.testing.assert_array_equal(start["batch_stats"]["mean"], np.zeros(5))
     np.testing.assert_array_equal(start["batch_stats"]["var"], np.ones(5))
 
 
-def test_constant_channels_are_finite():
+def test_gradients_of_constant_channels_are_finite():
     x = np.full((2, 3, 3, 2), 1e3, np.float32)
     norm = BatchNorm(False)
     given = norm.init(jax.random.key(0), x)
@@ -94,14 +120,6 @@ def test_constant_channels_are_finite():
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_total_and_spread(backend, monkeypatch):
-    """And each is the transpose of the other."""
-    monkeypatch.setattr(channels.jax, "default_backend", lambda: backend)
-    np.testing.assert_allclose(channels.total(jnp.asarray(X)), X.astype(np.float64).sum((0, 1, 2)), rtol=1e-5)
-    ones = jnp.arange(5.0)
-    np.testing.assert_array_equal(channels.spread(ones, X.shape), np.broadcast_to(ones, X.shape))
-    (back,) = jax.vjp(lambda c: channels.spread(c, X.shape), ones)[1](jnp.asarray(X))
-    np.testing.assert_allclose(back, X.astype(np.float64).sum((0, 1, 2)), rtol=1e-5)
-    (back,) = jax.vjp(channels.total, jnp.asarray(X))[1](ones)
-    np.testing.assert_array_equal(back, np.broadcast_to(ones, X.shape))
+def test_unknown_methods_are_refused():
+    with pytest.raises(ValueError, match=r"method is 'fft'.*plain, matmul"):
+        BatchNorm(False, method="fft").init(jax.random.key(0), X)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_runs
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fcn_jax.config import AugmentConfig, Config, DataOptions, InputConfig, RunOptions
@@ -213,3 +214,31 @@ def test_where_nothing_tells_how_much_memory_is_free(monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", no_such_file)
     assert module._read_free_memory(SimpleNamespace(memory_stats=lambda: None)) == np.inf
+
+
+def whole_batches(count: int) -> list[Batch]:
+    """Of images that all fit on the canvas."""
+    settings = config(augment=AugmentConfig(crop=32, scale=(0.7, 1.4)))
+    options = fill_options(RunOptions(workers=2), settings)
+    stream = train_batches(small_runs.examples(10), (40, 40), settings, options, 0, devices(1))
+    return [jax.tree.map(np.asarray, next(stream)) for _ in range(count)]
+
+
+def test_every_image_comes_once_an_epoch_and_whole():
+    source = small_runs.examples(10)
+    seen = []
+    for batch in whole_batches(5):
+        assert batch.origin is None
+        for image, label, (height, width) in zip(batch.image, batch.label, batch.size, strict=True):
+            matches = [
+                index
+                for index, example in enumerate(source)
+                if example.image.shape[:2] == (height, width) and np.array_equal(example.image, image[:height, :width])
+            ]
+            assert len(matches) == 1
+            np.testing.assert_array_equal(label[:height, :width], source[matches[0]].label)
+            assert (label[height:] == 255).all()
+            assert (label[:, width:] == 255).all()
+            seen += matches
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]

@@ -7,14 +7,18 @@ import optax
 import pytest
 from flax import traverse_util
 
-from fcn_jax.config import OptimConfig
+from fcn_jax.config import Config, OptimConfig
 from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.fcn import FCN8s
-from fcn_jax.training.optim import check_groups, decayed, held, learning_rate, optimizer
+from fcn_jax.training.optim import check_groups, make_optimizer, make_schedule, mask_decayed, stop_frozen_gradients
 
 STEPS = 10
+
+
+def of(optim: OptimConfig, steps: int = STEPS) -> Config:
+    return Config(optim=optim, steps=steps)
 
 
 def formula(config: OptimConfig, steps: int, t: int) -> float:
@@ -32,13 +36,13 @@ def formula(config: OptimConfig, steps: int, t: int) -> float:
 @pytest.mark.parametrize("schedule", ["poly", "constant"])
 def test_rates_follow_the_formula(schedule, power, warmup):
     config = OptimConfig(learning_rate=0.3, schedule=schedule, power=power, warmup_steps=warmup)
-    rate = learning_rate(config, STEPS)
+    rate = make_schedule(of(config, STEPS))
     rates = [float(rate(t)) for t in range(STEPS)]
     np.testing.assert_allclose(rates, [formula(config, STEPS, t) for t in range(STEPS)], rtol=1e-5)
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing_at_the_end():
-    rate = learning_rate(OptimConfig(learning_rate=0.5, warmup_steps=3), 20)
+    rate = make_schedule(of(OptimConfig(learning_rate=0.5, warmup_steps=3), 20))
     rates = [float(rate(t)) for t in range(21)]
     assert rates[0] == pytest.approx(0.125)
     assert rates[3] == 0.5 == max(rates)
@@ -49,7 +53,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing_at_the_end():
 
 
 def test_a_warmup_longer_than_the_run_still_rises():
-    rate = learning_rate(OptimConfig(learning_rate=1.0, warmup_steps=9), 5)
+    rate = make_schedule(of(OptimConfig(learning_rate=1.0, warmup_steps=9), 5))
     np.testing.assert_allclose([float(rate(t)) for t in range(5)], np.arange(1, 6) / 10, rtol=1e-6)
 
 
@@ -62,6 +66,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", CONFIGS)
 def test_trajectory_equals_pytorch(name):
     torch = pytest.importorskip("torch")
@@ -75,7 +80,7 @@ def test_trajectory_equals_pytorch(name):
     pulls = [jax.tree.map(lambda x: draw(*x.shape), start) for _ in range(STEPS)]
 
     # The gradient depends on the parameters, so that every error goes on to grow: curvature 2 plus a pull a step.
-    params, transformation = start, optimizer(config, STEPS)
+    params, transformation = start, make_optimizer(of(config, STEPS))
     state = transformation.init(params)
 
     @jax.jit
@@ -128,6 +133,7 @@ GROUPED = {
 }
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", GROUPED)
 def test_groups_equal_those_of_pytorch(name):
     """A group a parameter there: its rate, its decay, or no gradient at all."""
@@ -145,11 +151,11 @@ def test_groups_equal_those_of_pytorch(name):
     ]
 
     def gradient_of(params, pull):
-        squares = jax.tree.map(lambda p, g: (p * p + g * p).sum(), held(config, params), pull)
+        squares = jax.tree.map(lambda p, g: (p * p + g * p).sum(), stop_frozen_gradients(config, params), pull)
         return sum(jax.tree.leaves(squares))
 
     params = traverse_util.unflatten_dict(start, sep="/")
-    transformation = optimizer(config, STEPS)
+    transformation = make_optimizer(of(config, STEPS))
     state = transformation.init(params)
 
     @jax.jit
@@ -194,9 +200,9 @@ def test_groups_equal_those_of_pytorch(name):
 def test_what_is_frozen_has_no_velocity_and_a_gradient_of_zero():
     config = OptimConfig(learning_rate=0.1, frozen=("backbone",))
     params = {"backbone": {"kernel": jnp.ones((2, 3))}, "score": {"kernel": jnp.ones((4, 5))}}
-    shapes = [leaf.shape for leaf in jax.tree.leaves(optimizer(config, 5).init(params)) if leaf.ndim]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(make_optimizer(of(config, 5)).init(params)) if leaf.ndim]
     assert shapes == [(4, 5)]
-    gradient = jax.grad(lambda p: sum(x.sum() for x in jax.tree.leaves(held(config, p))))(params)
+    gradient = jax.grad(lambda p: sum(x.sum() for x in jax.tree.leaves(stop_frozen_gradients(config, p))))(params)
     assert not gradient["backbone"]["kernel"].any()
     assert gradient["score"]["kernel"].all()
 
@@ -209,7 +215,7 @@ def test_what_is_frozen_has_no_velocity_and_a_gradient_of_zero():
             r"optim\.frozen names 'backbone/layr2', and no parameter's .* did you mean 'backbone/layer2_0'\?",
         ),
         (OptimConfig(rate_factors=(("skore_fr", 10.0),)), r"optim\.rate-factors names 'skore_fr', .* mean 'score_fr"),
-        (OptimConfig(frozen=("zzz",)), r"optim\.frozen names 'zzz', .*they begin with backbone, [^?]*$"),
+        (OptimConfig(frozen=("zzz",)), r"optim\.frozen names 'zzz', .*the paths begin with backbone, [^?]*$"),
         (OptimConfig(frozen=("backbone", "score", "upscore")), r"which is every parameter; leave some to be trained"),
     ],
 )
@@ -225,7 +231,7 @@ def test_decay_of_a_kernel_by_hand():
     # Two steps without a gradient: v1 = d w, w1 = w - r v1; v2 = m v1 + d w1, w2 = w1 - r v2.
     config = OptimConfig(learning_rate=0.1, schedule="constant", momentum=0.9, weight_decay=0.5)
     params = {"kernel": jnp.ones((1, 1)), "bias": jnp.ones((1,))}
-    transformation = optimizer(config, 2)
+    transformation = make_optimizer(of(config, 2))
     state = transformation.init(params)
     for _ in range(2):
         updates, state = transformation.update(jax.tree.map(jnp.zeros_like, params), state, params)
@@ -237,7 +243,7 @@ def test_decay_of_a_kernel_by_hand():
 def test_clipping_keeps_the_direction_and_leaves_small_gradients_alone():
     config = OptimConfig(learning_rate=1.0, schedule="constant", momentum=0.0, weight_decay=0.0, clip_norm=1.0)
     params = {"a": {"kernel": jnp.zeros((2,))}, "b": {"bias": jnp.zeros((1,))}}
-    transformation = optimizer(config, 2)
+    transformation = make_optimizer(of(config, 2))
     for size, length in ((10.0, 1.0), (0.01, 0.03)):
         gradient = {"a": {"kernel": size * jnp.array([1.0, 2.0])}, "b": {"bias": size * jnp.array([2.0])}}
         updates, _ = transformation.update(gradient, transformation.init(params), params)
@@ -251,7 +257,7 @@ def test_clipping_keeps_the_direction_and_leaves_small_gradients_alone():
 def test_decay_pulls_on_all_kernels_of_a_network_and_on_nothing_else(backbone):
     model = FCN8s(num_classes=3, backbone=backbone)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    mask = decayed(params)
+    mask = mask_decayed(params)
     assert jax.tree.structure(mask) == jax.tree.structure(params)
     # Kernels have four axes; biases, and the scales and shifts of norms, one.
     by_shape = jax.tree.map(lambda shape: len(shape.shape) == 4, params)
@@ -261,6 +267,6 @@ def test_decay_pulls_on_all_kernels_of_a_network_and_on_nothing_else(backbone):
 
 def test_the_optimizer_state_holds_one_velocity_a_parameter():
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((2,))}
-    state = optimizer(OptimConfig(learning_rate=0.1), 5).init(params)
+    state = make_optimizer(of(OptimConfig(learning_rate=0.1), 5)).init(params)
     arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
     assert sorted(leaf.shape for leaf in arrays) == [(2,), (2, 2)]

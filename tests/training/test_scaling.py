@@ -1,4 +1,4 @@
-"""What devices say to each other in a step, read off the compiled program, and what they compute together."""
+"""The communication of a training step, read from the compiled program, and its results on several devices."""
 
 import functools
 import json
@@ -18,16 +18,17 @@ from PIL import Image
 
 from fcn_jax import cli
 from fcn_jax.config import AugmentConfig, Config, InputConfig, OptimConfig
-from fcn_jax.data.augment import normalise
+from fcn_jax.data.augment import draw_changes, normalise
 from fcn_jax.data.batches import Batch
+from fcn_jax.data.defaults import fill_config
 from fcn_jax.inference.segment import make_forward
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.fcn import FCN8s
-from fcn_jax.training import loop as module
-from fcn_jax.training.loop import make_step, train_step
+from fcn_jax.training import setup
 from fcn_jax.training.state import init_state
+from fcn_jax.training.step import make_step, train_step
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -38,18 +39,19 @@ from processes import both_end_well, free_address
 CLASSES, SIDE, DEVICES = 3, 32, 8
 RESNET = ResNet(depths=(1, 1, 1, 1), width=8)
 VGG_TINY = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=3)
+AUGMENT = AugmentConfig(crop=SIDE, scale=(0.5, 2.0), colour=0.3)
 SCALARS = 2 * 4  # the loss and the number of labelled pixels
 
 
 def config(**changes) -> Config:
     """Everything on that might make devices exchange images."""
     settings = {
-        "augment": AugmentConfig(crop=SIDE, scale=(0.5, 2.0), colour=0.3),
+        "augment": AUGMENT,
         "optim": OptimConfig(learning_rate=0.1, class_weights=(1.0, 2.0, 0.5), label_smoothing=0.1, clip_norm=1.0),
         "steps": 10,
         "batch_size": 2 * DEVICES,
     }
-    return Config(**(settings | changes)).resolved()
+    return fill_config(Config(**(settings | changes)))
 
 
 def shardings(devices: int) -> tuple[NamedSharding, NamedSharding]:
@@ -61,14 +63,16 @@ def shaped(tree, sharding: NamedSharding):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def images(count: int = 2 * DEVICES) -> Batch:
+def images(count: int = 2 * DEVICES, augment: AugmentConfig = AUGMENT) -> Batch:
     """Images that grow lighter, so that the statistics of a few are not those of all."""
     rng = np.random.default_rng(0)
     light = np.linspace(0.2, 1, count)[:, None, None, None]
+    sizes = np.full((count, 2), SIDE, np.int32)
     return Batch(
         (light * rng.integers(0, 256, (count, SIDE, SIDE, 3))).astype(np.uint8),
         rng.integers(0, CLASSES, (count, SIDE, SIDE), np.uint8),
-        np.full((count, 2), SIDE, np.int32),
+        sizes,
+        draw_changes(0, 0, sizes, 0, count, augment),
     )
 
 
@@ -168,7 +172,7 @@ def step_on(devices: int):
     rng = np.random.default_rng(1)
     variables = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), state.variables)
     step = jax.jit(functools.partial(train_step, model=model, config=settings))
-    after, _ = step(state.replace(variables=variables), jax.device_put(images(), split))
+    after, _ = step(state.replace(variables=variables), jax.device_put(images(augment=unchanged), split))
     return variables, after
 
 
@@ -217,7 +221,7 @@ def test_two_hosts_train_what_one_does(tmp_path, monkeypatch):
     (tmp_path / "data" / "classes.txt").write_text("sky\nsea\nsand\n")
     flags = ["--data.name", "folder", "--data.dir", str(tmp_path / "data"), "--data.cache", str(tmp_path / "cache")]
     flags += ["--augment.crop", "32", "--steps", "3", "--batch-size", "8", "--log-every", "1"]
-    monkeypatch.setattr(module, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=RESNET))
+    monkeypatch.setattr(setup, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=RESNET))
     cli.main(["train", "fcn8s", *flags, "--run-dir", str(tmp_path / "one")])
 
     code = """
@@ -227,12 +231,12 @@ def test_two_hosts_train_what_one_does(tmp_path, monkeypatch):
         assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 4, 8)
 
         from fcn_jax import cli
-        from fcn_jax.training import loop as train
         from fcn_jax.models.backbones.resnet import ResNet
         from fcn_jax.models.fcn import FCN8s
+        from fcn_jax.training import setup
 
         backbone = ResNet(depths=(1, 1, 1, 1), width=8)
-        train.build = lambda model, classes: FCN8s(num_classes=classes, backbone=backbone)
+        setup.build = lambda model, classes: FCN8s(num_classes=classes, backbone=backbone)
         cli.main(sys.argv[3:])
         """
     address = free_address()

@@ -12,13 +12,24 @@ from flax import linen as nn
 from flax import traverse_util
 from PIL import Image
 
-from fcn_jax.config import CAFFE_INPUT, AugmentConfig, Config, DataConfig, InputConfig, ModelConfig, OptimConfig
+from fcn_jax.config import (
+    CAFFE_INPUT,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    DataOptions,
+    InputConfig,
+    ModelConfig,
+    OptimConfig,
+    RunOptions,
+)
 from fcn_jax.errors import InputError
 from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
-from fcn_jax.training import loop as train_module
-from fcn_jax.training import staged
-from fcn_jax.training import start as transfer
+from fcn_jax.training import loop, setup, staged
+from fcn_jax.training import start as start_module
+from fcn_jax.training.loop import train
+from fcn_jax.training.start import choose_input, read_file_or_run, read_start
 from fcn_jax.weights import ours
 from fcn_jax.weights.merge import match_weights
 from fcn_jax.weights.weights import Weights
@@ -97,42 +108,34 @@ def written(file: Path, **changes) -> Path:
     return file
 
 
-def starting(folder: Path, model: ModelConfig) -> tuple[Config, Weights | None]:
-    return transfer.starting_point(Config(model=model).resolved(), folder)
-
-
-def test_the_input_is_that_of_the_weights(tmp_path):
-    file = str(written(tmp_path / "w", input=CAFFE_INPUT))
-    for given in (None, CAFFE_INPUT):
-        config, weights = starting(tmp_path / "run", ModelConfig(weights=file, input=given))
-        assert config.model.input == CAFFE_INPUT
+@pytest.mark.parametrize("given", [None, CAFFE_INPUT])
+def test_the_input_is_that_of_the_weights(tmp_path, given):
+    file = written(tmp_path / "w", input=CAFFE_INPUT)
+    for model in (ModelConfig(weights=str(file)), ModelConfig(init_from=file)):
+        weights = read_start(model, None)
         assert list(weights.arrays) == ["params/backbone/conv1/kernel"]
-    config, _ = starting(tmp_path / "run", ModelConfig(init_from=Path(file)))
-    assert config.model.input == CAFFE_INPUT
+        assert choose_input(given, weights) == CAFFE_INPUT
 
 
 def test_flags_that_contradict_the_weights_are_refused_and_the_difference_shown(tmp_path):
-    file = str(written(tmp_path / "w", input=CAFFE_INPUT))
+    weights = read_start(ModelConfig(weights=str(written(tmp_path / "w", input=CAFFE_INPUT))), None)
     given = dataclasses.replace(CAFFE_INPUT, order="rgb", std=(1.0, 2.0, 1.0))
     with pytest.raises(InputError) as refused:
-        starting(tmp_path / "run", ModelConfig(weights=file, input=given))
-    assert str(refused.value).splitlines()[1:] == [
-        "  model.input.order: bgr -> rgb",
-        "  model.input.std: (1.0, 1.0, 1.0) -> (1.0, 2.0, 1.0)",
-        "it is worth nothing with that; leave --model.input out",
-    ]
+        choose_input(given, weights)
+    lines = str(refused.value).splitlines()
+    assert lines[1:3] == ["  model.input.order: bgr -> rgb", "  model.input.std: (1.0, 1.0, 1.0) -> (1.0, 2.0, 1.0)"]
+    assert "leave --model.input out" in lines[3]
 
 
-@pytest.mark.parametrize("given", [None, CAFFE_INPUT])
-def test_where_the_weights_do_not_tell_the_flags_decide(tmp_path, given):
-    file = str(written(tmp_path / "w", input=None))
-    assert starting(tmp_path / "run", ModelConfig(weights=file, input=given))[0].model.input == given or InputConfig()
+@pytest.mark.parametrize(("given", "expected"), [(None, InputConfig()), (CAFFE_INPUT, CAFFE_INPUT)])
+def test_where_the_weights_do_not_tell_the_flags_decide(tmp_path, given, expected):
+    weights = read_start(ModelConfig(weights=str(written(tmp_path / "w", input=None))), None)
+    assert choose_input(given, weights) == expected
+    assert choose_input(given, None) == expected
 
 
-def test_from_nothing_nothing_is_read(tmp_path):
-    config, weights = starting(tmp_path / "run", ModelConfig())
-    assert config.model.input == InputConfig()
-    assert weights is None
+def test_from_scratch_nothing_is_read():
+    assert read_start(ModelConfig(), None) is None
 
 
 # Whole trainings.
@@ -156,9 +159,9 @@ def small(model: ModelConfig, num_classes: int) -> FCN:
 
 
 @pytest.fixture
-def settings(tmp_path, monkeypatch) -> Config:
+def settings(tmp_path, monkeypatch) -> tuple[Config, RunOptions]:
     """A training of a small network on images of three classes."""
-    for module in (train_module, transfer):
+    for module in (setup, start_module):
         monkeypatch.setattr(module, "build", small)
     generator = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -170,11 +173,13 @@ def settings(tmp_path, monkeypatch) -> Config:
             Image.fromarray(image).save(tmp_path / "data" / "images" / split / f"{index}.png")
             Image.fromarray(label).save(tmp_path / "data" / "labels" / split / f"{index}.png")
     (tmp_path / "data" / "classes.txt").write_text("\n".join(NAMES))
-    data = DataConfig("folder", tmp_path / "data", tmp_path / "cache")
+    options = RunOptions(
+        data=DataOptions(dir=tmp_path / "data", cache=tmp_path / "cache"), log_every=1, checkpoint_every=1
+    )
     augment = AugmentConfig(crop=32, scale=(1.0, 1.0))
     optim = OptimConfig(learning_rate=0.05)
     model = ModelConfig(head="fcn16s")
-    return Config(model, data, augment, optim, steps=3, batch_size=8, log_every=1, checkpoint_every=1)
+    return Config(model, DataConfig("folder"), augment, optim, steps=3, batch_size=8), options
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -196,24 +201,28 @@ def lines(run: Path) -> list[dict]:
 
 
 def variables_of(run: Path) -> dict[str, np.ndarray]:
-    return transfer.of(run).arrays
+    return read_file_or_run(run).arrays
 
 
 def interrupt(monkeypatch, after: int) -> None:
     """Ends the process' training as a kill does, at the `after`-th step from now on that is looked at."""
     steps = iter(range(after))
 
-    def look(values, step):
+    read = loop._read_finite
+
+    def look(metrics, step):
         if next(steps, None) is None:
             raise KeyboardInterrupt
+        return read(metrics, step)
 
-    monkeypatch.setattr(train_module, "_require_finite", look)
+    monkeypatch.setattr(loop, "_read_finite", look)
 
 
 def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path, monkeypatch):
-    config = dataclasses.replace(settings, staged=True, stage_factors=(1.0, 0.5, 0.1))
+    config, options = settings
+    config = dataclasses.replace(config, staged=True, stage_factors=(1.0, 0.5, 0.1))
     said: list[str] = []
-    staged.train_staged(config, tmp_path / "whole", said.append)
+    staged.train_staged(config, options, tmp_path / "whole", said.append)
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["fcn16s", "fcn32s"]
     text = "\n".join(said)
     assert f"weights of {tmp_path}/whole/fcn32s (run, step 3):" in text
@@ -222,14 +231,14 @@ def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path
     rates = [lines(tmp_path / "whole" / head)[0]["learning_rate"] for head in ("fcn32s", "fcn16s")]
     assert rates == pytest.approx([0.05, 0.025])
 
-    run, finite = tmp_path / "killed", train_module._require_finite
+    run = tmp_path / "killed"
     for after in (2, 3):  # within 32s; within 16s, when 32s has two steps to go
-        interrupt(monkeypatch, after)
-        with pytest.raises(KeyboardInterrupt):
-            staged.train_staged(config, run)
-    monkeypatch.setattr(train_module, "_require_finite", finite)
+        with monkeypatch.context() as patch:
+            interrupt(patch, after)
+            with pytest.raises(KeyboardInterrupt):
+                staged.train_staged(config, options, run)
     said.clear()
-    assert staged.train_staged(config, run, said.append) is not None
+    assert staged.train_staged(config, options, run, said.append) is not None
     assert any("all of its 3 steps" in line for line in said)
     for head in ("fcn32s", "fcn16s"):
         assert lines(run / head) == lines(tmp_path / "whole" / head)
@@ -239,14 +248,15 @@ def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path
         for path, array in found.items():
             np.testing.assert_array_equal(array, expected[path], err_msg=path)
     said.clear()
-    assert staged.train_staged(config, run, said.append) is None
+    assert staged.train_staged(config, options, run, said.append) is None
     assert not any("weights of" in line for line in said)
 
 
 def test_a_stage_that_was_stopped_is_not_gone_past(settings, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(staged, "train", lambda stage, run, say: calls.append(stage.model.head))
-    assert staged.train_staged(dataclasses.replace(settings, staged=True), tmp_path / "run") is None
+    monkeypatch.setattr(staged, "train", lambda stage, options, run, say: calls.append(stage.model.head))
+    config, options = settings
+    assert staged.train_staged(dataclasses.replace(config, staged=True), options, tmp_path / "run") is None
     assert calls == ["fcn32s"]
 
 
@@ -254,8 +264,8 @@ def test_stages_are_what_the_configuration_says(settings, tmp_path):
     model = ModelConfig(head="fcn8s", weights="w.pth", backbone="resnet18")
     groups = (("backbone", 0.1), ("score_pool4", 10.0), ("upscore8", 2.0))
     optim = OptimConfig(learning_rate=0.5, rate_factors=groups, frozen=("score_pool3",))
-    config = dataclasses.replace(settings, model=model, optim=optim, staged=True, stage_factors=(1.0, 0.1, 0.02))
-    made = staged.stages(config, tmp_path)
+    config = dataclasses.replace(settings[0], model=model, optim=optim, staged=True, stage_factors=(1.0, 0.1, 0.02))
+    made = staged.list_stages(config, tmp_path)
     assert [folder.name for _, folder in made] == ["fcn32s", "fcn16s", "fcn8s"]
     assert [stage.model.head for stage, _ in made] == ["fcn32s", "fcn16s", "fcn8s"]
     assert [stage.model.weights for stage, _ in made] == ["w.pth", None, None]
@@ -275,15 +285,15 @@ def test_a_run_starts_from_a_file_and_goes_on_without_it(settings, tmp_path):
     variables = jax.tree.map(lambda s: np.abs(generator.normal(size=s.shape)).astype(np.float32) / 10, shapes)
     file = tmp_path / "w.safetensors"
     ours.write(file, weights_of(variables, input=CAFFE_INPUT))
+    config, options = settings
     config = dataclasses.replace(
-        settings,
+        config,
         model=ModelConfig(head="fcn16s", weights=str(file)),
         optim=OptimConfig(learning_rate=1e-12, schedule="constant"),
         steps=1,
-        eval_every=1,
     )
     said: list[str] = []
-    train_module.train(config, tmp_path / "run", said.append)
+    train(config, options, tmp_path / "run", said.append)
     assert any("weights of" in line and "loaded" in line and "new" not in line for line in said)
     started = variables_of(tmp_path / "run")
     for path, array in traverse_util.flatten_dict(variables, sep="/").items():
@@ -299,14 +309,14 @@ def test_a_run_starts_from_a_file_and_goes_on_without_it(settings, tmp_path):
 
     file.unlink()
     longer = dataclasses.replace(config, steps=2)
-    assert train_module.train(longer, tmp_path / "run", said.append) is not None
+    assert train(longer, options, tmp_path / "run", said.append) is not None
     other = dataclasses.replace(longer, model=ModelConfig(head="fcn16s", weights="other"))
     with pytest.raises(InputError, match=rf"model\.weights: {file} -> other\n"):
-        train_module.train(other, tmp_path / "run")
+        train(other, options, tmp_path / "run")
     # A new run needs the file, and what does not fit leaves no run directory behind.
     with pytest.raises(InputError, match=r"w\.safetensors cannot be read"):
-        train_module.train(config, tmp_path / "new")
+        train(config, options, tmp_path / "new")
     ours.write(file, weights_of({"params": {"backbone": {}, "score_fr": variables["params"]["score_fr"]}}))
     with pytest.raises(InputError, match=r"batch_stats/backbone/.* is not in the file"):
-        train_module.train(config, tmp_path / "new")
+        train(config, options, tmp_path / "new")
     assert not (tmp_path / "new").exists()

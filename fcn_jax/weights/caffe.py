@@ -1,11 +1,11 @@
-"""Caffe's weights: the nets of the reference, and the classifiers they start from (VGG, CaffeNet, GoogLeNet).
+"""Weights of Caffe: the nets of the reference, and the classifiers they start from (VGG, CaffeNet, GoogLeNet).
 
-A Caffe layer is found by its name, which is ours too; its kernel [out, in, h, w] becomes [h, w, in, out]. A
-classifier's fc6 and fc7 become convolutions (FCN paper, section 3.1; surgery.py of the reference), its last layer has
-no place. The variants of the reference's net.py files differ in endings of names:
+Our layers have the names of Caffe's. A kernel [out, in, h, w] becomes [h, w, in, out]. A classifier's fc6 and fc7
+become convolutions (FCN paper, section 3.1; surgery.py of the reference), and its last layer has no place. Names end
+differently in some of the reference's nets:
 
-- SIFT Flow's two heads, score_fr_sem and score_fr_geo, become one with the classes of both (`reference.JointFCN`);
-- the two nets of late fusion, conv1_1color and conv1_1hha, become two (`reference.LateFusion`);
+- The two heads of SIFT Flow, score_fr_sem and score_fr_geo, become one with the classes of both (`reference.JointFCN`).
+- The two nets of late fusion, conv1_1color and conv1_1hha, become two (`reference.LateFusion`).
 - conv1_1_bgrd is conv1_1 with a fourth input channel, depth.
 """
 
@@ -20,7 +20,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.weights.caffemodel import Layer, read_layers
 from fcn_jax.weights.weights import Weights
 
-# What the reference's siftflow_layers.py and nyud_layers.py take off. HHA images are not turned to BGR.
+# The means that the reference's siftflow_layers.py and nyud_layers.py subtract. HHA images stay in their order.
 SIFTFLOW_INPUT = InputConfig("bgr", (114.578, 115.294, 108.353), (1.0, 1.0, 1.0))
 NYUD_INPUT = InputConfig("bgr", (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
 HHA_INPUT = InputConfig("rgb", (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
@@ -31,7 +31,7 @@ LAYER = re.compile(
     r"(?P<trunk>conv[1-5](_[1-4])?|fc[67])(_bgrd)?(?P<stream>color|hha)?"
     r"|(?P<head>score_(fr|pool[34])|upscore(2|8|16|_pool4)?)((?P<of_stream>color|hha)|(?P<task>_sem|_geo))?"
 )
-# The at-once nets have their scales in the file; here they are the network's attribute `skip_scales`.
+# The at-once nets have their scales in the file. Here they are an attribute of the network, `skip_scales`.
 SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}
 
 GOOGLENET_STEM = {"conv1/7x7_s2": "conv1", "conv2/3x3_reduce": "conv2", "conv2/3x3": "conv3"}
@@ -47,18 +47,18 @@ GOOGLENET_BRANCHES = {
 
 
 def read(file: Path) -> Weights:
-    """Reads a .caffemodel.
+    """Read a .caffemodel file.
 
     Raises:
-        InputError: a file that is damaged or something else, a net without a layer of ours, or a layer whose weights
-            have not the shape that its name says.
+        InputError: the file is damaged or of another format, none of its layers is known, or the weights of a layer
+            have another shape than its name says.
     """
     net, layers = read_layers(file)
-    found: dict[tuple[str, str], dict[str, Layer]] = {}  # by stream and path, the layer of each task
+    found: dict[tuple[str, str], dict[str, Layer]] = {}  # layers by stream and path, and then by task
     unknown = []
     channels = 0
     for layer in layers:
-        place = _place(layer.name)
+        place = _find_place(layer.name)
         if layer.name in SCALES:
             _check_scale(layer, file)
         elif place is None:
@@ -67,27 +67,27 @@ def read(file: Path) -> Weights:
             stream, path, task = place
             if task in found.setdefault((stream, path), {}):
                 raise InputError(f"{file} has layer {layer.name!r} twice; it is damaged, download it again")
-            found[stream, path][task] = convolution = _as_convolution(layer, channels, file)
+            found[stream, path][task] = convolution = _convert_to_convolution(layer, channels, file)
             channels = len(convolution.blobs[0])
     if not found:
         raise InputError(
             f"none of the layers of {file} ({', '.join(unknown[:5])}, ...) belongs to VGG, CaffeNet, GoogLeNet or an "
-            "FCN on them; give the weights of one of these"
+            "FCN on one of these; give the weights of such a net"
         )
     arrays = {}
     streams = {stream for stream, _ in found} - {""} or {""}
     for (stream, path), tasks in found.items():
-        # The one upscore of late fusion serves both nets.
+        # Late fusion has one upscore layer for both nets.
         for prefix in [stream] if stream in streams else sorted(streams):
             full = "/".join(part for part in ("params", prefix, path) if part)
-            arrays |= _arrays(full, [tasks[task] for task in sorted(tasks, key=("", *TASKS).index)], file)
-    named = f", net {net}" if net else ""
-    trained_on = _input(arrays, found.get(("", "score_fr"), {}), file)
-    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (Caffe{named})")
+            arrays |= _convert_layer(full, [tasks[task] for task in sorted(tasks, key=("", *TASKS).index)], file)
+    net_name = f", net {net}" if net else ""
+    trained_on = _identify_input(arrays, found.get(("", "score_fr"), {}), file)
+    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (Caffe{net_name})")
 
 
-def _place(name: str) -> tuple[str, str, str] | None:
-    """Where a Caffe layer goes: stream (or ""), path of our layer, task (or ""); None: it has no place."""
+def _find_place(name: str) -> tuple[str, str, str] | None:
+    """Find the place of a Caffe layer: stream (or ""), path of our layer, task (or ""); None if it has none."""
     if match := LAYER.fullmatch(name):
         path = f"backbone/{match['trunk']}" if match["trunk"] else match["head"]
         return match["stream"] or match["of_stream"] or "", path, match["task"] or ""
@@ -99,8 +99,8 @@ def _place(name: str) -> tuple[str, str, str] | None:
     return None
 
 
-def _as_convolution(layer: Layer, channels: int, file: Path) -> Layer:
-    """Checks shapes; an inner product over a map of `channels` channels gets the kernel [out, channels, h, w]."""
+def _convert_to_convolution(layer: Layer, channels: int, file: Path) -> Layer:
+    """Check shapes, and give an inner product over a map of `channels` channels the kernel [out, channels, h, w]."""
     kernel, *bias = layer.blobs
     dense = kernel.ndim == 2 or kernel.shape[:2] == (1, 1)  # [out, in], or [1, 1, out, in] in files of 2014
     if dense and layer.name.startswith("fc"):
@@ -108,8 +108,8 @@ def _as_convolution(layer: Layer, channels: int, file: Path) -> Layer:
         side = math.isqrt(inputs // channels) if channels else 0
         if inputs != channels * side**2:
             raise InputError(
-                f"layer {layer.name!r} of {file} has {inputs} inputs, which is no square map of the {channels} "
-                "channels before it; give a net whose fully connected layers follow its convolutions"
+                f"layer {layer.name!r} of {file} has {inputs} inputs, which is no square map of {channels} channels, "
+                "as the layer before it has; give a net whose fully connected layers follow its convolutions"
             )
         kernel = kernel.reshape(out, channels, side, side)
     if layer.name.startswith("upscore"):
@@ -124,17 +124,17 @@ def _as_convolution(layer: Layer, channels: int, file: Path) -> Layer:
     return Layer(layer.name, (kernel, *bias))
 
 
-def _arrays(path: str, tasks: list[Layer], file: Path) -> dict[str, np.ndarray]:
-    """Kernel and bias of our layer, whose output channels are those of one Caffe layer, or of one for each task."""
+def _convert_layer(path: str, tasks: list[Layer], file: Path) -> dict[str, np.ndarray]:
+    """Make kernel and bias of our layer from one Caffe layer, or from one for each task, with the outputs of all."""
     kernels = [layer.blobs[0] for layer in tasks]
     deconvolution = "upscore" in path
     if len({kernel.shape[2 if deconvolution else 1 :] for kernel in kernels}) > 1:
         shapes = ", ".join(f"{layer.name} {list(layer.blobs[0].shape)}" for layer in tasks)
         raise InputError(f"{file} has tasks with different kernels, {shapes}; on one trunk only their classes differ")
     if deconvolution:
-        # Caffe adds x[i] * kernel[in, out, a] to y[i * stride + a]; a correlation with it has it turned round.
+        # Caffe adds x[i] * kernel[in, out, a] to y[i * stride + a]. Our kernels are those of correlations: reversed.
         blocks = [part for kernel in kernels for part in np.split(kernel, len(kernel) // kernel.shape[1])]
-        whole = _block_diagonal(blocks)[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+        whole = _join_blocks(blocks)[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
         return {f"{path}/kernel": np.ascontiguousarray(whole)}
     kernel = np.concatenate(kernels).transpose(2, 3, 1, 0)
     arrays = {f"{path}/kernel": np.ascontiguousarray(kernel)}
@@ -143,8 +143,8 @@ def _arrays(path: str, tasks: list[Layer], file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
-    """One kernel [in, out, h, w] of the kernels of groups or tasks, with zeros from one to another."""
+def _join_blocks(blocks: list[np.ndarray]) -> np.ndarray:
+    """Join kernels of groups or tasks into one kernel [in, out, h, w], with zeros between different ones."""
     ins, outs = (np.cumsum([0, *(block.shape[axis] for block in blocks)]) for axis in (0, 1))
     whole = np.zeros((ins[-1], outs[-1], *blocks[0].shape[2:]), np.float32)
     for index, block in enumerate(blocks):
@@ -153,22 +153,23 @@ def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
 
 
 def _check_scale(layer: Layer, file: Path) -> None:
+    """Check that a Scale layer has the factor of the at-once nets."""
     scale = SCALES[layer.name]
     if not np.allclose(layer.blobs[0], scale, rtol=1e-3):
         raise InputError(
-            f"layer {layer.name!r} of {file} scales by {layer.blobs[0].ravel()[:3]} ...; the at-once nets have {scale} "
-            "there, which model.skip-scales stands for: multiply the kernel of the score layer behind it instead"
+            f"layer {layer.name!r} of {file} scales by {layer.blobs[0].ravel()[:3]} ...; it must be {scale} as in the "
+            "at-once nets (model.skip-scales); multiply the kernel of the score layer after it instead"
         )
 
 
-def _input(arrays: dict[str, np.ndarray], scores: dict[str, Layer], file: Path) -> InputConfig | None:
-    """What the net was trained on, by what tells its data set; None with other than three channels."""
+def _identify_input(arrays: dict[str, np.ndarray], scores: dict[str, Layer], file: Path) -> InputConfig | None:
+    """Identify the input by the scores of the data set; None if there are not three channels."""
     first = arrays.get("params/backbone/conv1_1/kernel")
     if any(path.startswith("params/color") for path in arrays) or (first is not None and first.shape[2] != 3):
         return None
     if any(task in scores for task in TASKS):
         return SIFTFLOW_INPUT
     if "" in scores and len(scores[""].blobs[0]) == NYUD_CLASSES:
-        # The nets on colour and on HHA differ in nothing else.
+        # Nets on colour and on HHA differ only in their file's name.
         return HHA_INPUT if "hha" in file.name.lower() else NYUD_INPUT
     return CAFFE_INPUT

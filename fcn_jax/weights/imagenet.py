@@ -1,4 +1,4 @@
-"""The official weights of torchvision's classifiers, trained on ImageNet, as starts of backbones."""
+"""Official weights of torchvision's classifiers, trained on ImageNet, for backbones to start from."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from fcn_jax.runtime.download import download
 from fcn_jax.runtime.files import sha256
 
 SERVER = "https://download.pytorch.org/models"
-# torchvision's model files name them; the eight digits are the first ones of each file's SHA-256.
+# Names as in torchvision's model files. The eight digits are the first ones of the file's SHA-256.
 FILES = {
     "vgg16": "vgg16-397923af.pth",
     "vgg16_bn": "vgg16_bn-6c64b313.pth",
@@ -23,31 +23,35 @@ FILES = {
 
 
 def fetch_weights(backbone: str, cache: Path) -> Path:
-    """The file of a backbone, downloaded unless it is there.
+    """Download the file of a backbone unless it is there.
 
-    Only the first eight digits of its SHA-256 are known, from its name: enough against damage, not against malice;
-    reading it runs no code in any case.
+    Only the first eight digits of the SHA-256 are known, from the file's name. They protect against damage, not against
+    forgery. Reading the file runs no code in any case.
 
     Args:
-        backbone: its name.
-        cache: the folder of downloads.
+        backbone: name of the backbone.
+        cache: the folder of everything prepared; the file goes to its subfolder "weights".
+
+    Returns:
+        The path of the file.
 
     Raises:
-        InputError: there is no such file, or it cannot be fetched; the text says how to place it by hand.
+        InputError: there are no official weights of this backbone, the download fails, or the file has another
+            checksum. The text says how to place the file by hand.
     """
     if backbone not in FILES:
         raise InputError(
-            f"there are no official ImageNet weights for {backbone} here, but for {', '.join(FILES)}; "
-            "give a file by --model.weights"
+            f"there are no official ImageNet weights for {backbone}, only for {', '.join(FILES)}; "
+            "choose one of these, or give a file with --model.weights FILE"
         )
     name = FILES[backbone]
     digits = name.removesuffix(".pth").rsplit("-", 1)[1]
     file = download(f"{SERVER}/{name}", cache / "weights" / name, digits)
-    # Also of what was placed there by hand, or has been there for long.
+    # Checked each time: the file may have been placed there by hand.
     found = sha256(file)
     if not found.startswith(digits):
         raise InputError(
-            f"{file} has the SHA-256 {found}, and that of torchvision's file begins with {digits}; delete it, and it "
-            "is fetched again, or give a file of your own by --model.weights FILE"
+            f"{file} has the SHA-256 {found}, and that of torchvision's file begins with {digits}; delete it to "
+            "download it again, or give another file with --model.weights FILE"
         )
     return file

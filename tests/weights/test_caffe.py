@@ -59,6 +59,7 @@ def test_every_form_of_the_format_reads_the_same(v1, legacy, packed, double, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.peers
 @pytest.mark.parametrize("form", [{"v1": True, "legacy": True}, {"packed": False}, {"v1": True}, {"legacy": True}])
 def test_opencv_reads_every_form_as_well(form, tmp_path):
     """So the tests' files are what Caffe writes, not only what is read here. (OpenCV reads no doubles.)"""
@@ -80,6 +81,7 @@ def test_fields_that_do_not_matter_are_passed_over(tmp_path):
     assert weights.origin == "net.caffemodel (Caffe)"
 
 
+@pytest.mark.peers
 def test_a_classifiers_fully_connected_layers_are_convolutions(tmp_path):
     net = caffe_peer.caffenet()
     blobs = net.random_weights()
@@ -97,6 +99,7 @@ def test_a_classifiers_fully_connected_layers_are_convolutions(tmp_path):
         x = jax.nn.relu(x)
 
 
+@pytest.mark.peers
 def test_googlenet_computes_what_caffes_does(tmp_path):
     net = caffe_peer.googlenet()
     blobs = net.random_weights()
@@ -116,9 +119,9 @@ def test_googlenet_computes_what_caffes_does(tmp_path):
         assert np.abs(got.values - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_one_deconvolution_kernel_a_class_is_one_of_all_classes(tmp_path):
+@pytest.mark.peers
+def test_one_deconvolution_kernel_a_class_is_one_of_all_classes(torch, tmp_path):
     """Nets with `group: num_output` in their upsampling have kernels [classes, 1, h, w]."""
-    torch = pytest.importorskip("torch")
     kernel = drawn(upscore=(3, 1, 4, 4))
     weights = read(tmp_path, caffe_peer.caffemodel(None, kernel))
     x = np.random.default_rng(1).standard_normal((1, 3, 5, 6)).astype(np.float32)
@@ -178,43 +181,6 @@ def test_damaged_files_are_refused_or_read_never_a_crash(tmp_path):
     assert refused > len(structure) * 4
 
 
-def test_files_that_were_cut_off_are_refused(tmp_path):
-    content = caffe_peer.caffemodel(None, SMALL)
-    starts = {0, *(content.index(name.encode()) - 2 for name in SMALL)}  # roughly where layers begin
-    for size in range(1, len(content), 7):
-        if min(abs(size - start) for start in starts) > 4:
-            with pytest.raises(InputError, match=r"\(\d+ bytes\) is no whole \.caffemodel: .*; download it again"):
-                read(tmp_path, content[:size])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", r"is empty; give the \.caffemodel"),
-        (b"<!DOCTYPE html>\n<html><head><title>Moved</title>", r"it is text, and begins with '<!DOCTYPE html>"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "it is text, and begins with 'version https://git-lfs"),
-        (b'name: "VGG"\nlayer {}\n', "wire type 6, which Caffe does not write.*it is text"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(200), "no whole"),
-        (b"\x80" * 30, "a number has more than ten bytes"),
-        (caffe_peer.field(1, 7), "there is the number 7 where bytes should be"),
-        (caffe_peer.field(1, b"graph") + caffe_peer.field(8, b"\x0a\x04node"), "no layer in it has weights"),
-        (caffe_peer.field(100, caffe_peer.field(1, b"data")), "no layer in it has weights"),
-        (
-            caffe_peer.field(100, caffe_peer.field(1, b"c") + caffe_peer.field(7, caffe_peer.field(5, b"1234567"))),
-            r"in layer 'c', a blob of the shape \[0, 0, 0, 0\] has 7 bytes",
-        ),
-    ],
-)
-def test_other_files_are_refused(content, message, tmp_path):
-    with pytest.raises(InputError, match=message):
-        read(tmp_path, content)
-
-
-def test_no_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is no file"):
-        caffe.read(tmp_path / "missing.caffemodel")
-
-
 @pytest.mark.parametrize(
     ("blobs", "message"),
     [
@@ -224,8 +190,8 @@ def test_no_file_is_refused(tmp_path):
             r"shapes \[4, 3, 3, 3\], \[4\], \[4\]; a convolution has",
         ),
         (drawn(conv1_1=[(4, 3, 3, 3), (3,)]), r"'conv1_1' .* has blobs of the shapes"),
-        (drawn(conv5_3=(4, 3, 3, 3), fc6=(7, 4 * 3)), "has 12 inputs, which is no square map of the 4 channels"),
-        (drawn(fc6=(7, 12)), "has 12 inputs, which is no square map of the 0 channels"),
+        (drawn(conv5_3=(4, 3, 3, 3), fc6=(7, 4 * 3)), "has 12 inputs, which is no square map of 4 channels"),
+        (drawn(fc6=(7, 12)), "has 12 inputs, which is no square map of 0 channels"),
         (
             drawn(score_fr_sem=(4, 3, 1, 1), score_fr_geo=(2, 5, 1, 1)),
             r"score_fr_sem \[4, 3, 1, 1\], score_fr_geo \[2, 5, 1, 1\]; on one trunk only their classes differ",
@@ -236,7 +202,7 @@ def test_no_file_is_refused(tmp_path):
         (drawn(upscore=[(4, 4, 3, 3), (4,)]), "and no bias"),
         (
             {**drawn(score_pool4=(3, 2, 1, 1)), "scale_pool4": [np.full(2, 0.02, np.float32)]},
-            r"scales by \[0\.02 0\.02\] \.\.\.; the at-once nets have 0\.01",
+            r"scales by \[0\.02 0\.02\] .* must be 0\.01",
         ),
     ],
 )

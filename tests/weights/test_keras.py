@@ -100,13 +100,16 @@ def layers(**shapes: list[tuple[int, ...]]):
     [
         (
             layers(conv2d_1=[(3, 3, 3, 4), (4,)]),
-            r"none of the layers .*\(conv2d_1, ...\) is named as keras-applications",
+            r"none of the layers .*\(conv2d_1, ...\) is named as in VGG of keras-applications",
         ),
         (layers(block1_conv1=[(3, 3, 3, 4)]), r"arrays of the shapes \[3, 3, 3, 4\]; it must be a kernel \[h, w, in"),
         (layers(block1_conv1=[(3, 3, 3, 4), (3,)]), r"\[3, 3, 3, 4\], \[3\]; it must be a kernel"),
         (layers(fc1=[(3, 3, 3, 4), (4,)]), r"must be a kernel \[in, out\] and a bias"),
-        (layers(fc1=[(8, 4), (4,)]), "8 inputs, which is no square map of the 0 channels"),
-        (layers(block1_conv1=[(3, 3, 3, 4), (4,)], fc1=[(8, 4), (4,)]), "8 inputs, .* of the 4 channels"),
+        (layers(fc1=[(8, 4), (4,)]), "8 inputs, which is no square map of 0 channels"),
+        (
+            layers(block1_conv1=[(3, 3, 3, 4), (4,)], fc1=[(8, 4), (4,)]),
+            "8 inputs, which is no square map of 4 channels",
+        ),
     ],
 )
 def test_layers_that_do_not_fit_are_refused(saved, message, tmp_path):

@@ -1,0 +1,65 @@
+"""Dataclasses and NumPy values to JSON values, and dataclasses back."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcn_jax.errors import InputError
+from fcn_jax.runtime.json_values import from_json, to_json
+
+
+@dataclass(frozen=True)
+class Inner:
+    values: tuple[float, ...] = (1.0, 2.0)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+    folder: Path = Path("data")
+    pairs: tuple[tuple[str, float], ...] = ()
+    name: str = "outer"
+
+
+def test_values_become_those_of_json():
+    value = {
+        "array": np.array([[1, 2]], np.uint8),
+        "numbers": (np.float32(0.5), np.int64(3), np.bool_(True), 7, None, "text"),
+        "lost": [np.nan, np.float32(np.inf), -np.inf],
+        "path": Path("a") / "b",
+        "inner": Inner(),
+    }
+    plain = to_json(value)
+    assert plain == {
+        "array": [[1, 2]],
+        "numbers": [0.5, 3, True, 7, None, "text"],
+        "lost": [None, None, None],
+        "path": str(Path("a") / "b"),
+        "inner": {"values": [1.0, 2.0], "folder": None},
+    }
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Outer(),
+        Outer(maybe=Inner((3.0,), Path("x")), folder=Path("/y"), pairs=(("bias", 2.0), ("fc", 0.5)), name=""),
+        Outer(inner=Inner(())),
+    ],
+)
+def test_dataclasses_come_back_from_json(value):
+    assert from_json(Outer, json.loads(json.dumps(to_json(value)))) == value
+
+
+def test_missing_fields_get_defaults_and_unknown_ones_are_refused():
+    assert from_json(Outer, {"inner": {"folder": "x"}}) == Outer(inner=Inner(folder=Path("x")))
+    with pytest.raises(InputError, match=r"\['nome'\], which Outer of this version does not know"):
+        from_json(Outer, {"nome": 1})
+    with pytest.raises(InputError, match=r"\['deep'\], which Inner"):
+        from_json(Outer, {"maybe": {"deep": 1}})

@@ -1,0 +1,172 @@
+"""The presets: each is complete on every data set, says where it comes from, and has the numbers of its source."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import numpy as np
+import optax
+import pytest
+
+from fcn_jax.config import CAFFE_INPUT, Config, DataConfig, ModelConfig, OptimConfig, RunOptions
+from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.sources import SOURCES
+from fcn_jax.models.build import build
+from fcn_jax.presets import PRESETS, Preset, convert_to_mean, convert_to_sum
+from fcn_jax.training.optim import make_optimizer
+
+RECIPES = [name for name in PRESETS if name.startswith("voc-")]
+GENERAL = [name for name in PRESETS if name not in RECIPES]
+# The folders of the reference, with base_lr of their solver.prototxt; those of a folder in stages are the ones before.
+BASE_RATES = {"voc-fcn32s": 1e-10, "voc-fcn16s": 1e-12, "voc-fcn8s": 1e-14, "voc-fcn8s-atonce": 1e-10}
+
+
+def test_the_names_of_the_design():
+    assert list(PRESETS)[:4] == ["fcn32s", "fcn16s", "fcn8s", "fcn8s-atonce"]
+    assert set(BASE_RATES) < set(RECIPES)
+    for name in ("fcn32s", "fcn16s", "fcn8s"):
+        assert PRESETS[name].config == Config(model=ModelConfig(head=name))
+    # The reference's net.py of voc-fcn8s-atonce: scale_pool4 with 0.01, scale_pool3 with 0.0001.
+    assert PRESETS["fcn8s-atonce"].config == Config(model=ModelConfig(head="fcn8s", skip_scales=(0.01, 0.0001)))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_complete_on_every_data_set(name, source):
+    given = PRESETS[name]
+    config = fill_config(dataclasses.replace(given.config, data=DataConfig(name=source)))
+    options = fill_options(given.options, config)
+    assert None not in (config.steps, config.batch_size, config.augment.crop, config.augment.scale)
+    assert config.optim.learning_rate is not None
+    assert config.optim.warmup_steps < config.steps
+    assert options.eval_every <= config.steps
+    assert options.checkpoint_every == options.eval_every
+    assert config.model.input is not None or config.model.weights is not None
+    # What makes the preset what it is stays.
+    assert dataclasses.replace(config.model, input=None) == dataclasses.replace(given.config.model, input=None)
+    assert (config.staged, config.stage_factors) == (given.config.staged, given.config.stage_factors)
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_a_general_preset_leaves_the_data_set_to_decide(name):
+    given = PRESETS[name]
+    assert given.config.data == DataConfig()
+    assert given.options == RunOptions()
+    open_values = (given.config.steps, given.config.batch_size, given.config.augment.crop, given.config.augment.scale)
+    assert open_values == (None, None, None, None)
+    assert given.config.optim.learning_rate is None
+    assert (given.source, given.score) == ("", "")  # none of them was published
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_numbers_source_and_score(name):
+    given = PRESETS[name]
+    assert given.config.data.name == "voc2012"
+    assert None not in (given.config.steps, given.config.batch_size, given.config.optim.learning_rate)
+    assert given.config.model.weights is not None
+    assert len(given.source.split()) > 2
+    score = re.match(r"(\d\d(\.\d)?)( to \d\d)? on (seg11valid|val|COCO's val)\b", given.score)
+    assert score
+    assert 50 < float(score[1]) < 70
+
+
+@pytest.mark.parametrize(
+    ("name", "score"), [("voc-fcn32s", 63.6), ("voc-fcn16s", 65.0), ("voc-fcn8s", 65.5), ("voc-fcn8s-atonce", 65.4)]
+)
+def test_the_scores_of_the_references_readme(name, score):
+    assert PRESETS[name].score.startswith(f"{score} on seg11valid")
+    assert "fcn.berkeleyvision.org" in PRESETS[name].source
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_describes_itself_in_one_line(name):
+    given = PRESETS[name]
+    line = str(given)
+    assert "\n" not in line
+    assert not re.search(r"; *;|[;.: ]$", line)
+    for part in (given.description, given.source, given.score):
+        assert part in line
+    assert ("source: " in line, "published: " in line) == (bool(given.source), bool(given.score))
+    assert len({str(preset) for preset in PRESETS.values()}) == len(PRESETS)
+
+
+def test_a_preset_of_which_nothing_was_published():
+    assert str(Preset("a net", Config())) == "a net"
+    assert str(Preset("a net", Config(), score="50")) == "a net; published: 50"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_network_of_a_preset_can_be_built(name):
+    model = build(PRESETS[name].config.model, num_classes=21)
+    assert model.num_classes == 21
+
+
+@pytest.mark.parametrize(("name", "rate"), BASE_RATES.items())
+def test_the_solvers_of_the_reference(name, rate):
+    config = PRESETS[name].config
+    optim = config.optim
+    head = config.model.head
+    last = {"fcn32s": 0, "fcn16s": 1, "fcn8s": 2}[head] if config.staged else 0
+    assert optim.learning_rate * config.stage_factors[last] == pytest.approx(rate)
+    assert config.staged == (name in ("voc-fcn16s", "voc-fcn8s"))
+    # solver.prototxt: momentum 0.99, weight_decay 0.0005, lr_policy fixed, iter_size 1. net.py: normalize False, and
+    # biases with lr_mult 2 and decay_mult 0. solve.py: 100 000 iterations, at once 300 000.
+    assert (optim.momentum, optim.weight_decay, optim.bias_factor) == (0.99, 5e-4, 2.0)
+    assert (optim.schedule, optim.warmup_steps, optim.reduction) == ("constant", 0, "sum")
+    assert (config.batch_size, config.accumulate) == (1, 1)
+    assert config.steps == (300_000 if name == "voc-fcn8s-atonce" else 100_000)
+    assert (config.augment.crop, config.augment.scale, config.augment.flip) == (500, (1.0, 1.0), False)
+    assert (config.model.backbone, config.model.padding, config.model.upsampling) == ("vgg16", "reference", "fixed")
+    # The weights are a .caffemodel, which brings the input of the Caffe networks.
+    assert config.model.input is None
+    assert CAFFE_INPUT.order == "bgr"
+
+
+def test_converting_by_hand():
+    """1e-10 and 5e-4 over the sum of 250 000 pixels are 2.5e-5 and 2e-9 over their mean."""
+    of_sum = PRESETS["voc-fcn8s"].config.optim
+    of_mean = PRESETS["voc-fcn8s-mean"].config.optim
+    assert of_mean == dataclasses.replace(
+        of_sum, learning_rate=of_mean.learning_rate, weight_decay=of_mean.weight_decay, reduction="mean"
+    )
+    assert (of_mean.learning_rate, of_mean.weight_decay) == pytest.approx((2.5e-5, 2e-9), rel=1e-12)
+    back = convert_to_sum(of_mean, 250_000)
+    assert back.reduction == "sum"
+    assert (back.learning_rate, back.weight_decay) == pytest.approx((1e-10, 5e-4), rel=1e-12)
+    for name in ("model", "data", "augment", "steps", "batch_size", "staged", "stage_factors"):
+        assert getattr(PRESETS["voc-fcn8s-mean"].config, name) == getattr(PRESETS["voc-fcn8s"].config, name)
+
+
+PIXELS = 40
+# The decay is large enough to be seen.
+OF_SUM = OptimConfig(learning_rate=1e-3, schedule="constant", momentum=0.9, weight_decay=0.5, reduction="sum")
+GRADIENTS = np.random.default_rng(0).normal(size=(5, PIXELS))
+OF_MEAN = convert_to_mean(OF_SUM, PIXELS)
+
+
+@pytest.mark.parametrize(("of_sum", "of_mean"), [(OF_SUM, OF_MEAN), (convert_to_sum(OF_MEAN, PIXELS), OF_MEAN)])
+def test_a_sum_and_a_mean_take_the_same_steps(of_sum, of_mean):
+    """Some steps of one weight, by the formula of Caffe and by our optimizer."""
+
+    def follow(optim: OptimConfig, reduce: Callable[[np.ndarray], np.floating]) -> list[float]:
+        weight, velocity, weights = 1.0, 0.0, []
+        for gradient in GRADIENTS:
+            velocity = optim.momentum * velocity + reduce(gradient) + optim.weight_decay * weight
+            weight -= optim.learning_rate * velocity
+            weights.append(weight)
+        return weights
+
+    def train(optim: OptimConfig, reduce: Callable[[np.ndarray], np.floating]) -> list[float]:
+        parameters = {"score": {"kernel": np.ones((1, 1, 1, 1), np.float32)}}
+        optimizer, weights = make_optimizer(fill_config(Config(optim=optim, steps=5))), []
+        state = optimizer.init(parameters)
+        for gradient in GRADIENTS:
+            gradients = {"score": {"kernel": np.full((1, 1, 1, 1), reduce(gradient), np.float32)}}
+            updates, state = optimizer.update(gradients, state, parameters)
+            parameters = optax.apply_updates(parameters, updates)
+            weights.append(parameters["score"]["kernel"].item())
+        return weights
+
+    assert follow(of_mean, np.mean) == pytest.approx(follow(of_sum, np.sum), rel=1e-12)
+    assert train(of_mean, np.mean) == pytest.approx(follow(of_sum, np.sum), rel=1e-6)
+    assert train(of_sum, np.sum) == pytest.approx(follow(of_sum, np.sum), rel=1e-6)

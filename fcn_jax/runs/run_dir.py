@@ -114,10 +114,12 @@ def list_differences(old: Config, new: Config) -> list[str]:
     """List what would change the numbers of a resumed run, one line "name: old -> new" for each value.
 
     The number of steps is left out if the rate is constant: it does not depend on where a run ends, so such a run may
-    be prolonged.
+    be prolonged. The factors of stages are left out if there are no stages.
     """
     before, after = _flatten(to_json(old)), _flatten(to_json(new))
     free = {"steps"} if old.optim.schedule == new.optim.schedule == "constant" else set()
+    if not old.staged and not new.staged:
+        free.add("stage_factors")
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"  # if one side is None as a whole, it has no parts
         for key in {**before, **after}

@@ -1,13 +1,18 @@
 """Dataclasses and NumPy values to JSON values, and dataclasses back."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_config import FROM_RUN, FULL, FULL_OPTIONS, flatten
 
+from fcn_jax.config import Config, RunOptions
+from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
+from fcn_jax.presets import PRESETS
 from fcn_jax.runtime.json_values import from_json, to_json
 
 
@@ -63,3 +68,40 @@ def test_missing_fields_get_defaults_and_unknown_ones_are_refused():
         from_json(Outer, {"nome": 1})
     with pytest.raises(InputError, match=r"\['deep'\], which Inner"):
         from_json(Outer, {"maybe": {"deep": 1}})
+
+
+CONFIGURATIONS = {
+    "default": (Config(), RunOptions()),
+    "full": (FULL, FULL_OPTIONS),
+    "from a run": (FROM_RUN, FULL_OPTIONS),
+    **{name: (preset.config, preset.options) for name, preset in PRESETS.items()},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_configurations_come_back_from_json(name):
+    config, options = CONFIGURATIONS[name]
+    filled = fill_config(config)
+    for value in (config, options, filled, fill_options(options, filled)):
+        back = from_json(type(value), json.loads(json.dumps(to_json(value), allow_nan=False)))
+        assert back == value
+        assert hash(back) == hash(value)
+        # Types as well: 1 equals 1.0, and a list may stand where a tuple was.
+        before, after = flatten(dataclasses.asdict(value)), flatten(dataclasses.asdict(back))
+        assert {name: type(leaf) for name, leaf in after.items()} == {name: type(leaf) for name, leaf in before.items()}
+
+
+@pytest.mark.parametrize(("where", "kind"), [((), "Config"), (("optim",), "OptimConfig")])
+def test_a_field_of_another_version_is_named_with_its_part(where, kind):
+    values = to_json(Config())
+    inner = values
+    for name in where:
+        inner = inner[name]
+    inner["nesterov"] = True
+    with pytest.raises(InputError, match=rf"\['nesterov'\], which {kind} of this version"):
+        from_json(Config, values)
+
+
+def test_a_stored_value_outside_its_range_is_refused():
+    with pytest.raises(InputError, match=r"optim\.momentum is 2\.0"):
+        from_json(Config, {"optim": {"momentum": 2.0}})

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from random_variables import draw_variables
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
@@ -16,24 +17,15 @@ from fcn_jax.models.fcn import FCN8s
 CLASSES = 4
 
 
-def draw_variables(model) -> Any:
-    """Draw variables at random; initial scores would be zero."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    generator = np.random.default_rng(0)
-
-    def draw(path, shape):
-        if path[-1].key in ("var", "scale"):
-            return jnp.asarray(generator.uniform(0.5, 1.5, shape.shape), jnp.float32)
-        fan_in = np.prod(shape.shape[:-1]) if len(shape.shape) > 1 else 1
-        return jnp.asarray(generator.normal(size=shape.shape) * np.sqrt(2 / fan_in), jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+def draw_network_variables(model) -> Any:
+    """Draw variables at random, as JAX arrays; initial scores would be zero."""
+    return jax.tree.map(jnp.asarray, draw_variables(model, jnp.zeros((1, 8, 8, 3))))
 
 
 @functools.cache
 def network():
     model = FCN8s(num_classes=CLASSES, backbone=ResNet(depths=(1, 1, 1, 1), width=8))
-    return model, draw_variables(model)
+    return model, draw_network_variables(model)
 
 
 @functools.cache

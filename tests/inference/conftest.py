@@ -4,7 +4,7 @@ import functools
 
 import jax
 import pytest
-from random_network import draw_variables
+from random_network import draw_network_variables
 from small_runs import folder_data
 
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, RunOptions
@@ -28,7 +28,7 @@ def run_dir(tmp_path_factory):
         model = ModelConfig(backbone="resnet18")
         config = fill_config(Config(model=model, data=DataConfig(name="folder"), augment=AugmentConfig(crop=32)))
         options = fill_options(RunOptions(data=DataOptions(dir=folder / "data")), config)
-        variables = draw_variables(build(model, 3))
+        variables = draw_network_variables(build(model, 3))
         with (
             open_for_training(folder / "run", config, options, dataset) as run,
             Checkpoints(run.checkpoints) as checkpoints,

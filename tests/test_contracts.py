@@ -13,6 +13,7 @@ import pytest
 from importlinter.cli import lint_imports
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from smoke import SMOKE
 
 PROJECT = Path(__file__).parents[1]
 
@@ -100,6 +101,13 @@ def test_what_the_extra_test_installs_is_found_by_its_requirements_own():
     assert {"pytest", "jax", "scipy", "matplotlib", "contourpy", "import-linter", "click"} <= found
     assert not {"torch", "torchvision", "opencv-python"} & found
     assert "torch" in installed_by("peers")
+
+
+@pytest.mark.parametrize("entry", SMOKE)
+def test_the_smoke_selection_names_tests_that_exist(entry):
+    file, _, name = entry.partition("::")
+    tests = [node.name for node in ast.parse((PROJECT / "tests" / file).read_text()).body if hasattr(node, "name")]
+    assert not name or name in tests
 
 
 def test_imports_at_the_top_are_told_from_those_inside_functions():

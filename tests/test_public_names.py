@@ -32,7 +32,7 @@ def run(*words: str) -> str:
 
 
 @pytest.mark.parametrize("network", [FCN8s, FCN16s, FCN32s])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 50), (64, 96)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 50)])
 def test_networks_give_a_score_a_pixel_and_class(network, height, width):
     model = network(num_classes=21, backbone="resnet34")
     images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
@@ -111,7 +111,7 @@ def test_groups_divide_the_inputs_of_the_conv_transpose_kernel():
     assert variables["params"]["kernel"].shape == (3, 2, 12 // 4, 8)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 8])
+@pytest.mark.parametrize("stride", [2, 3])
 def test_upsample_bilinear_is_the_conv_transpose_that_starts_bilinear(stride):
     x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
     size = 2 * stride - stride % 2

@@ -61,9 +61,9 @@ def _prepare(flags: Prepare) -> Any:
 
 
 def _check(flags: Check) -> None:
-    dataset = _prepare(flags)
-    out = flags.out or Path(f"{dataset.name}_check.png")
+    out = flags.out or Path(f"{flags.name}_check.png")
     require_writable(out)
+    dataset = _prepare(flags)
     import numpy as np
 
     from fcn_jax.data.dataset import count_labels

@@ -1,4 +1,4 @@
-"""The networks: sizes, alignment, exactness on a canvas, names, precision."""
+"""The FCN: sizes, alignment, images on a canvas, names, precision."""
 
 import functools
 
@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from random_variables import draw_images, draw_variables
 
 import fcn_jax
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s, alignment
-from fcn_jax.models.feature_map import FeatureMap, add, convolve, pool
+from fcn_jax.models.feature_map import FeatureMap
 
 SMALL = {
     "vgg": VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=7),
@@ -24,23 +25,10 @@ HEADS = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}
 
 @functools.cache
 def network(backbone: str, head: str = "fcn8s", upsampling: str = "learned"):
-    """A small network with every parameter and statistic random, and its jitted forward pass."""
+    """Make a small network, random variables for it, and its jitted forward pass."""
     model = HEADS[head](num_classes=4, backbone=SMALL[backbone], upsampling=upsampling)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    generator = np.random.default_rng(0)
-
-    def draw(path, shape):
-        if path[-1].key in ("var", "scale"):
-            return generator.uniform(0.5, 1.5, shape.shape).astype(np.float32)
-        fan_in = np.prod(shape.shape[:-1]) if len(shape.shape) > 1 else 1
-        return (generator.normal(size=shape.shape) * np.sqrt(2 / fan_in)).astype(np.float32)
-
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    variables = draw_variables(model, jnp.zeros((1, 8, 8, 3)))
     return model, variables, jax.jit(model.apply)
-
-
-def images(*shape: int) -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(*shape, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize("backbone", SMALL)
@@ -57,7 +45,7 @@ def test_any_size_gives_logits_of_that_size(backbone):
 @pytest.mark.parametrize("backbone", SMALL)
 def test_image_on_a_canvas_scores_as_alone(backbone, head):
     _model, variables, apply = network(backbone, head)
-    canvas = np.array(images(4, 80, 96))
+    canvas = np.array(draw_images(4, 80, 96))
     sizes = np.array([(1, 1), (33, 47), (80, 96), (2, 70)], np.int32)
     together = apply(variables, canvas, sizes)
     for index, (height, width) in enumerate(sizes):
@@ -67,16 +55,16 @@ def test_image_on_a_canvas_scores_as_alone(backbone, head):
 
 
 def test_image_on_a_canvas_is_not_what_a_padded_one_gives():
-    """The test above sees the difference it is about: without sizes the border leaks in."""
+    """Without sizes the border changes the scores, so the test above can fail."""
     _, variables, apply = network("resnet")
-    canvas = np.array(images(1, 64, 64))
+    canvas = np.array(draw_images(1, 64, 64))
     canvas[:, 40:] = 0
     alone = apply(variables, canvas[:, :40])
     assert np.abs(apply(variables, canvas)[:, :40] - alone).max() > 1e-2
 
 
 class Ramp(nn.Module):
-    """A backbone whose coarsest map holds the input row (channel 0) and column (1) that each cell looks at."""
+    """Backbone whose coarsest map holds the input row (channel 0) and column (1) of each cell's centre."""
 
     maps: tuple[FeatureMap, ...]
     centres: np.ndarray
@@ -91,7 +79,7 @@ class Ramp(nn.Module):
 
 
 def seen_rows(backbone: nn.Module, side: int, cell: int) -> np.ndarray:
-    """Which rows of an image of one column the coarsest map's cell depends on: those whose NaN reaches it."""
+    """Find the rows of an image of one column that a cell of the coarsest map depends on: a NaN there reaches it."""
     columns = np.ones((side, side, 1, 3), np.float32)
     columns[np.arange(side), np.arange(side)] = np.nan
     shapes = jax.eval_shape(backbone.init, jax.random.key(0), FeatureMap(jnp.ones((1, 8, 1, 3))))
@@ -102,7 +90,7 @@ def seen_rows(backbone: nn.Module, side: int, cell: int) -> np.ndarray:
 
 @pytest.mark.parametrize("backbone", SMALL)
 def test_output_pixels_lie_where_the_input_pixels_are(backbone):
-    """The centre of what a cell looks at, carried through the heads, arrives at the pixel with that coordinate."""
+    """The coordinate of a cell's centre, upsampled by the heads, comes to the pixel with that coordinate."""
     side = 320
     net = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=3) if backbone == "vgg" else SMALL[backbone]
     first, last = (seen_rows(net, side, cell)[[0, -1]].mean() for cell in (4, 5))
@@ -153,46 +141,11 @@ def test_maps_that_cannot_be_aligned_are_refused():
         alignment(coarse, fine)
     with pytest.raises(ValueError, match="strides must divide"):
         alignment(coarse, fine.replace(stride=3))
-    with pytest.raises(ValueError, match=r"one grid.*upsample the coarser"):
-        add(coarse, coarse.replace(offset=0.5))
-
-
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (7, 2, 3), (1, 2, 0), (3, 1, 100), (7, 1, 0)])
-def test_convolution_of_a_sized_map_is_that_of_each_image(kernel, stride, padding):
-    conv = nn.Conv(2, (kernel, kernel), stride, padding=padding)
-    sizes = np.array([(7, 9), (12, 8)], np.int32)
-    x = FeatureMap(jnp.asarray(images(2, 12, 12)), jnp.asarray(sizes))
-    variables = conv.init(jax.random.key(0), x.values)
-    y = nn.apply(lambda m, x: convolve(m, x), conv)(variables, x)
-    for index, (height, width) in enumerate(sizes):
-        alone = conv.apply(variables, x.values[index : index + 1, :height, :width])
-        assert tuple(y.size[index]) == alone.shape[1:3]
-        np.testing.assert_allclose(
-            y.values[index : index + 1, : alone.shape[1], : alone.shape[2]], alone, atol=1e-5, rtol=1e-5
-        )
-
-
-@pytest.mark.parametrize(("window", "stride", "padding", "ceil"), [(2, 2, 0, True), (3, 2, 1, False), (3, 2, 0, True)])
-def test_pooling_of_a_sized_map_is_that_of_each_image(window, stride, padding, ceil):
-    sizes = np.array([(7, 9), (12, 8), (3, 4), (5, 6)], np.int32)
-    x = FeatureMap(jnp.asarray(images(4, 12, 12)) - 5, jnp.asarray(sizes))
-    y = pool(x, window, stride, padding, ceil=ceil)
-    for index, (height, width) in enumerate(sizes):
-        alone = pool(FeatureMap(x.values[index : index + 1, :height, :width]), window, stride, padding, ceil=ceil)
-        assert tuple(y.size[index]) == alone.shape
-        np.testing.assert_array_equal(y.values[index : index + 1, : alone.shape[0], : alone.shape[1]], alone.values)
-
-
-def test_layers_with_different_axes_are_refused():
-    x = FeatureMap(jnp.zeros((1, 8, 8, 3)))
-    conv = nn.Conv(2, (3, 3), strides=(1, 2), padding=1)
-    with pytest.raises(ValueError, match=r"same geometry on both axes and sides, got \(1, 2\)"):
-        nn.apply(lambda m, x: convolve(m, x), conv)(conv.init(jax.random.key(0), x.values), x)
 
 
 def test_the_first_scores_are_zero_and_the_first_upsampling_bilinear():
     model = FCN8s(num_classes=4, backbone=SMALL["vgg"])
-    logits, variables = jax.jit(model.init_with_output)(jax.random.key(0), images(1, 40, 40))
+    logits, variables = jax.jit(model.init_with_output)(jax.random.key(0), draw_images(1, 40, 40))
     np.testing.assert_array_equal(logits, np.zeros((1, 40, 40, 4)))
     kernel = variables["params"]["upscore2"]["kernel"]
     tent = np.array([0.25, 0.75, 0.75, 0.25])
@@ -200,7 +153,7 @@ def test_the_first_scores_are_zero_and_the_first_upsampling_bilinear():
     assert np.count_nonzero(kernel[:, :, 0, 1]) == 0
 
 
-def test_names_are_the_references():
+def test_names_are_those_of_the_reference():
     heads = {name: network("vgg", name)[1]["params"] for name in HEADS}
     assert set(heads["fcn32s"]) == {"backbone", "score_fr", "upscore"}
     assert set(heads["fcn16s"]) == {"backbone", "score_fr", "score_pool4", "upscore2", "upscore16"}
@@ -223,7 +176,7 @@ def test_parameter_counts_are_the_published_ones():
 def test_at_once_scales_the_skips():
     model, variables, apply = network("resnet")
     scaled = model.clone(skip_scales=(0.01, 0.0001))
-    x = images(1, 40, 40)
+    x = draw_images(1, 40, 40)
     params = dict(variables["params"])
     for name, factor in (("score_pool4", 0.01), ("score_pool3", 0.0001)):
         params[name] = {**params[name], "kernel": params[name]["kernel"] * factor}
@@ -238,9 +191,9 @@ def test_bf16_computes_in_bf16_and_keeps_the_ends_in_float32(backbone):
         net = SMALL[backbone].clone(dtype=jnp.bfloat16)
         model = FCN8s(num_classes=4, backbone=net, dtype=jnp.bfloat16)
         _, variables, apply = network(backbone)
-        fresh = jax.eval_shape(model.init, jax.random.key(0), images(1, 40, 40))
+        fresh = jax.eval_shape(model.init, jax.random.key(0), draw_images(1, 40, 40))
         assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
-        x = images(1, 40, 56)
+        x = draw_images(1, 40, 56)
         features = jax.eval_shape(nn.apply(lambda m, x: m(x), net), variables_of(variables, "backbone"), FeatureMap(x))
         assert {m.values.dtype for m in features} == {jnp.dtype("bfloat16")}
         logits = jax.jit(model.apply)(variables, x)
@@ -257,13 +210,14 @@ def variables_of(variables, name):
 def test_train_mode_updates_statistics_and_drops():
     model, variables, _ = network("resnet")
     train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
-    _, updates = train(variables, images(2, 40, 40))
+    _, updates = train(variables, draw_images(2, 40, 40))
     before, after = jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(updates["batch_stats"])
     assert all(not np.array_equal(old, new) for old, new in zip(before, after, strict=True))
 
     model, variables, _ = network("vgg")
     train = jax.jit(functools.partial(model.apply, train=True))
-    first, second = (train(variables, images(1, 40, 40), rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1))
+    x = draw_images(1, 40, 40)
+    first, second = (train(variables, x, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1))
     assert np.abs(first - second).max() > 1e-3
 
 
@@ -279,7 +233,7 @@ def test_one_program_for_all_sizes_on_a_canvas():
     model, variables, _ = network("resnet")
     traced = jax.jit(chex.assert_max_traces(lambda *arguments: model.apply(*arguments), n=1))
     for size in ([5, 6], [40, 40], [1, 1]):
-        assert np.isfinite(traced(variables, images(1, 40, 40), np.array([size], np.int32))).all()
+        assert np.isfinite(traced(variables, draw_images(1, 40, 40), np.array([size], np.int32))).all()
 
 
 @pytest.mark.parametrize(
@@ -290,6 +244,19 @@ def test_one_program_for_all_sizes_on_a_canvas():
         ("backbone", "resnet35", r"backbone is 'resnet35'; it must be one of 'vgg16', .*'resnet34', 'resnet50'"),
     ],
 )
-def test_attributes_without_meaning_are_refused(attribute, value, message):
+def test_attributes_with_other_values_are_refused(attribute, value, message):
     with pytest.raises(ValueError, match=message):
         FCN(**{"num_classes": 3, attribute: value}).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+def test_score_layers_may_be_those_of_flax():
+    model, variables, apply = network("vgg")
+    x = draw_images(1, 40, 40)
+    theirs = model.clone(conv=nn.Conv)
+    shapes = jax.eval_shape(theirs.init, jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
+    np.testing.assert_allclose(jax.jit(theirs.apply)(variables, x), apply(variables, x), atol=1e-4, rtol=1e-4)
+
+
+def test_fcns_have_no_auxiliary_scores():
+    assert not FCN(3).has_auxiliary_scores

@@ -58,6 +58,7 @@ def test_equals_the_definition(variant):
     )
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_value_and_gradient_equal_pytorch(variant, reduction):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from random_variables import draw_variables
 
 from fcn_jax.config import ModelConfig
 from fcn_jax.errors import InputError
@@ -36,7 +37,7 @@ def network(kind: str, small: bool):
 SMALL_VGG = VGG(depths=(1,) * 5, fc_features=16, padding="reference")
 
 
-def variables(arrays: dict[str, np.ndarray]):
+def nest(arrays: dict[str, np.ndarray]):
     return traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -47,7 +48,7 @@ def images(net: caffe_peer.Net, height: int, width: int) -> dict[str, np.ndarray
 
 def ours(model, arrays, inputs) -> list[np.ndarray]:
     x = np.concatenate(list(inputs.values()), axis=1).transpose(0, 2, 3, 1)
-    logits = jax.jit(model.apply)(variables(arrays), x)
+    logits = jax.jit(model.apply)(nest(arrays), x)
     return [np.asarray(value).transpose(0, 3, 1, 2) for value in jax.tree.leaves(logits)]
 
 
@@ -61,6 +62,7 @@ def assert_same_scores(got: list[np.ndarray], expected: list[np.ndarray], tolera
     return worst
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("kind", caffe_peer.REFERENCE)
 def test_scores_are_those_of_the_caffe_net(kind, tmp_path):
     net = caffe_peer.REFERENCE[kind](True)
@@ -70,7 +72,7 @@ def test_scores_are_those_of_the_caffe_net(kind, tmp_path):
     assert read.unknown == ()
     model = network(kind, small=True)
     wanted = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, sum(net.inputs.values()))))
-    chex.assert_trees_all_equal_shapes_and_dtypes(variables(read.arrays), wanted)
+    chex.assert_trees_all_equal_shapes_and_dtypes(nest(read.arrays), wanted)
     tops = caffe_peer.run_torch(net, weights, inputs)
     assert_same_scores(ours(model, read.arrays, inputs), [tops[top] for top in LAST.get(kind, ("score",))], 1e-5)
 
@@ -97,14 +99,9 @@ def test_image_on_a_canvas_scores_as_alone():
     model = FCN8s(4, SMALL_VGG)
     canvas = np.random.default_rng(1).normal(size=(2, 40, 57, 3)).astype(np.float32)
     sizes = np.array([(40, 57), (1, 35)], np.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), canvas)
-    generator = np.random.default_rng(0)
-    drawn = jax.tree.map(
-        lambda s: (generator.normal(size=s.shape) * np.sqrt(2 / np.prod(s.shape[:-1], initial=50))).astype(np.float32),
-        shapes,
-    )
+    variables = draw_variables(model, canvas, fan_in_of_vectors=50)
     apply = jax.jit(model.apply)
-    together, alone = apply(drawn, canvas, sizes), apply(drawn, canvas[1:, :1, :35])
+    together, alone = apply(variables, canvas, sizes), apply(variables, canvas[1:, :1, :35])
     assert np.abs(alone).max() > 1e-4
     np.testing.assert_allclose(together[1:, :1, :35], alone, atol=1e-5 * np.abs(alone).max(), rtol=1e-3)
 
@@ -124,6 +121,7 @@ def test_tasks_must_share_out_the_classes():
         JointFCN(36, SMALL_VGG, tasks=(33, 4)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
+@pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", caffe_peer.REFERENCE)
 def test_scores_are_those_opencv_computes(kind, tmp_path):
@@ -145,3 +143,8 @@ def test_scores_are_those_opencv_computes(kind, tmp_path):
         got = ours(model, read.arrays, inputs)
         worst = assert_same_scores(got, [expected[top] for top in tops], 2e-5)
         print(f"{kind} at {height}x{width}: largest difference {worst:.1e} of the largest score")
+
+
+@pytest.mark.parametrize("kind", ["siftflow-fcn8s", "nyud-fcn32s-color-hha"])
+def test_several_results_are_no_auxiliary_scores(kind):
+    assert not NETWORKS[kind].has_auxiliary_scores

@@ -1,7 +1,4 @@
-"""Every backbone and the dilated FCN against torchvision, with weights carried over in a file as users have it.
-
-All weights, and the statistics of every BatchNorm, are random.
-"""
+"""VGG, ResNet and the dilated FCN against torchvision, with random weights and statistics, read from its files."""
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +11,19 @@ from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.feature_map import FeatureMap
 from fcn_jax.weights.torchvision import read
 
-torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.peers
 
 OURS = [name for name in BACKBONES if name.startswith(("vgg", "resnet"))]
 SIZES = [(33, 47), (64, 64), (97, 65)]
 FC_FEATURES = 64  # of fc6 and fc7, which would be nine tenths of VGG's weights
 
 
-def theirs(torchvision, name: str, **options):
-    """A network of torchvision in eval mode."""
+def make_theirs(torchvision, name: str, **options):
+    """Make a network of torchvision with random weights, in eval mode."""
+    import torch
+
     models = torchvision.models.segmentation if name.startswith("fcn") else torchvision.models
-    with torch.device("meta"):  # without the time for numbers that are not used
+    with torch.device("meta"):  # saves the time to draw initial weights
         net = getattr(models, name)(weights=None, **options)
         if name.startswith("vgg"):
             net.classifier[0] = torch.nn.Linear(512 * 49, FC_FEATURES)
@@ -47,13 +46,15 @@ def theirs(torchvision, name: str, **options):
     return net.eval()
 
 
-def carried_over(net, folder) -> dict:
-    """A network's variables, by way of a file."""
+def carry_over(net, folder) -> dict:
+    """Convert a network's variables through a file."""
+    import torch
+
     torch.save(net.state_dict(), folder / "weights.pth")
-    return nested(read(folder / "weights.pth").arrays)
+    return nest(read(folder / "weights.pth").arrays)
 
 
-def nested(arrays: dict) -> dict:
+def nest(arrays: dict) -> dict:
     return traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -62,7 +63,9 @@ def backbone_part(variables: dict) -> dict:
 
 
 def their_maps(net, images) -> list:
-    """The maps our backbones give, as torchvision's layers compute them."""
+    """Compute the maps that our backbones return, with torchvision's layers."""
+    import torch
+
     x, maps = images, []
     if hasattr(net, "features"):
         for layer in net.features:
@@ -85,6 +88,8 @@ def random_images(*shape: int) -> np.ndarray:
 
 
 def to_torch(images: np.ndarray):
+    import torch
+
     return torch.tensor(images.transpose(0, 3, 1, 2))
 
 
@@ -96,8 +101,10 @@ def assert_close(got, want, tolerance: float = 1e-4) -> None:
 
 
 def compare(net, backbone, variables, size: tuple[int, int]) -> None:
+    import torch
+
     images = random_images(2, *size)
-    # Not under `jit`: the networks have their operations in common, which are compiled once for all.
+    # Without `jit` the operations that the networks share are compiled once for all.
     got = backbone.apply(variables, FeatureMap(jnp.asarray(images)))
     with torch.no_grad():
         want = their_maps(net, to_torch(images))
@@ -105,7 +112,7 @@ def compare(net, backbone, variables, size: tuple[int, int]) -> None:
         assert_close(ours.values, their)
 
 
-def ours(name: str, **options):
+def make_ours(name: str, **options):
     return BACKBONES[name](**({"fc_features": FC_FEATURES} if name.startswith("vgg") else {}), **options)
 
 
@@ -116,19 +123,19 @@ def ours(name: str, **options):
         *(pytest.param(name, SIZES[1:], marks=pytest.mark.slow) for name in OURS),
     ],
 )
-def test_features_are_torchvision_s(torchvision, tmp_path, name, sizes):
-    net = theirs(torchvision, name)
-    variables = backbone_part(carried_over(net, tmp_path))
+def test_features_are_those_of_torchvision(torchvision, tmp_path, name, sizes):
+    net = make_theirs(torchvision, name)
+    variables = backbone_part(carry_over(net, tmp_path))
     for size in sizes:
-        compare(net, ours(name), variables, size)
+        compare(net, make_ours(name), variables, size)
 
 
-# At stride 8 `fcn_resnet50` below is the same.
+# `fcn_resnet50` below covers stride 8.
 @pytest.mark.parametrize("output_stride", [16, pytest.param(8, marks=pytest.mark.slow)])
-def test_dilated_features_are_torchvision_s(torchvision, tmp_path, output_stride):
-    net = theirs(torchvision, "resnet50", replace_stride_with_dilation=[False, output_stride == 8, True])
-    variables = backbone_part(carried_over(net, tmp_path))
-    compare(net, ours("resnet50", output_stride=output_stride), variables, SIZES[0])
+def test_dilated_features_are_those_of_torchvision(torchvision, tmp_path, output_stride):
+    net = make_theirs(torchvision, "resnet50", replace_stride_with_dilation=[False, output_stride == 8, True])
+    variables = backbone_part(carry_over(net, tmp_path))
+    compare(net, make_ours("resnet50", output_stride=output_stride), variables, SIZES[0])
 
 
 @pytest.mark.parametrize(
@@ -140,9 +147,11 @@ def test_dilated_features_are_torchvision_s(torchvision, tmp_path, output_stride
         pytest.param("resnet101", SIZES[:2], marks=pytest.mark.slow),
     ],
 )
-def test_both_logits_of_the_dilated_fcn_are_torchvision_s(torchvision, tmp_path, name, sizes):
-    net = theirs(torchvision, f"fcn_{name}", weights_backbone=None, aux_loss=True, num_classes=21)
-    variables = carried_over(net, tmp_path)
+def test_both_logits_of_the_dilated_fcn_are_those_of_torchvision(torchvision, tmp_path, name, sizes):
+    import torch
+
+    net = make_theirs(torchvision, f"fcn_{name}", weights_backbone=None, aux_loss=True, num_classes=21)
+    variables = carry_over(net, tmp_path)
     model = DilatedFCN(num_classes=21, backbone=name)
     for size in sizes:
         images = random_images(2, *size)
@@ -154,12 +163,14 @@ def test_both_logits_of_the_dilated_fcn_are_torchvision_s(torchvision, tmp_path,
 
 
 @pytest.mark.parametrize(("name", "options"), [("vgg16", {"dropout": 0.0}), ("resnet34", {})])
-def test_gradients_in_training_are_torchvision_s(torchvision, tmp_path, name, options):
-    """Of random weights on all maps, BatchNorm with the statistics of the batch.
+def test_gradients_in_training_are_those_of_torchvision(torchvision, tmp_path, name, options):
+    """With random weights on all maps, and with BatchNorm that uses the statistics of the batch.
 
-    In float64: in float32 rounding carries some activations over the kink of a ReLU, and each is another gradient.
+    In float64, because in float32 rounding takes some activations across the kink of a ReLU, which changes gradients.
     """
-    net = theirs(torchvision, name).train().double()
+    import torch
+
+    net = make_theirs(torchvision, name).train().double()
     for layer in net.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
@@ -169,14 +180,14 @@ def test_gradients_in_training_are_torchvision_s(torchvision, tmp_path, name, op
     directions = [generator.normal(size=x.shape) for x in maps]
     loss = sum((x * torch.tensor(d)).sum() for x, d in zip(maps, directions, strict=True))
     loss.backward()
-    variables = backbone_part(carried_over(net, tmp_path))
-    # The gradients take the way of the weights, so that each has the name and the layout of its parameter.
+    variables = backbone_part(carry_over(net, tmp_path))
+    # Gradients are converted as the weights are, so that each has the name and the layout of its parameter.
     for parameter in net.parameters():
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    want = traverse_util.flatten_dict(backbone_part(carried_over(net, tmp_path))["params"])
+    want = traverse_util.flatten_dict(backbone_part(carry_over(net, tmp_path))["params"])
 
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        backbone = ours(name, dtype=jnp.float64, **options)
+        backbone = make_ours(name, dtype=jnp.float64, **options)
         variables = jax.tree.map(lambda values: jnp.asarray(values, jnp.float64), variables)
 
         def our_loss(params):
@@ -185,7 +196,7 @@ def test_gradients_in_training_are_torchvision_s(torchvision, tmp_path, name, op
             return sum((x.values * d.transpose(0, 2, 3, 1)).sum() for x, d in zip(maps, directions, strict=True))
 
         value, got = jax.jit(jax.value_and_grad(our_loss))(variables["params"])
-    # Weights and gradients were float32 on their way.
+    # Weights and gradients were float32 in the file.
     np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
     for path, gradient in traverse_util.flatten_dict(got).items():
         assert np.linalg.norm(want[path]) > 0, path
@@ -194,10 +205,12 @@ def test_gradients_in_training_are_torchvision_s(torchvision, tmp_path, name, op
 
 @pytest.mark.slow
 def test_fc7_is_the_classifier_s_where_its_window_fits(torchvision, tmp_path):
-    """At 224x224 the middle cell of fc6 and fc7 sees just what the dense layers see."""
-    net = theirs(torchvision, "vgg16")
+    """At 224x224 the middle cell of fc6 and fc7 has the inputs of the dense layers."""
+    import torch
+
+    net = make_theirs(torchvision, "vgg16")
     images = random_images(1, 224, 224)
     with torch.no_grad():
         want = net.classifier[:6](net.features(to_torch(images)).flatten(1)).numpy()
-    got = ours("vgg16").apply(backbone_part(carried_over(net, tmp_path)), FeatureMap(jnp.asarray(images)))[2].values
+    got = make_ours("vgg16").apply(backbone_part(carry_over(net, tmp_path)), FeatureMap(jnp.asarray(images)))[2].values
     np.testing.assert_allclose(got[:, 3, 3], want, atol=1e-4 * np.abs(want).max(), rtol=1e-4)

@@ -1,0 +1,15 @@
+"""AlexNet: local response normalization. test_reference.py compares its scores with Caffe's."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from fcn_jax.models.backbones.alexnet import local_response_norm
+
+
+def test_local_response_norm_is_its_formula():
+    x = np.random.default_rng(0).normal(0, 30, (2, 3, 7)).astype(np.float32)
+    expected = np.zeros_like(x)
+    for channel in range(7):
+        around = x[..., max(0, channel - 2) : channel + 3].astype(np.float64)
+        expected[..., channel] = x[..., channel] / (1 + 1e-2 / 5 * (around**2).sum(-1)) ** 0.75
+    np.testing.assert_allclose(local_response_norm(jnp.asarray(x), alpha=1e-2), expected, rtol=1e-5)

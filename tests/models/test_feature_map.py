@@ -1,0 +1,57 @@
+"""Feature maps: windows over images on a canvas, and maps that cannot be combined."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from random_variables import draw_images
+
+from fcn_jax.models.feature_map import FeatureMap, add, convolve, pool
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (7, 2, 3), (1, 2, 0), (3, 1, 100), (7, 1, 0)])
+def test_convolution_of_a_sized_map_is_that_of_each_image(kernel, stride, padding):
+    conv = nn.Conv(2, (kernel, kernel), stride, padding=padding)
+    sizes = np.array([(7, 9), (12, 8)], np.int32)
+    x = FeatureMap(jnp.asarray(draw_images(2, 12, 12)), jnp.asarray(sizes))
+    variables = conv.init(jax.random.key(0), x.values)
+    y = nn.apply(lambda m, x: convolve(m, x), conv)(variables, x)
+    for index, (height, width) in enumerate(sizes):
+        alone = conv.apply(variables, x.values[index : index + 1, :height, :width])
+        assert tuple(y.size[index]) == alone.shape[1:3]
+        np.testing.assert_allclose(
+            y.values[index : index + 1, : alone.shape[1], : alone.shape[2]], alone, atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(("window", "stride", "padding", "ceil"), [(2, 2, 0, True), (3, 2, 1, False), (3, 2, 0, True)])
+def test_pooling_of_a_sized_map_is_that_of_each_image(window, stride, padding, ceil):
+    sizes = np.array([(7, 9), (12, 8), (3, 4), (5, 6)], np.int32)
+    x = FeatureMap(jnp.asarray(draw_images(4, 12, 12)) - 5, jnp.asarray(sizes))
+    y = pool(x, window, stride, padding, ceil=ceil)
+    for index, (height, width) in enumerate(sizes):
+        alone = pool(FeatureMap(x.values[index : index + 1, :height, :width]), window, stride, padding, ceil=ceil)
+        assert tuple(y.size[index]) == alone.shape
+        np.testing.assert_array_equal(y.values[index : index + 1, : alone.shape[0], : alone.shape[1]], alone.values)
+
+
+def test_layers_with_different_axes_are_refused():
+    x = FeatureMap(jnp.zeros((1, 8, 8, 3)))
+    conv = nn.Conv(2, (3, 3), strides=(1, 2), padding=1)
+    with pytest.raises(ValueError, match=r"same geometry on both axes and sides, got \(1, 2\)"):
+        nn.apply(lambda m, x: convolve(m, x), conv)(conv.init(jax.random.key(0), x.values), x)
+
+
+def test_values_outside_the_images_are_cleared():
+    values = draw_images(2, 3, 4)
+    x = FeatureMap(jnp.asarray(values), jnp.array([(2, 4), (3, 1)]))
+    values[0, 2:] = values[1, :, 1:] = -7
+    np.testing.assert_array_equal(x.clear_outside(fill=-7.0), values)
+
+
+def test_maps_on_different_grids_are_not_added():
+    x = FeatureMap(jnp.zeros((1, 4, 4, 1)), stride=2, offset=0.25)
+    for other in (x.replace(offset=0.5), x.replace(stride=4), x.replace(values=jnp.zeros((1, 4, 3, 1)))):
+        with pytest.raises(ValueError, match=r"one grid.*upsample the coarser"):
+            add(x, other)

@@ -27,35 +27,8 @@ def on_a_border(label: np.ndarray, i: int, j: int) -> bool:
     return right or below
 
 
-@pytest.mark.parametrize("count", [0, 1, 21, 256])
-def test_palette_is_vocs(count):
-    # VOClabelcolormap.m of the development kit, a bit at a time.
-    def colour(label: int) -> list[int]:
-        channels = [0, 0, 0]
-        for k in range(8):
-            for channel in range(3):
-                channels[channel] |= (label >> (3 * k + channel) & 1) << (7 - k)
-        return channels
-
-    colours = voc_palette(count)
-    assert colours.shape == (count, 3)
-    assert colours.dtype == np.uint8
-    assert colours.tolist() == [colour(label) for label in range(count)]
-
-
-def test_palette_beginning():
-    # As the masks of the data set have them: background, aeroplane, bicycle, ..., tv monitor.
-    colours = voc_palette(21).tolist()
-    assert colours[:4] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
-    assert colours[15] == [192, 128, 128]
-    assert colours[20] == [0, 64, 128]
+def test_void_has_its_colour_in_vocs_palette():
     assert tuple(voc_palette(256)[255]) == VOID_COLOUR
-
-
-@pytest.mark.parametrize("count", [-1, 257])
-def test_palette_of_too_many_colours(count):
-    with pytest.raises(ValueError, match=rf"num_classes is {count}"):
-        voc_palette(count)
 
 
 def test_colourise():

@@ -124,17 +124,19 @@ def stream(name: str, dir: str, cache: str, workers: int, mode: str):  # noqa: A
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from fcn_jax.config import Config, DataConfig, ModelConfig
+    from fcn_jax.config import Config, DataConfig, DataOptions, ModelConfig, RunOptions
     from fcn_jax.data import dataset as datasets
     from fcn_jax.data.batches import train_batches
     from fcn_jax.data.decoded import open_decoded
+    from fcn_jax.data.defaults import fill_config, fill_options
 
-    data = DataConfig(name, Path(dir), Path(cache), decoded=mode)
-    config = Config(ModelConfig(backbone="resnet18"), data, batch_size=BATCH, workers=workers).resolved()
-    dataset = datasets.prepare(name, data.dir, data.cache)
+    config = fill_config(Config(ModelConfig(backbone="resnet18"), DataConfig(name), batch_size=BATCH))
+    options = RunOptions(data=DataOptions(Path(dir), Path(cache), decoded=mode), workers=workers)
+    options = fill_options(options, config)
+    dataset = datasets.prepare(name, options.data.dir, options.data.cache)
     source = open_decoded(dataset, "train") if mode == "disk" else dataset.source("train")
     here = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
-    return train_batches(source, dataset.max_size, config, 0, here), config, dataset
+    return train_batches(source, dataset.max_size, config, options, 0, here), config, dataset
 
 
 def ours(name: str, dir: str, cache: str, workers: int, count: int, mode: str) -> dict[str, float]:  # noqa: A002
@@ -191,9 +193,9 @@ def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  #
     import jax
 
     from fcn_jax.models.build import build
-    from fcn_jax.training.loop import make_step
     from fcn_jax.training.progress import InputWait
     from fcn_jax.training.state import init_state
+    from fcn_jax.training.step import make_step
 
     batches, config, dataset = stream("camvid", dir, cache, 4, mode)
     model = build(config.model, len(dataset.class_names))
@@ -215,19 +217,19 @@ def large(dir: str, cache: str, mode: str, parts: bool, count: int) -> dict[str,
 
     import jax
 
-    from fcn_jax.data import augment
+    from fcn_jax.data import batches as module
+    from fcn_jax.data.augment import augment
 
     if not parts:
-        augment.reach = lambda config: max(LARGE)
+        module.reach = lambda config: max(LARGE)
     batches, config, _ = stream("folder", dir, cache, CORES, mode)
 
     @jax.jit
-    def crops(step: int, batch: Any):
-        keys, _ = augment.step_keys(config.seed, step, BATCH)
-        one = partial(augment.augment, config=config.augment, input_config=config.model.settled_input)
-        return jax.vmap(one)(keys, *batch[:3], origin=batch.origin)
+    def crops(batch: Any):
+        one = partial(augment, config=config.augment, input_config=config.model.input_or_default)
+        return jax.vmap(one)(batch.image, batch.label, batch.size, batch.changes, batch.origin)
 
-    result = rate(batches, count, CORES, lambda batch: jax.block_until_ready(crops(0, batch)))
+    result = rate(batches, count, CORES, lambda batch: jax.block_until_ready(crops(batch)))
     return {"rate": result, "memory": resident()}
 
 

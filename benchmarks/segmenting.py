@@ -71,6 +71,7 @@ def ours_folder(images: str, out: str, cache: str) -> list[float]:
     """Measure seconds from files to PNGs, the first time and once more."""
     from fcn_jax.data.labels import palette
     from fcn_jax.inference.predict import find_images, predict
+    from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.runtime.compile_cache import keep_compiled
 
     keep_compiled(Path(cache))
@@ -79,7 +80,7 @@ def ours_folder(images: str, out: str, cache: str) -> list[float]:
     times = []
     for _ in range(2):
         began = time.perf_counter()
-        written = list(predict(forward, variables, files, Path(out), palette(CLASSES), batch_size()))
+        written = list(predict(forward, variables, files, Path(out), palette(CLASSES), default_batch_size(None)))
         times.append(time.perf_counter() - began)
         assert len(written) == len(files)
     return times
@@ -128,7 +129,7 @@ def ours_network(backbone: str, dtype: str):
     for name in ("score_fr", "score_pool4", "score_pool3"):  # they start at zero
         kernel = variables["params"][name]["kernel"]
         variables["params"][name]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape) * 0.02
-    return make_forward(model, config.settled_input, labelled=False), variables
+    return make_forward(model, config.input_or_default, labelled=False), variables
 
 
 def torch_network(backbone: str, dtype: str):
@@ -140,10 +141,3 @@ def torch_network(backbone: str, dtype: str):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = torch_fcn8s(backbone).eval().to(device)
     return model, device, lambda: torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-
-
-def batch_size() -> int:
-    """Return the number of images at once that `fcn-jax predict` chooses."""
-    from fcn_jax.inference.segment import default_batch_size
-
-    return default_batch_size(None)

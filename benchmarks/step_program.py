@@ -59,15 +59,18 @@ def read_program(**fields: Any) -> dict[str, Any]:
 
     import jax
     import jax.numpy as jnp
+    import numpy as np
     from jax.experimental import topologies
     from jax.sharding import NamedSharding, PartitionSpec
 
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
+    from fcn_jax.data.augment import draw_changes
     from fcn_jax.data.batches import Batch
+    from fcn_jax.data.defaults import fill_config
     from fcn_jax.models.build import build
-    from fcn_jax.runtime import memory as needs
-    from fcn_jax.training.loop import make_step
+    from fcn_jax.runtime.memory import read_memory
     from fcn_jax.training.state import init_state
+    from fcn_jax.training.step import make_step
 
     if case.platform == "cpu":
         mesh = jax.make_mesh((case.devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -76,14 +79,16 @@ def read_program(**fields: Any) -> dict[str, Any]:
         slice_ = topologies.get_topology_desc(platform="tpu", topology_name=case.platform)
         mesh = topologies.make_mesh(slice_, (case.devices,), ("data",))
     batch = case.devices * case.batch
-    config = Config(
-        model=ModelConfig(backbone=case.network, dtype=case.dtype),
-        augment=AugmentConfig(crop=case.crop, scale=(0.5, 2.0), colour=0.3),
-        optim=OptimConfig(learning_rate=1e-3),
-        batch_size=batch,
-        accumulate=case.accumulate,
-        steps=100,
-    ).resolved()
+    config = fill_config(
+        Config(
+            model=ModelConfig(backbone=case.network, dtype=case.dtype),
+            augment=AugmentConfig(crop=case.crop, scale=(0.5, 2.0), colour=0.3),
+            optim=OptimConfig(learning_rate=1e-3),
+            batch_size=batch,
+            accumulate=case.accumulate,
+            steps=100,
+        )
+    )
     model = build(config.model, CLASSES)
 
     def shaped(tree: Any, *axes: str) -> Any:
@@ -92,13 +97,15 @@ def read_program(**fields: Any) -> dict[str, Any]:
 
     state = shaped(jax.eval_shape(partial(init_state, model, config)))
     side = (batch, case.crop, case.crop)
-    shapes = ((*side, 3), jnp.uint8), (side, jnp.uint8), ((batch, 2), jnp.int32)
-    images = shaped(Batch(*(jax.ShapeDtypeStruct(*shape) for shape in shapes)), "data")
+    sizes = np.full((batch, 2), case.crop, np.int32)
+    image, label = jax.ShapeDtypeStruct((*side, 3), jnp.uint8), jax.ShapeDtypeStruct(side, jnp.uint8)
+    changes = draw_changes(config.seed, 0, sizes, 0, batch, config.augment)
+    images = shaped(Batch(image, label, sizes, changes), "data")
     compiled = make_step(model, config).lower(state, images).compile()
     found = list(collectives(compiled.as_text(), case.accumulate))
     return {
         "parameters": sum(4 * leaf.size for leaf in jax.tree.leaves(state.variables["params"])),
-        "memory": sum(needs.read_memory(compiled)),
+        "memory": sum(read_memory(compiled)),
         "flops": compiled.cost_analysis()["flops"],
         "collectives": {
             kind: [sum(n for k, _, n in found if k == kind), sum(n * size for k, size, n in found if k == kind)]
@@ -159,18 +166,22 @@ def compare_devices() -> dict[str, float]:
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from fcn_jax.config import AugmentConfig, Config, OptimConfig
+    from fcn_jax.data.augment import draw_changes
     from fcn_jax.data.batches import Batch
+    from fcn_jax.data.defaults import fill_config
     from fcn_jax.layers.backend import compiler_options
     from fcn_jax.models.build import build
-    from fcn_jax.training.loop import train_step
     from fcn_jax.training.state import init_state
+    from fcn_jax.training.step import train_step
 
-    config = Config(
-        augment=AugmentConfig(crop=64, scale=(0.5, 2.0), colour=0.3),
-        optim=OptimConfig(learning_rate=1e-3, weight_decay=0.0),
-        batch_size=8,
-        steps=100,
-    ).resolved()
+    config = fill_config(
+        Config(
+            augment=AugmentConfig(crop=64, scale=(0.5, 2.0), colour=0.3),
+            optim=OptimConfig(learning_rate=1e-3, weight_decay=0.0),
+            batch_size=8,
+            steps=100,
+        )
+    )
     model = build(config.model, CLASSES)
     state = jax.jit(partial(init_state, model, config))()
     rng = np.random.default_rng(0)
@@ -182,10 +193,12 @@ def compare_devices() -> dict[str, float]:
         )
     )
     light = np.linspace(0.2, 1, 8)[:, None, None, None]  # so that a device's batch statistics are not those of all
+    sizes = np.full((8, 2), 64, np.int32)
     batch = Batch(
         (light * rng.integers(0, 256, (8, 64, 64, 3))).astype(np.uint8),
         rng.integers(0, CLASSES, (8, 64, 64), np.uint8),
-        np.full((8, 2), 64, np.int32),
+        sizes,
+        draw_changes(config.seed, 0, sizes, 0, 8, config.augment),
     )
     results = []
     for devices in (1, 8):

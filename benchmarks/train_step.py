@@ -73,28 +73,34 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
     import numpy as np
 
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
+    from fcn_jax.data.augment import draw_changes
     from fcn_jax.data.batches import Batch
+    from fcn_jax.data.defaults import fill_config
     from fcn_jax.layers.backend import compiler_options
     from fcn_jax.models.build import build
     from fcn_jax.runtime.compile_cache import give_back_memory
-    from fcn_jax.training.loop import make_step
     from fcn_jax.training.state import init_state
+    from fcn_jax.training.step import make_step
 
     give_back_memory()  # as `fcn-jax` does
-    config = Config(
-        model=ModelConfig(backbone=backbone, dtype=dtype),
-        augment=AugmentConfig(crop=side, scale=(1.0, 1.0)),
-        optim=OptimConfig(learning_rate=1e-3),
-        batch_size=batch,
-        steps=100,
-    ).resolved()
+    config = fill_config(
+        Config(
+            model=ModelConfig(backbone=backbone, dtype=dtype),
+            augment=AugmentConfig(crop=side, scale=(1.0, 1.0)),
+            optim=OptimConfig(learning_rate=1e-3),
+            batch_size=batch,
+            steps=100,
+        )
+    )
     model = build(config.model, CLASSES)
     state = jax.jit(partial(init_state, model, config))()
     rng = np.random.default_rng(0)
+    sizes = np.full((batch, 2), side, np.int32)
     data = Batch(
         rng.integers(0, 256, (batch, side, side, 3), np.uint8),
         rng.integers(0, CLASSES, (batch, side, side), np.uint8),
-        np.full((batch, 2), side, np.int32),
+        sizes,
+        draw_changes(config.seed, 0, sizes, 0, batch, config.augment),
     )
     data = jax.device_put(data)
     step = make_step(model, config).lower(state, data).compile()

@@ -117,7 +117,7 @@ class Head(nn.Module):
         x = x.map(nn.Dropout(self.dropout, deterministic=not train))
         # Starts at zero, as the score layers of `FCN`.
         zeros = nn.initializers.zeros
-        score = self.conv(self.num_classes, (1, 1), kernel_init=zeros, dtype=self.dtype, name="score")
+        score = self.conv(self.num_classes, (1, 1), padding=0, kernel_init=zeros, dtype=self.dtype, name="score")
         return convolve(score, x)
 
 

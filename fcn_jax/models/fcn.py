@@ -111,7 +111,8 @@ class FCN(nn.Module):
 
     def _score(self, x: FeatureMap, name: str, scale: float = 1.0) -> FeatureMap:
         """Compute class scores by a 1x1 convolution that starts at zero, as in the reference."""
-        conv = self.conv(self.num_classes, (1, 1), kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name)
+        zeros = nn.initializers.zeros
+        conv = self.conv(self.num_classes, (1, 1), padding=0, kernel_init=zeros, dtype=self.dtype, name=name)
         return convolve(conv, x if scale == 1.0 else x.map(lambda values: values * scale))
 
     def upsample(self, x: FeatureMap, to: FeatureMap, name: str) -> FeatureMap:

@@ -131,6 +131,9 @@ def add(x: FeatureMap, y: FeatureMap) -> FeatureMap:
 def _read_same_for_axes(value: Any) -> int:
     """Read a stride, padding or dilation, in any of the forms that Flax takes, as one integer for both axes."""
     values = set(jax.tree.leaves(value)) or {1}
-    if len(values) != 1:
-        raise ValueError(f"a feature map needs the same geometry on both axes and sides, got {value}")
+    if len(values) != 1 or not all(isinstance(v, int) for v in values):
+        raise ValueError(
+            f"a feature map needs integers, the same on both axes and sides, for strides, padding and dilation; got "
+            f"{value!r}; give one integer"
+        )
     return values.pop()

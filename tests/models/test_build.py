@@ -1,4 +1,4 @@
-"""The network that a configuration describes: each backbone gets what it has, of each head there is one."""
+"""Networks built from configurations: every backbone, its attributes, and every head."""
 
 import typing
 
@@ -15,12 +15,12 @@ from fcn_jax.models.fcn import FCN
 NAMES = typing.get_args(typing.get_type_hints(ModelConfig)["backbone"])
 
 
-def test_the_configuration_knows_every_backbone():
+def test_configuration_has_every_backbone():
     assert set(NAMES) == set(BACKBONES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_backbone_is_built_as_it_is_by_default(name):
+def test_every_backbone_is_built_with_its_defaults(name):
     model = build(ModelConfig(backbone=name, head="fcn16s", skip_scales=(0.5, 0.25), upsampling="fixed"), 5)
     assert isinstance(model, FCN)
     assert (model.num_classes, model.stride, model.skip_scales, model.upsampling) == (5, 16, (0.5, 0.25), "fixed")
@@ -44,7 +44,7 @@ def test_every_backbone_is_built_as_it_is_by_default(name):
         (ModelConfig(backbone="vgg16", dtype="bfloat16"), {"dtype": jnp.bfloat16}),
     ],
 )
-def test_backbones_get_what_the_configuration_says(config, attributes):
+def test_backbones_get_the_attributes_of_the_configuration(config, attributes):
     backbone = build(config, 3).backbone
     assert {name: getattr(backbone, name) for name in attributes} == attributes
 
@@ -57,7 +57,7 @@ def test_the_dilated_head_stays_at_stride_8():
 
 
 @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(head="dilated")])
-def test_parameters_have_the_paths_that_weights_have(config):
+def test_parameters_have_the_paths_of_weights(config):
     variables = jax.eval_shape(build(config, 3).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     assert "layer4_2" in variables["params"]["backbone"]
     assert "layer4_2" in variables["batch_stats"]["backbone"]

@@ -36,10 +36,13 @@ def test_pooling_of_a_sized_map_is_that_of_each_image(window, stride, padding, c
         np.testing.assert_array_equal(y.values[index : index + 1, : alone.shape[0], : alone.shape[1]], alone.values)
 
 
-def test_layers_with_different_axes_are_refused():
+@pytest.mark.parametrize(
+    ("options", "got"), [({"strides": (1, 2), "padding": 1}, r"\(1, 2\)"), ({"padding": "SAME"}, "'SAME'")]
+)
+def test_layers_without_one_geometry_are_refused(options, got):
     x = FeatureMap(jnp.zeros((1, 8, 8, 3)))
-    conv = nn.Conv(2, (3, 3), strides=(1, 2), padding=1)
-    with pytest.raises(ValueError, match=r"same geometry on both axes and sides, got \(1, 2\)"):
+    conv = nn.Conv(2, (3, 3), **options)
+    with pytest.raises(ValueError, match=f"same on both axes and sides.*got {got}"):
         nn.apply(lambda m, x: convolve(m, x), conv)(conv.init(jax.random.key(0), x.values), x)
 
 

@@ -26,8 +26,11 @@ def get_source(name: str) -> DataSource:
 
 
 def describe_sources() -> str:
-    """Format the table of data sets: name, splits, number of classes, what it is and where to get it."""
-    rows = [("name", "splits", "classes", "what and where")]
-    rows += [(source.name, source.splits, source.classes, source.description) for source in SOURCES.values()]
+    """Format the table of data sets: name, splits, number of classes, defaults of a training, and where to get it."""
+    rows = [("name", "splits", "classes", "trained by default for", "what and where")]
+    for source in SOURCES.values():
+        wants = source.defaults
+        defaults = f"{wants.steps} steps of {wants.batch_size} crops of {wants.crop}, rate {wants.learning_rate:g}"
+        rows.append((source.name, source.splits, source.classes, defaults, source.description))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

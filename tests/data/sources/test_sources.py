@@ -1,5 +1,6 @@
 """The table of data sets."""
 
+import re
 import subprocess
 import sys
 
@@ -13,10 +14,18 @@ def test_table():
     assert list(SOURCES) == ["shapes", "voc2012", "camvid", "folder"]
     assert all(source.name == name for name, source in SOURCES.items())
     head, *rows = describe_sources().splitlines()
-    columns = [head.index(name) for name in ("name", "splits", "classes", "what and where")]
+    columns = [head.index(name) for name in ("name", "splits", "classes", "trained by", "what and where")]
     for row, source in zip(rows, SOURCES.values(), strict=True):
         cells = [row[start:end].strip() for start, end in zip(columns, [*columns[1:], None], strict=True)]
+        defaults = cells.pop(3)
         assert cells == [source.name, source.splits, source.classes, source.description]
+        numbers = (
+            source.defaults.steps,
+            source.defaults.batch_size,
+            source.defaults.crop,
+            source.defaults.learning_rate,
+        )
+        assert [float(word) for word in re.findall(r"[\d.]+", defaults)] == list(map(float, numbers))
 
 
 def test_numbers_of_classes():

@@ -45,8 +45,8 @@ class DilatedFCN(nn.Module):
     backbone: str | nn.Module = "resnet50"
     dropout: float = 0.1
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(
@@ -104,8 +104,8 @@ class Head(nn.Module):
     num_classes: int
     dropout: float = 0.1
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:

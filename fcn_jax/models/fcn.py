@@ -52,7 +52,7 @@ class FCN(nn.Module):
     skip_scales: tuple[float, float] = (1.0, 1.0)
     upsampling: Literal["learned", "fixed"] = "learned"
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
+    conv: Callable[..., Any] = Conv
 
     @nn.compact
     def __call__(

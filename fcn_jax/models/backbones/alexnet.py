@@ -33,7 +33,7 @@ class AlexNet(nn.Module):
     padding: Literal["same", "reference"] = "same"
     dropout: float = 0.5
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
+    conv: Callable[..., Any] = Conv
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:

@@ -47,8 +47,8 @@ class Unit(nn.Module):
     stride: int = 1
     with_bn: bool = False
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
@@ -84,8 +84,8 @@ class Inception(nn.Module):
     features: tuple[int, int, int, int, int, int]
     with_bn: bool = False
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
@@ -122,8 +122,8 @@ class GoogLeNet(nn.Module):
     freeze_bn: bool = False
     dropout: float = 0.4
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:

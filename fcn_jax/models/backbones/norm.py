@@ -4,15 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flax import linen as nn
-
 MOMENTUM = 0.9  # share of the running statistics that an update keeps; PyTorch's momentum is the other share, 0.1
 EPSILON = 1e-5
 
 
 def configure_norm(
-    norm: Callable[..., nn.Module], batch_statistics: bool, dtype: Any, epsilon: float = EPSILON
-) -> Callable[..., nn.Module]:
+    norm: Callable[..., Any], batch_statistics: bool, dtype: Any, epsilon: float = EPSILON
+) -> Callable[..., Any]:
     """Set the arguments that are the same for all normalizations of a network.
 
     Args:

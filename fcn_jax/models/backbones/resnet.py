@@ -34,8 +34,8 @@ class BasicBlock(nn.Module):
     dilations: tuple[int, int] = (1, 1)
     freeze_bn: bool = False
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
@@ -75,8 +75,8 @@ class Bottleneck(nn.Module):
     dilations: tuple[int, int] = (1, 1)
     freeze_bn: bool = False
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
@@ -123,8 +123,8 @@ class ResNet(nn.Module):
     output_stride: int = 32
     freeze_bn: bool = False
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:

@@ -48,8 +48,8 @@ class VGG(nn.Module):
     freeze_bn: bool = False
     dropout: float = 0.5
     dtype: Any = jnp.float32
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:

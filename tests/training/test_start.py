@@ -182,18 +182,6 @@ def settings(tmp_path, monkeypatch) -> tuple[Config, RunOptions]:
     return Config(model, DataConfig("folder"), augment, optim, steps=3, batch_size=8), options
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """The same programs again and again: they are compiled once."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
-
-
 def lines(run: Path) -> list[dict]:
     """What a run computed, whatever it waited for its input."""
     written = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,6 +1,6 @@
 """Every measurement of the benchmarks, one line each, in `benchmarks/history.csv`.
 
-The columns are the fields of `Measurement`. `report.py` makes the tables of RESULTS.md from them.
+The columns are the fields of `Measurement`. `results.py` makes the tables of RESULTS.md from them.
 """
 
 import argparse

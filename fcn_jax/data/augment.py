@@ -1,24 +1,40 @@
 """Random zoom, crop, flip and colour changes: drawn on the host, applied on the device.
 
-`draw_changes` draws every random number of a batch, and the batch carries them to the device, where `augment` applies
-them to image and label together. The host needs them too: a crop looks at a part of a large image only, and the host
-hands over no more than that part (`find_origin`).
+`draw_changes` draws every random number of a step and places the crops. The batch carries the changes to the device,
+where `augment` applies them to image and label together. The host needs them too: a crop
+looks at a part of a large image only, and the host hands over no more than that part (`find_origin`).
 """
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32, Key, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 
 from fcn_jax.config import AugmentConfig, InputConfig
 from fcn_jax.data.labels import IGNORE
 
 # The unit of brightness changes is the deviation of photographs, whatever the network takes as pixels.
 DEVIATION = InputConfig().std
+
+
+class Numbers(NamedTuple):
+    """The random numbers of a step, a row for each image.
+
+    Attributes:
+        zoom: factor on the size of the image.
+        place: where the crop lies between its first and its last possible row and column, 0 to below 1.
+        flip: whether the crop is mirrored, left to right.
+        colour: brightness, contrast and saturation changes, each within -strength to strength.
+    """
+
+    zoom: Float32[np.ndarray, " batch"]
+    place: Float32[np.ndarray, "batch 2"]
+    flip: Bool[np.ndarray, " batch"]
+    colour: Float32[np.ndarray, "batch 3"]
 
 
 class Changes(NamedTuple):
@@ -50,43 +66,69 @@ def draw_changes(
 ) -> Changes:
     """Draw the changes to this host's images in a step, on the host's processor.
 
-    They depend on the seed, the step and each image's place in the global batch and size alone.
+    They are a function of the seed, the step, and each image's place in the batch and size.
 
     Args:
         seed: of the run.
         step: number of steps taken before this one.
         sizes: rows and columns of the images.
         first: place of the first of them in the global batch.
-        batch_size: of the global batch.
+        batch_size: number of images in the global batch.
         config: filled.
+    """
+    numbers = draw_numbers(seed, step, slice(first, first + len(sizes)), batch_size, config)
+    return place_crop(numbers, sizes, config)
 
-    Returns:
-        NumPy arrays.
+
+def draw_numbers(seed: int, step: int, images: slice, batch_size: int, config: AugmentConfig) -> Numbers:
+    """Draw the random numbers of a step, on the host's processor.
+
+    They do not depend on the sizes of the images, so they can be drawn before any image is read.
+
+    Args:
+        seed: of the run.
+        step: number of steps taken before this one.
+        images: this host's places in the global batch.
+        batch_size: number of images in the global batch.
+        config: filled.
     """
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        changes = _draw(np.int32(step), np.int32(first), sizes, seed=seed, batch_size=batch_size, config=config)
-        return jax.tree.map(np.asarray, changes)
+        numbers = _draw(np.int32(step), seed=seed, batch_size=batch_size, config=config)
+        return Numbers(*(np.asarray(x)[images] for x in numbers))
 
 
 @partial(jax.jit, static_argnames=("seed", "batch_size", "config"))
-def _draw(step: Array, first: Array, sizes: Array, *, seed: int, batch_size: int, config: AugmentConfig) -> Changes:
+def _draw(step: Array, *, seed: int, batch_size: int, config: AugmentConfig) -> Any:
     keys, _ = step_keys(seed, step, batch_size)
-    return jax.vmap(partial(_draw_one, config=config))(jax.lax.dynamic_slice_in_dim(keys, first, len(sizes)), sizes)
+    return jax.vmap(partial(_draw_one, config=config))(keys)
 
 
-def _draw_one(key: Key[Array, ""], size: Int[Array, "2"], config: AugmentConfig) -> Changes:
+def _draw_one(key: Key[Array, ""], config: AugmentConfig) -> tuple[Array, Array, Array, Array]:
     zoom_key, place_key, flip_key, colour_key = jax.random.split(key, 4)
     low, high = _scale(config)
     # Uniform in the logarithm, so halving is as likely as doubling.
     zoom = jnp.exp(jax.random.uniform(zoom_key, (), minval=jnp.log(low), maxval=jnp.log(high)))
-    # The crop lies anywhere inside the zoomed image, or the image anywhere inside the crop if it is smaller. It moves
-    # by whole pixels of the zoomed image: at a zoom of 1 nothing is resampled, so training sees images as sharp as
-    # evaluation does.
-    slack = jnp.trunc(size.astype(jnp.float32) * zoom - _crop(config))
-    start = jnp.sign(slack) * jnp.floor(jax.random.uniform(place_key, (2,)) * (jnp.abs(slack) + 1))
+    place = jax.random.uniform(place_key, (2,))
     flip = jax.random.bernoulli(flip_key) if config.flip else jnp.array(False)
     colour = jax.random.uniform(colour_key, (3,), minval=-config.colour, maxval=config.colour)
-    return Changes(zoom, start, flip, colour)
+    return zoom, place, flip, colour
+
+
+def place_crop(numbers: Numbers, sizes: Int32[np.ndarray, "batch 2"], config: AugmentConfig) -> Changes:
+    """Place the crops of images whose sizes are known.
+
+    A crop lies anywhere inside the zoomed image; an image that is smaller lies anywhere inside the crop. The crop moves
+    by whole pixels of the zoomed image: at a zoom of 1 nothing is resampled, so training sees images as sharp as
+    evaluation does.
+
+    Args:
+        numbers: of the images.
+        sizes: their rows and columns.
+        config: filled.
+    """
+    slack = np.trunc(sizes.astype(np.float32) * numbers.zoom[:, None] - np.float32(_crop(config)))
+    start = np.sign(slack) * np.floor(numbers.place * (np.abs(slack) + np.float32(1)))
+    return Changes(numbers.zoom, start, numbers.flip, numbers.colour)
 
 
 def reach(config: AugmentConfig) -> int:
@@ -139,7 +181,7 @@ def augment(
         config: filled.
         input_config: what the network takes as pixels.
     """
-    zoom, start, flip, colour = changes
+    zoom, start, flip, colour = map(jnp.asarray, changes)
     crop = _crop(config)
     ticks = jnp.arange(crop, dtype=jnp.float32)
     rows = (ticks + start[0] + 0.5) / zoom - 0.5

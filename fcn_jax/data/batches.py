@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int32, UInt8
 
 from fcn_jax.config import Config, RunOptions
-from fcn_jax.data.augment import Changes, draw_changes, find_origin, reach
+from fcn_jax.data.augment import Changes, Numbers, draw_changes, draw_numbers, find_origin, place_crop, reach
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
@@ -47,28 +47,31 @@ class Batch(NamedTuple):
     origin: Int32[np.ndarray | jax.Array, "batch 2"] | None = None
 
 
-def place_on_canvas(
-    examples: Iterable[Example],
-    count: int,
-    canvas: tuple[int, int],
-    origin: Int32[np.ndarray, "count 2"] | None = None,
-) -> Batch:
-    """Put up to `count` examples on canvases of (height, width), or their parts from `origin` on."""
-    batch = Batch(
+def make_empty_batch(count: int, canvas: tuple[int, int]) -> Batch:
+    """Make a batch of `count` canvases of (height, width) without images."""
+    return Batch(
         image=np.zeros((count, *canvas, 3), np.uint8),
         label=np.full((count, *canvas), IGNORE, np.uint8),
         size=np.zeros((count, 2), np.int32),
-        origin=origin,
     )
+
+
+def place_on_canvas(examples: Iterable[Example], count: int, canvas: tuple[int, int]) -> Batch:
+    """Put up to `count` examples on canvases of (height, width)."""
+    batch = make_empty_batch(count, canvas)
     for index, example in enumerate(examples):
-        top, left = (0, 0) if origin is None else origin[index]
-        part = (slice(top, top + canvas[0]), slice(left, left + canvas[1])) if origin is not None else ...
-        label = example.label[part]
-        height, width = label.shape
-        batch.image[index, :height, :width] = example.image[part]
-        batch.label[index, :height, :width] = label
-        batch.size[index] = example.label.shape
+        _put(batch, index, example)
     return batch
+
+
+def _put(batch: Batch, index: int, example: Example, origin: tuple[int, int] = (0, 0)) -> None:
+    """Put an example, or the part of it from `origin` on that fits, on a canvas of a batch."""
+    (top, left), (rows, columns) = origin, batch.label.shape[1:]
+    label = example.label[top : top + rows, left : left + columns]
+    height, width = label.shape
+    batch.image[index, :height, :width] = example.image[top : top + rows, left : left + columns]
+    batch.label[index, :height, :width] = label
+    batch.size[index] = example.label.shape
 
 
 def train_canvas(max_size: tuple[int, int], config: Config) -> tuple[int, int]:
@@ -101,13 +104,10 @@ def train_batches(
     assert config.batch_size is not None
     batch_size = config.batch_size
     share = batch_size // jax.process_count()
-    first = jax.process_index() * share
+    own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)  # this host's places in the batch
     canvas = train_canvas(max_size, config)
+    cuts = canvas != max_size
     shard = partial(jax.tree.map, partial(jax.make_array_from_process_local_data, sharding))
-
-    def draw(step: int, sizes: np.ndarray) -> tuple[Changes, np.ndarray | None]:
-        changes = draw_changes(config.seed, step, sizes, first, batch_size, config.augment)
-        return changes, None if canvas == max_size else find_origin(changes, sizes, canvas)
 
     if options.data.decoded == "device":
         resident = load_on_devices(source, max_size, sharding, options.workers)
@@ -115,17 +115,26 @@ def train_batches(
         take = jax.jit(partial(_take, canvas=canvas), out_shardings=sharding)
 
         def load(step: int, indices: np.ndarray) -> Any:
-            own = indices[first : first + share].astype(np.int32)
-            return own, *draw(step, sizes[own])
+            indices = indices[own].astype(np.int32)
+            changes = draw_changes(config.seed, step, sizes[indices], own.start, batch_size, config.augment)
+            return indices, changes, find_origin(changes, sizes[indices], canvas) if cuts else None
 
         def finish(loaded: Any) -> Batch:
             return take(resident, *shard(loaded))
     else:
 
         def load(step: int, indices: np.ndarray) -> Any:
-            examples = [source[int(index)] for index in indices[first : first + share]]
-            changes, origin = draw(step, np.array([example.label.shape for example in examples], np.int32))
-            return place_on_canvas(examples, share, canvas, origin)._replace(changes=changes)
+            numbers = draw_numbers(config.seed, step, own, batch_size, config.augment)
+            batch, parts = make_empty_batch(share, canvas), []
+            for place, index in enumerate(indices[own]):  # one large image at a time is in memory
+                example, one = source[int(index)], slice(place, place + 1)
+                size = np.array([example.label.shape], np.int32)
+                changes = place_crop(Numbers(*(x[one] for x in numbers)), size, config.augment)
+                origin = find_origin(changes, size, canvas)
+                _put(batch, place, example, tuple(origin[0].tolist()))
+                parts.append((changes, origin))
+            changes, origin = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            return batch._replace(changes=changes, origin=origin if cuts else None)
 
         def finish(loaded: Any) -> Batch:
             return shard(loaded)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fcn_jax.config import Config
 from fcn_jax.data.augment import draw_changes
-from fcn_jax.data.batches import Batch, place_on_canvas, train_canvas
+from fcn_jax.data.batches import Batch, make_empty_batch, train_canvas
 from fcn_jax.inference.segment import choose_canvas, default_batch_size, limit_batch_size
 from fcn_jax.layers.backend import count_local_devices
 from fcn_jax.runtime.memory import format_bytes, read_memory
@@ -26,7 +26,7 @@ def describe_needs(setup: Setup) -> str:
     config, sharding, max_size = setup.config, setup.sharding, setup.dataset.max_size
     assert config.batch_size is not None
     state = jax.eval_shape(setup.init)
-    batch = _make_empty_batch(config, max_size)
+    batch = _make_batch(config, max_size)
     given = _describe_arrays(setup.everywhere, state), _describe_arrays(sharding, batch)
     training = setup.step.lower(*given)
     # XLA counts a loop over parts as one part, so operations are counted with the batch computed at once.
@@ -37,7 +37,7 @@ def describe_needs(setup: Setup) -> str:
     local = Mesh(np.array(jax.local_devices()), ("data",))
     canvas = choose_canvas(*max_size)
     count = limit_batch_size(default_batch_size(setup.options.eval_batch_size), count_local_devices(), canvas)
-    images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), place_on_canvas([], count, canvas))
+    images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), make_empty_batch(count, canvas))
     variables = _describe_arrays(NamedSharding(local, PartitionSpec()), state.variables)
     evaluation = setup.forward.lower(variables, images)  # pyright: ignore[reportFunctionMemberAccess]
     momentum = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
@@ -57,14 +57,13 @@ def describe_needs(setup: Setup) -> str:
     )
 
 
-def _make_empty_batch(config: Config, max_size: tuple[int, int]) -> Batch:
+def _make_batch(config: Config, max_size: tuple[int, int]) -> Batch:
     """Make a training batch without images, of the shapes of those in training."""
     assert config.batch_size is not None
-    canvas = train_canvas(max_size, config)
-    nothing = np.zeros((config.batch_size, 2), np.int32)
-    batch = place_on_canvas([], config.batch_size, canvas, None if canvas == max_size else nothing)
-    changes = draw_changes(config.seed, 0, nothing, 0, config.batch_size, config.augment)
-    return batch._replace(changes=changes)
+    canvas, count = train_canvas(max_size, config), config.batch_size
+    batch = make_empty_batch(count, canvas)
+    changes = draw_changes(config.seed, 0, np.asarray(batch.size), 0, count, config.augment)
+    return batch._replace(changes=changes, origin=None if canvas == max_size else batch.size)
 
 
 def _count_flops(program: jax.stages.Lowered) -> float:

@@ -1,4 +1,4 @@
-"""Write the tables of RESULTS.md from history.csv: `python benchmarks/report.py`.
+"""Write the tables of RESULTS.md from history.csv: `python benchmarks/results.py`.
 
 What a table is made of stands here; text outside the tables is written by hand.
 """

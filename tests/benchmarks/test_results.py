@@ -6,7 +6,7 @@ import statistics
 import history
 import history_tables
 import pytest
-import report
+import results
 from history_tables import Column, Headline, Table
 
 EXAMPLE = history.Measurement(
@@ -40,16 +40,16 @@ def rows_of(text: str) -> list[list[str]]:
 
 
 def test_results_are_made_from_the_history():
-    written = report.RESULTS.read_text(encoding="utf-8")
-    made = history_tables.write_tables(written, report.make_all(history.read(history.FILE)))
-    assert made == written, "run `python benchmarks/report.py`"
+    written = results.RESULTS.read_text(encoding="utf-8")
+    made = history_tables.write_tables(written, results.make_all(history.read(history.FILE)))
+    assert made == written, "run `python benchmarks/results.py`"
 
 
 def test_every_headline_and_every_table_has_rows():
     measurements = history.read(history.FILE)
-    for headline in report.SUMMARY:
+    for headline in results.SUMMARY:
         assert rows_of(history_tables.make_summary([headline], measurements)), headline
-    for name, table in report.TABLES.items():
+    for name, table in results.TABLES.items():
         assert rows_of(history_tables.make_table(table, measurements)), name
 
 
@@ -123,6 +123,6 @@ def test_a_row_appended_by_a_benchmark_appears(tmp_path, monkeypatch):
     monkeypatch.setattr(train_step, "measure", lambda script, name, **case: found if name == "ours" else peers)
     file = tmp_path / "history.csv"
     train_step.compare(history.Recorder("train_step", False, file), "resnet34", 224, 8, "float32", quick=False)
-    text = history_tables.make_table(report.TABLES["train_step"], history.read(file))
+    text = history_tables.make_table(results.TABLES["train_step"], history.read(file))
     # 8 images in 2 s against 5 s; 4 GFLOP in 2 s; 3 GB against 2 GB.
     assert rows_of(text)[-1] == ["FCN-8s resnet34, 8 x 224², float32", "4", "1.6", "2.50", "3.00", "2", "1.50", "1"]

@@ -1,7 +1,7 @@
 """The configuration of a training: what decides its numbers (`Config`), and how the run is conducted (`RunOptions`).
 
 Both are frozen dataclasses that check themselves. A field that is None is left open: `fcn_jax.data.defaults` fills it
-with what the data set wants, so one preset works on every data set. The presets are in presets.py, the defaults of a
+with the data set's default, so one preset works on every data set. The presets are in presets.py, the defaults of a
 data set in its file in data/sources/. This module imports neither JAX nor a data set, so the command line answers at
 once.
 """
@@ -13,7 +13,7 @@ from typing import Literal
 
 from fcn_jax.errors import InputError
 
-HEADS = ("fcn32s", "fcn16s", "fcn8s")  # in staged training each starts from the one before
+HEADS = ("fcn32s", "fcn16s", "fcn8s")  # in staged training each network starts from the one before it
 
 
 def _require(condition: bool, message: str) -> None:
@@ -23,14 +23,15 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What the network takes as pixels: (pixel - mean) / std, with pixels 0 to 255 and the channels in `order`.
+    """Input of the network: (pixel - mean) / std, with pixels from 0 to 255 and the channels in `order`.
 
     Weights work only with the input that they were trained with, so it is stored beside them. A network that starts
-    from weights takes their input, unless a flag of this group is given. The defaults are those of any other network.
+    from such weights takes the stored input, and flags that differ from it are an error. The defaults are for networks
+    without a stored input.
     """
 
     order: Literal["rgb", "bgr"] = "rgb"
-    """order of the colour channels, and of the three numbers of mean and std"""
+    """order of the colour channels, and of the three values of mean and std"""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """mean of each channel, 0 to 255, in `order`; the default is torchvision's for ImageNet, times 255"""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -43,16 +44,16 @@ class InputConfig:
         )
 
 
-# What the Caffe networks take: BGR, 0 to 255, the mean of ImageNet subtracted (the reference's voc_layers.py).
+# Input of the Caffe networks: BGR, 0 to 255, the mean of ImageNet subtracted (the reference's voc_layers.py).
 CAFFE_INPUT = InputConfig("bgr", (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network."""
+    """The architecture of the network, and the weights that it starts from."""
 
     head: Literal["fcn32s", "fcn16s", "fcn8s", "dilated"] = "fcn8s"
-    """finest map that is scored: stride 32, 16 or 8; dilated is torchvision's FCN, a ResNet that stays at stride 8"""
+    """finest feature map that is scored: stride 32, 16 or 8; dilated: torchvision's FCN, on a ResNet of stride 8"""
     backbone: Literal[
         "alexnet",
         "vgg16",
@@ -73,29 +74,29 @@ class ModelConfig:
     fc_kernel: int = 7
     """side of the fc6 kernel (VGG) in cells, odd: 7 in the paper, 1 in light re-implementations"""
     padding: Literal["same", "reference"] = "same"
-    """reference: a border of 100 pixels (VGG and AlexNet), as the reference's weights were trained with; slower"""
+    """reference: pad images by 100 pixels (VGG and AlexNet), as for training the reference's weights; slower"""
     skip_scales: tuple[float, float] = (1.0, 1.0)
-    """factors on pool4 and pool3 before their score layers; the reference trains at once with 0.01 and 0.0001"""
+    """factors on pool4 and pool3 before their score layers; at-once training in the reference uses 0.01 and 0.0001"""
     upsampling: Literal["learned", "fixed"] = "learned"
     """learned: transposed convolutions that start as bilinear filters and are trained; fixed: bilinear throughout"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """type of the computation; parameters, the loss and the upsampled logits are always float32"""
     output_stride: Literal[8, 16, 32] = 32
-    """stride of the last map (ResNets); at 16 or 8 the last stages keep the resolution and dilate their kernels"""
+    """stride of the last feature map (ResNets); at 16 or 8 the last stages keep the resolution and dilate kernels"""
     freeze_bn: bool = False
-    """let the backbone's batch norms use the statistics that they start with, and never update these"""
+    """keep the statistics that the backbone's batch norms start with, and normalise with them in training too"""
     weights: str | None = None
-    """file of weights to start from (.pth, .safetensors, .caffemodel, .h5), or imagenet: downloaded"""
+    """file of weights to start from (.pth, .safetensors, .caffemodel, .h5); imagenet: official weights, downloaded"""
     init_from: Path | None = None
-    """run directory (its best checkpoint) or file of an FCN to start from: a coarser head, or other classes"""
+    """run directory (its best checkpoint) or weights file of an FCN to start from; its head and classes may differ"""
     allow: tuple[str, ...] = ()
-    """beginnings of paths of parameters that weights may lack, have besides, or have in another shape: backbone/fc"""
+    """beginnings of paths of parameters that may be missing, extra or of another shape in weights, as backbone/fc"""
     input: InputConfig | None = None
-    """what the network takes as pixels; None: what its weights were trained with, else ImageNet's RGB"""
+    """input of the network; None: what its weights were trained with, else ImageNet's RGB"""
 
     @property
     def input_or_default(self) -> InputConfig:
-        """`input`, or ImageNet's RGB where neither weights nor flags decide."""
+        """`input`, or ImageNet's RGB if neither the weights nor a flag sets it."""
         return self.input or InputConfig()
 
     def __post_init__(self) -> None:
@@ -137,7 +138,7 @@ class DataConfig:
     name: str = "shapes"
     """data set; `fcn-jax data list` shows them all"""
     void: tuple[int, ...] = ()
-    """label values that mean void, besides 255 (data set folder)"""
+    """label values that mean void, besides 255 (only for the data set `folder`)"""
     train_split: str = "train"
     """split to train on"""
 
@@ -147,11 +148,11 @@ class AugmentConfig:
     """Random changes to the training images."""
 
     crop: int | None = None
-    """side of the square crop in pixels, at least 1; None: from the data set"""
+    """side of the square crop in pixels, at least 1; None: the data set's default"""
     scale: tuple[float, float] | None = None
-    """smallest and largest factor of the random zoom, above 0; None: from the data set"""
+    """smallest and largest factor of the random zoom, above 0; None: the data set's default"""
     flip: bool = True
-    """mirror every second image, left to right"""
+    """mirror each image left to right with probability 1/2"""
     colour: float = 0.0
     """strength of the random changes of brightness, contrast and saturation, 0 to 1"""
 
@@ -169,13 +170,13 @@ class OptimConfig:
     """The loss and stochastic gradient descent."""
 
     learning_rate: float | None = None
-    """highest learning rate, above 0; None: from the data set"""
+    """highest learning rate, above 0; None: the data set's default"""
     schedule: Literal["poly", "constant"] = "poly"
-    """course of the rate after the warm-up; poly: it falls to 0 at the last step as (1 - step / steps) ** power"""
+    """learning rate after the warm-up; poly: it falls to 0 as (1 - step / steps) ** power, without the warm-up steps"""
     power: float = 0.9
     """exponent of the poly schedule, at least 0"""
     warmup_steps: int = 0
-    """number of first steps in which the rate rises linearly, at least 0"""
+    """number of first steps in which the learning rate rises linearly, at least 0"""
     momentum: float = 0.9
     """momentum of the gradient descent, 0 to below 1"""
     weight_decay: float = 5e-4
@@ -189,13 +190,13 @@ class OptimConfig:
     label_smoothing: float = 0.0
     """share of each label that is spread over all classes, 0 to below 1"""
     auxiliary_weight: float = 0.5
-    """factor on the loss of the dilated head's auxiliary scores, on the stage before the last, at least 0"""
+    """factor on the loss of the dilated head's auxiliary scores, made from the stage before the last, at least 0"""
     frozen: tuple[str, ...] = ()
-    """beginnings of paths of parameters that are not trained: backbone/conv1 backbone/layer1; see model.freeze-bn"""
+    """beginnings of paths of parameters to leave untrained, as backbone/conv1 backbone/layer1; see model.freeze-bn"""
     rate_factors: tuple[tuple[str, float], ...] = ()
-    """beginnings of paths, each with a factor above 0 on the rate: score 10 upscore 10; those that fit multiply"""
+    """beginnings of paths, each with a factor above 0 on the learning rate, as score 10; all that fit are multiplied"""
     bias_factor: float = 1.0
-    """factor on the rate of biases, the shifts of batch norms included, above 0; the reference has 2"""
+    """factor on the learning rate of biases, batch norms' shifts included, above 0; the reference uses 2"""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -228,22 +229,22 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """What decides the numbers of a training. A run can be resumed only with the same values."""
+    """The values that decide the numbers of a training. A run can be resumed only with the same ones."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     steps: int | None = None
-    """number of optimizer steps, at least 0; 0: only score the network as it starts; None: from the data set"""
+    """number of optimizer steps, at least 0; 0: only score the network as it starts; None: the data set's default"""
     batch_size: int | None = None
-    """number of images a step, over all devices and accumulation steps, at least 1; None: from the data set"""
+    """number of images per step, over all devices and accumulated parts, at least 1; None: the data set's default"""
     accumulate: int = 1
     """number of parts in which a batch is computed, one after the other, to save memory, at least 1"""
     seed: int = 0
     """seed of the parameters, the order of the data, the augmentation and dropout, 0 to 2^31 - 1"""
     staged: bool = False
-    """train FCN-32s, then FCN-16s from it, up to model.head, each for all steps, in RUN/fcn32s and so on"""
+    """train FCN-32s, then each finer head from the one before, up to model.head, each for all steps, in RUN/HEAD"""
     stage_factors: tuple[float, float, float] = (1.0, 0.1, 0.1)
     """factors on optim.learning-rate in the stages FCN-32s, FCN-16s and FCN-8s of staged training, above 0"""
 
@@ -272,43 +273,43 @@ class Config:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the images are and how they are read."""
+    """The places of the images, and how they are read."""
 
     dir: Path | None = None
-    """folder (or archive) of the data set's files, which are only read; None: drawn or downloaded"""
+    """folder or archive of the data set, which stays unchanged; None: the images are drawn or downloaded"""
     cache: Path | None = None
     """folder for prepared data, downloads and compiled programs; None: fcn_jax in the user's cache directory"""
     classes: Path | None = None
-    """file with one class name a line (data set folder); None: classes.txt in data.dir"""
+    """file with one class name per line (only for the data set `folder`); None: classes.txt in data.dir"""
     val_split: str = "val"
     """split to evaluate on"""
     decoded: Literal["never", "disk", "device"] = "never"
-    """place to keep decoded training images: data.cache, or each device (4 bytes * images * largest image's pixels)"""
+    """where to keep decoded training images: disk: data.cache; device: 4 bytes * images * largest size on each"""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is conducted. These values decide no number of the training and may change when it is resumed."""
+    """The conduct of a run. These values change no number of the training, and may differ when it is resumed."""
 
     data: DataOptions = field(default_factory=DataOptions)
     run_dir: Path | None = None
     """run directory; an existing run there is resumed; None: a new runs/PRESET-DATA-TIME"""
     eval_every: int | None = None
-    """number of steps between evaluations of the val split, at least 1; None: from the data set"""
+    """number of steps between evaluations of the val split, at least 1; None: the data set's default"""
     checkpoint_every: int | None = None
-    """number of steps between checkpoints, at least 1; None: as eval-every"""
+    """number of steps between checkpoints, at least 1; None: the same as eval-every"""
     keep: int = 2
     """number of latest checkpoints to keep, besides the best, at least 1"""
     log_every: int = 10
     """number of steps between lines of metrics.jsonl, at least 1"""
     eval_batch_size: int | None = None
-    """number of images computed at once in evaluation, at least 1; None: 1 for each CPU device, 8 for each other"""
+    """number of images computed at once in evaluation, at least 1; None: 1 per CPU, 8 per accelerator"""
     workers: int = 4
     """number of threads that decode images, at least 1"""
     profile: int = 0
-    """number of steps to write a trace of into RUN/profile, after the first three; 0: no trace"""
+    """number of steps to trace into RUN/profile, from the fourth step on; 0: no trace"""
     dry_run: bool = False
-    """print the numbers of parameters and of operations a step, and the memory needed; train and write nothing"""
+    """print the number of parameters, the operations per step and the memory needed; train nothing"""
 
     def __post_init__(self) -> None:
         for name in ("eval_every", "checkpoint_every", "eval_batch_size", "keep", "log_every", "workers"):

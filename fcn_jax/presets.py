@@ -1,6 +1,6 @@
-"""The presets: complete recipes by name, each with its description, source and published score.
+"""The presets: recipes by name, each with its description, source and published score.
 
-A preset fixes what makes the network what it is. What it leaves open (None) comes from the data set.
+A preset sets the values that define its recipe. Values that it leaves open (None) are the data set's defaults.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from fcn_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, Optim
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe.
+    """A recipe with its description, source and published score.
 
     Attributes:
         description: what it trains.
-        config: what decides its numbers.
-        options: how its runs are conducted, where it says so.
+        config: the values that decide its numbers.
+        options: the conduct of its runs, if the recipe sets it.
         source: where the recipe comes from.
         score: mean IU that the source published, in %, with the data it was measured on; none of them was measured
             with this code.
@@ -30,7 +30,7 @@ class Preset:
     score: str = ""
 
     def __str__(self) -> str:
-        """One line for the command line's help."""
+        """Format the preset as one line for the command line's help."""
         parts = [self.description, self.source and f"source: {self.source}", self.score and f"published: {self.score}"]
         return "; ".join(part for part in parts if part)
 
@@ -99,13 +99,13 @@ PRESETS = {
     "fcn32s": Preset("FCN-32s: scores at stride 32 and one x32 upsampling", Config(model=ModelConfig(head="fcn32s"))),
     "fcn16s": Preset("FCN-16s: pool4 fused in, then x16 upsampling", Config(model=ModelConfig(head="fcn16s"))),
     "fcn8s": Preset("FCN-8s: pool4 and pool3 fused in, then x8 upsampling", Config(model=ModelConfig(head="fcn8s"))),
-    # The scales fit features of inputs in 0 to 255 without normalisation. Features of order 1, as after a batch norm,
-    # are silenced by them.
+    # The scales fit features of inputs in 0 to 255 without normalisation. They make features of order 1, such as those
+    # after a batch norm, negligible.
     "fcn8s-atonce": Preset(
         "FCN-8s with the reference's skip scales, which fit a VGG16 without batch norm and inputs of 0 to 255",
         Config(model=ModelConfig(head="fcn8s", skip_scales=(0.01, 0.0001))),
     ),
-    # The head has the data set's rate; the backbone, which is trained already, a tenth of it.
+    # The head learns at the data set's rate. The pretrained backbone learns at a tenth of it.
     "fcn8s-pretrained": Preset(
         "FCN-8s on a ResNet50 trained on ImageNet, with colour augmentation, for any data set; score not measured",
         Config(
@@ -132,7 +132,7 @@ PRESETS = {
         source=_REFERENCE,
         score="65.5 on seg11valid (reference README), five days on a K40 (paper)",
     ),
-    # Each image counts as much as any other; in the sum larger images count more.
+    # In the mean all images count the same. In the sum larger images count more.
     "voc-fcn8s-mean": Preset(
         "voc-fcn8s with a loss averaged over the pixels, and rate and decay converted to match",
         dataclasses.replace(
@@ -147,7 +147,7 @@ PRESETS = {
         source=_REFERENCE,
         score="65.4 on seg11valid (reference README), as long as voc-fcn8s",
     ),
-    # The article names rate, decay and backbone, and no momentum; PyTorch's default is none. 60 epochs.
+    # The article gives rate, decay and backbone, but no momentum; PyTorch's default is 0. The steps are 60 epochs.
     "voc-resnet34": Preset(
         "FCN-8s on a ResNet34 trained on ImageNet, on VOC's 1464 images",
         Config(
@@ -161,8 +161,9 @@ PRESETS = {
         source="an article that re-implements the paper",
         score="53 to 56 on val, time unknown",
     ),
-    # The auxiliary head alone learns ten times as fast. 30 epochs. Two things differ: torchvision scales the shorter
-    # side to 0.5 to 2 times 520 pixels, here an image to 0.5 to 2 times its size; and it decays norms and biases too.
+    # As in torchvision, only the auxiliary head learns ten times as fast. The steps are 30 epochs. Two things differ:
+    # torchvision resizes the shorter side to 0.5 to 2 times 520 pixels, and this preset to 0.5 to 2 times its own
+    # length. torchvision also decays batch norms and biases.
     "voc-dilated": Preset(
         "torchvision's FCN on a dilated ResNet50",
         Config(

@@ -1,6 +1,6 @@
 """The `fcn-jax` command: one file a subcommand, each of which reads flags, makes a call and prints.
 
-JAX and the data sets are imported by the commands that need them, so that help is there at once.
+JAX and the data sets are imported only by the commands that need them, so that help appears at once.
 """
 
 import gc
@@ -42,14 +42,14 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
-    It exits with 2 on bad input, with 1 if training has diverged or memory has run out, and with 130 on Ctrl-C.
+    The exit status is 2 for bad input, 1 if training has diverged or memory has run out, and 130 on Ctrl-C.
 
     Args:
         arguments: the words after `fcn-jax`; None: those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Importing and tracing make half a million objects that stay. Looking for garbage among them ten times less often
-    # takes half a second off the start.
+    # Run full garbage collections ten times less often. Importing and tracing make half a million objects that stay,
+    # and scanning them adds half a second to the start.
     gc.set_threshold(*gc.get_threshold()[:2], 100)
     try:
         match words:

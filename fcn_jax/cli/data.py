@@ -12,18 +12,18 @@ from fcn_jax.errors import InputError
 
 @dataclass(frozen=True)
 class Prepare:
-    """Build a data set from its official files, for the trainings to come."""
+    """Build a data set from its official files, ready for training."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """data set; `fcn-jax data list` shows them all"""
     dir: Path | None = None
-    """folder (or archive) of the data set's files, which are only read; None: drawn or downloaded"""
+    """folder or archive of the data set, which stays unchanged; None: the images are drawn or downloaded"""
     cache: Path | None = None
     """folder for prepared data; None: fcn_jax in the user's cache directory"""
     classes: Path | None = None
-    """file with one class name a line (data set folder); None: classes.txt in dir"""
+    """file with one class name per line (only for the data set `folder`); None: classes.txt in dir"""
     void: tuple[int, ...] = ()
-    """label values that mean void, besides 255 (data set folder)"""
+    """label values that mean void, besides 255 (only for the data set `folder`)"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _prepare(flags: Prepare) -> Any:
     try:
         dataset = prepare(flags.name, flags.dir, flags.cache, classes=flags.classes, void=flags.void)
     except InputError as error:
-        # The message has the flags of `train` and `eval`; here they have no prefix.
+        # The message names flags of `train` and `eval`, which have a prefix that those of `data` lack.
         raise InputError(str(error).replace("--data.", "--")) from error
     for split, count in dataset.splits.items():
         print(f"{dataset.name} {split}: {count} images")

@@ -13,23 +13,23 @@ from fcn_jax.errors import InputError
 
 @dataclass(frozen=True)
 class OtherData:
-    """The data to score on, where it differs from the run's own."""
+    """The data to score on. A flag that is not given takes the run's value."""
 
     name: str | None = None
     """data set; None: the run's"""
     dir: Path | None = None
-    """folder (or archive) of the data set's files, which are only read; None: the run's"""
+    """folder or archive of the data set, which stays unchanged; None: the run's"""
     cache: Path | None = None
     """folder for prepared data; None: the run's"""
     classes: Path | None = None
-    """file with one class name a line (data set folder); None: the run's"""
+    """file with one class name per line (only for the data set `folder`); None: the run's"""
     void: tuple[int, ...] | None = None
-    """label values that mean void, besides 255 (data set folder); None: the run's"""
+    """label values that mean void, besides 255 (only for the data set `folder`); None: the run's"""
 
 
 @dataclass(frozen=True)
 class Eval:
-    """Score a run on a split of its data, or of other data with the same classes."""
+    """Score a run on a split of its data set, or of another one with the same classes."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run directory, made by `fcn-jax train`"""
@@ -37,9 +37,9 @@ class Eval:
     """split to score"""
     data: OtherData = field(default_factory=OtherData)
     json: Path | None = None
-    """file for the scores and the confusion matrix, as JSON; None: they are only printed"""
+    """JSON file for the scores and the confusion matrix; None: the scores are only printed"""
     picture: Path | None = None
-    """PNG file for the first images with their truth and prediction; None: they are not drawn"""
+    """PNG file for the first images with their truth and prediction; None: no picture is drawn"""
     step: int | None = None
     """step of the checkpoint to score; None: the best on val"""
     batch_size: int | None = None
@@ -47,7 +47,7 @@ class Eval:
 
 
 def run(words: list[str]) -> None:
-    """Score a run and print the table of its classes."""
+    """Score a run and print the scores of its classes as a table."""
     flags = tyro.cli(Eval, prog="fcn-jax eval", args=words)
     require_writable(flags.json, flags.picture)
     from fcn_jax.data.dataset import prepare

@@ -23,7 +23,7 @@ class Predict:
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(at least one is required)"),
     ]
-    """files, folders or globs"""
+    """image files, folders of images, or globs"""
     out: Path = Path("predictions")
     """folder for the results"""
     step: int | None = None
@@ -33,7 +33,7 @@ class Predict:
 
 
 def run(words: list[str]) -> None:
-    """Segment photographs and print the name of each result."""
+    """Segment photographs and print the file name of each result."""
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
     from fcn_jax.inference.predict import find_images, predict
     from fcn_jax.inference.segment import default_batch_size

@@ -18,7 +18,7 @@ from fcn_jax.presets import PRESETS
 
 @dataclass(frozen=True)
 class Training:
-    """A training; its flags have no prefix."""
+    """The flags of a training, which have no prefix."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     options: Annotated[RunOptions, tyro.conf.arg(name="")]
@@ -51,12 +51,12 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions]:
     """Read the preset and the flags.
 
     Returns:
-        The preset's name, and configuration and options with absolute paths, so that data and weights are found again
-        from any directory.
+        The preset's name, the configuration and the options. Their paths are absolute, so that data and weights are
+        found again from any directory.
     """
     if words and not words[0].startswith("-"):
         choose("preset", words[0], PRESETS)
-    # tyro makes no flags for the parts of a value that is None.
+    # tyro makes no flags for the fields of a value that is None, so `input` is filled here and emptied below.
     presets = {
         name: (
             str(preset),

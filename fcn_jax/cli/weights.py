@@ -16,13 +16,13 @@ class Import:
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """file of weights (.pth, .safetensors, .caffemodel, .h5), or run directory (its best checkpoint)"""
     out: Path
-    """safetensors file to write; it also says what the network takes as input"""
+    """safetensors file to write; it also stores the input of the network (order, mean and std)"""
     classes: Path | None = None
-    """file with one class name a line, for score layers whose file does not name its classes; None: not named"""
+    """file with one class name per line, for weights that do not name their classes; None: no names are added"""
 
 
 def run(words: list[str]) -> None:
-    """Convert weights."""
+    """Convert weights and describe them."""
     choose("weights command", words[0], ("import",))
     flags = tyro.cli(Import, prog="fcn-jax weights import", args=words[1:])
     require_writable(flags.out)

@@ -1,4 +1,4 @@
-"""What several commands do with the words and flags they are given."""
+"""Functions for words and flags that several commands share."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ def choose(what: str, word: str, known: Iterable[str]) -> str:
     """Return the word if it is known.
 
     Raises:
-        InputError: it is not; the text names those there are, and the nearest.
+        InputError: the word is unknown; the text names the known words and the nearest one.
     """
     names = list(known)
     if word in names:
@@ -26,15 +26,15 @@ def choose(what: str, word: str, known: Iterable[str]) -> str:
 
 
 def make_absolute(path: Path) -> Path:
-    """Return the absolute path; shells leave the ~ of --flag=~/folder as it is."""
+    """Make a path absolute and expand ~, which shells do not expand in --flag=~/folder."""
     return path.expanduser().absolute()
 
 
 def require_writable(*files: Path | None) -> None:
-    """Check that files can be written, before hours of work.
+    """Check that files can be written. Call this before long work whose results go there.
 
     Raises:
-        InputError: one of them cannot.
+        InputError: a file cannot be written.
     """
     for file in files:
         if file is None:
@@ -50,7 +50,11 @@ def require_writable(*files: Path | None) -> None:
 
 
 def open_run_with_cache(folder: Path) -> "Run":
-    """Open a run directory, and keep what is compiled from now on in the folder where its training keeps it."""
+    """Open a run directory, and keep compiled programs in the folder where its training keeps them.
+
+    Raises:
+        InputError: `folder` is not a run directory, or its `config.json` cannot be understood.
+    """
     from fcn_jax.data.dataset import cache_folder
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled

@@ -1,8 +1,8 @@
 """Random zoom, crop, flip and colour changes: drawn on the host, applied on the device.
 
 `draw_changes` draws every random number of a step and places the crops. The batch carries the changes to the device,
-where `augment` applies them to image and label together. The host needs them too: a crop
-looks at a part of a large image only, and the host hands over no more than that part (`find_origin`).
+where `augment` applies them to image and label together. The host needs them too: a crop covers only a part of a large
+image, and the host sends no more than that part to the device (`find_origin`).
 """
 
 import math
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 from fcn_jax.config import AugmentConfig, InputConfig
 from fcn_jax.data.labels import IGNORE
 
-# The unit of brightness changes is the deviation of photographs, whatever the network takes as pixels.
+# The unit of brightness changes: the deviation of photographs, whatever the input of the network.
 DEVIATION = InputConfig().std
 
 
@@ -69,12 +69,12 @@ def draw_changes(
     They are a function of the seed, the step, and each image's place in the batch and size.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         step: number of steps taken before this one.
         sizes: rows and columns of the images.
-        first: place of the first of them in the global batch.
+        first: place of the first of these images in the global batch.
         batch_size: number of images in the global batch.
-        config: filled.
+        config: settings with every value set (`fill_config`).
     """
     numbers = draw_numbers(seed, step, slice(first, first + len(sizes)), batch_size, config)
     return place_crop(numbers, sizes, config)
@@ -86,11 +86,11 @@ def draw_numbers(seed: int, step: int, images: slice, batch_size: int, config: A
     They do not depend on the sizes of the images, so they can be drawn before any image is read.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         step: number of steps taken before this one.
         images: this host's places in the global batch.
         batch_size: number of images in the global batch.
-        config: filled.
+        config: settings with every value set (`fill_config`).
     """
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         numbers = _draw(np.int32(step), seed=seed, batch_size=batch_size, config=config)
@@ -105,7 +105,7 @@ def _draw(step: Array, *, seed: int, batch_size: int, config: AugmentConfig) -> 
 
 def _draw_one(key: Key[Array, ""], config: AugmentConfig) -> tuple[Array, Array, Array, Array]:
     zoom_key, place_key, flip_key, colour_key = jax.random.split(key, 4)
-    low, high = _scale(config)
+    low, high = _get_scale(config)
     # Uniform in the logarithm, so halving is as likely as doubling.
     zoom = jnp.exp(jax.random.uniform(zoom_key, (), minval=jnp.log(low), maxval=jnp.log(high)))
     place = jax.random.uniform(place_key, (2,))
@@ -122,33 +122,33 @@ def place_crop(numbers: Numbers, sizes: Int32[np.ndarray, "batch 2"], config: Au
     evaluation does.
 
     Args:
-        numbers: of the images.
-        sizes: their rows and columns.
-        config: filled.
+        numbers: random numbers of the images.
+        sizes: rows and columns of the images.
+        config: settings with every value set (`fill_config`).
     """
-    slack = np.trunc(sizes.astype(np.float32) * numbers.zoom[:, None] - np.float32(_crop(config)))
+    slack = np.trunc(sizes.astype(np.float32) * numbers.zoom[:, None] - np.float32(_get_crop(config)))
     start = np.sign(slack) * np.floor(numbers.place * (np.abs(slack) + np.float32(1)))
     return Changes(numbers.zoom, start, numbers.flip, numbers.colour)
 
 
 def reach(config: AugmentConfig) -> int:
-    """Compute the longest side of the part of an image that any crop of it looks at, in pixels.
+    """Compute the longest side of the part of an image that a crop can cover, in pixels.
 
-    It is rounded up to a multiple of 64, so that images of the usual sizes stay whole at the usual crops.
+    The side is rounded up to a multiple of 64, so that images of the usual sizes stay whole at the usual crops.
     """
-    smallest = _scale(config)[0]
-    return -(-(math.ceil(_crop(config) / smallest) + 2 * _tent_reach(smallest) + 2) // 64) * 64
+    smallest = _get_scale(config)[0]
+    return -(-(math.ceil(_get_crop(config) / smallest) + 2 * _compute_tent_reach(smallest) + 2) // 64) * 64
 
 
 def find_origin(
     changes: Changes, sizes: Int32[np.ndarray, "batch 2"], canvas: tuple[int, int]
 ) -> Int32[np.ndarray, "batch 2"]:
-    """Find the first row and column of the part of each image that its crop looks at; 0 where all of it fits.
+    """Find the first row and column of the part of each image that its crop covers; 0 if the whole image fits.
 
     Args:
-        changes: NumPy arrays.
+        changes: changes to the images, as NumPy arrays.
         sizes: rows and columns of the images.
-        canvas: rows and columns of the part; `reach(config)`, or no less than the image.
+        canvas: rows and columns of the part: at least `reach(config)`, or the size of the largest image.
     """
     zoom = changes.zoom[:, None]
     margin = np.ceil(np.maximum(1, 1 / zoom)).astype(np.int32)
@@ -172,17 +172,17 @@ def augment(
     two small matrix products for an image, one for each axis, which is fast on matrix units.
 
     Args:
-        image: on its canvas, at the top left.
-        label: of the image, on a canvas of the same size.
+        image: the image, at the top left of its canvas.
+        label: the label of the image, on a canvas of the same size.
         size: rows and columns of the image.
-        changes: to this image.
+        changes: changes to this image.
         origin: row and column of the image at which the canvas begins, if the canvas holds only the part that the crop
-            looks at; `size` is that of the whole image all the same.
-        config: filled.
-        input_config: what the network takes as pixels.
+            covers; None: the canvas holds the whole image. `size` is that of the whole image in both cases.
+        config: settings with every value set (`fill_config`).
+        input_config: input of the network.
     """
     zoom, start, flip, colour = map(jnp.asarray, changes)
-    crop = _crop(config)
+    crop = _get_crop(config)
     ticks = jnp.arange(crop, dtype=jnp.float32)
     rows = (ticks + start[0] + 0.5) / zoom - 0.5
     columns = (jnp.where(flip, crop - 1 - ticks, ticks) + start[1] + 0.5) / zoom - 0.5
@@ -192,8 +192,8 @@ def augment(
         pixels = _recolour(pixels, colour, jnp.array(DEVIATION) / jnp.array(input_config.std))
     height, width = label.shape
     top, left = (0, 0) if origin is None else origin
-    pixels = jnp.einsum("ih,hwc->iwc", _tent(rows, size[0], top, height, zoom), pixels)
-    pixels = jnp.einsum("jw,iwc->ijc", _tent(columns, size[1], left, width, zoom), pixels)
+    pixels = jnp.einsum("ih,hwc->iwc", _compute_tent(rows, size[0], top, height, zoom), pixels)
+    pixels = jnp.einsum("jw,iwc->ijc", _compute_tent(columns, size[1], left, width, zoom), pixels)
 
     near_rows, near_columns = jnp.round(rows).astype(jnp.int32), jnp.round(columns).astype(jnp.int32)
     inside = _is_within(near_rows, size[0])[:, None] & _is_within(near_columns, size[1])[None, :]
@@ -205,25 +205,25 @@ def augment(
 def normalise(
     image: UInt8[Array, "*batch height width 3"], input_config: InputConfig
 ) -> Float[Array, "*batch height width 3"]:
-    """Turn RGB pixels, 0 to 255, into what the network takes: its order of channels, (pixel - mean) / std."""
+    """Convert RGB pixels, 0 to 255, to the input of the network: its channel order, (pixel - mean) / std."""
     channel = (1,) * (image.ndim - 1) + (3,)
     mean, std = (jnp.array(values).reshape(channel) for values in (input_config.mean, input_config.std))
     pixels = image if input_config.order == "rgb" else image[..., ::-1]
     return (pixels.astype(jnp.float32) - mean) / std
 
 
-def _crop(config: AugmentConfig) -> int:
+def _get_crop(config: AugmentConfig) -> int:
     assert config.crop is not None
     return config.crop
 
 
-def _scale(config: AugmentConfig) -> tuple[float, float]:
+def _get_scale(config: AugmentConfig) -> tuple[float, float]:
     assert config.scale is not None
     return config.scale
 
 
-def _tent_reach(zoom: float) -> int:
-    """Source pixels on each side of a position that `_tent` looks at, rounded up."""
+def _compute_tent_reach(zoom: float) -> int:
+    """Compute how many source pixels on each side of a position `_compute_tent` weighs, rounded up."""
     return math.ceil(max(1.0, 1.0 / zoom))
 
 
@@ -231,11 +231,13 @@ def _is_within(index: Array, size: Array) -> Array:
     return (index >= 0) & (index < size)
 
 
-def _tent(position: Array, size: Array, first: Array | int, canvas: int, zoom: Array) -> Float[Array, "crop canvas"]:
+def _compute_tent(
+    position: Array, size: Array, first: Array | int, canvas: int, zoom: Array
+) -> Float[Array, "crop canvas"]:
     """Compute the weights of `canvas` source pixels, from `first` on, for each sampled position.
 
-    Bilinear when enlarging. When shrinking the tent is wider, so that it averages over what one result covers and fine
-    texture does not turn into noise. Rows of positions outside the image are zero.
+    The weights are bilinear when enlarging. When shrinking, the tent is wider: it averages over the source pixels that
+    one result covers, so that fine texture does not turn into noise. Rows of positions outside the image are zero.
     """
     width = jnp.maximum(1.0, 1.0 / zoom)
     cells = (jnp.arange(canvas) + first).astype(jnp.float32)

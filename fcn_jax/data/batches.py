@@ -1,7 +1,7 @@
-"""From a data source to padded uint8 batches on the devices.
+"""Read a split as padded uint8 batches on the devices.
 
 The images of a step, their order, and the random changes to them are a function of (seed, step) alone. The number of
-threads or hosts does not change them, nor does the step at which a run was resumed, nor where decoded images are kept.
+threads or hosts does not change them, nor does the step at which a run is resumed, nor the place of decoded images.
 """
 
 import math
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
         size: rows and columns of each image; 0 for a place without an image.
         changes: the random changes to each image in training.
         origin: the row and column of each image at which its canvas begins, if images may be larger than the canvas;
-            None: every image is whole.
+            None: the canvas holds each whole image.
     """
 
     image: UInt8[np.ndarray | jax.Array, "batch height width 3"]
@@ -75,7 +75,7 @@ def _put(batch: Batch, index: int, example: Example, origin: tuple[int, int] = (
 
 
 def train_canvas(max_size: tuple[int, int], config: Config) -> tuple[int, int]:
-    """Height and width of training canvases: those of the largest image, or of what a crop looks at if that is less."""
+    """Choose height and width of training canvases: those of the largest image, but no more than a crop can cover."""
     longest = reach(config.augment)
     return min(max_size[0], longest), min(max_size[1], longest)
 
@@ -90,16 +90,19 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yield batches from `first_step` on without end, each epoch in a new order, sharded over the devices.
 
-    Of an image that is longer than any crop can reach, only the part that the crop of this step looks at is handed
-    over. The augmented images are the same, and once decoded, large images cost no more memory or time than small ones.
+    Of an image that is larger than a crop can cover, only the part that the crop of this step covers is sent to the
+    devices. The augmented images are the same. Once decoded, large images cost no more memory or time than small ones.
 
     Args:
         source: the training split.
         max_size: the largest height and the largest width of its images.
-        config: filled.
-        options: filled.
+        config: configuration with every value set (`fill_config`).
+        options: options with every interval set (`fill_options`).
         first_step: number of steps taken before the first batch.
-        sharding: over the first axis.
+        sharding: sharding of batches over the first axis.
+
+    Raises:
+        InputError: with `decoded` "device", the split needs more than half of the free memory.
     """
     assert config.batch_size is not None
     batch_size = config.batch_size
@@ -151,7 +154,7 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
 
     Args:
         source: the split.
-        canvas: height and width that hold every image of it.
+        canvas: height and width into which every image of the split fits.
         sharding: any sharding over the devices.
         workers: number of threads that decode.
 
@@ -183,7 +186,11 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
 
 
 def require_room(count: int, canvas: tuple[int, int]) -> None:
-    """Raise InputError unless `count` images and labels on canvases fit into half of each device's free memory."""
+    """Check that images and labels on canvases fit into half of each device's free memory.
+
+    Raises:
+        InputError: they do not fit.
+    """
     need = count * canvas[0] * canvas[1] * 4
     free = min(map(_read_free_memory, jax.local_devices()))
     if need > free / 2:
@@ -195,7 +202,7 @@ def require_room(count: int, canvas: tuple[int, int]) -> None:
 
 
 def _read_free_memory(device: Any) -> float:
-    """Free memory of a device in bytes, infinite where it is unknown. Devices that are CPUs share the host's."""
+    """Read the free memory of a device in bytes; return infinity if unknown. CPU devices share the host's memory."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats["bytes_in_use"])
@@ -210,7 +217,7 @@ def _read_free_memory(device: Any) -> float:
 def _take(
     resident: Batch, indices: jax.Array, changes: Changes, origin: jax.Array | None, *, canvas: tuple[int, int]
 ) -> Batch:
-    """Make the batch that `place_on_canvas` makes of these images."""
+    """Take images from the split on the devices, each cut to its canvas."""
     if origin is None:
         return Batch(resident.image[indices], resident.label[indices], resident.size[indices], changes)
 

@@ -1,4 +1,4 @@
-"""Prepares a data set: checks every image and label once, and writes them as records with random access.
+"""Prepare a data set: check every image and label once, and write them as records with random access.
 
 TensorFlow Datasets writes the records as array_record files. TensorFlow itself is not needed.
 """
@@ -83,7 +83,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 with show_progress(f"preparing {self.name}", len(self._entries), "images") as self._advance:
                     self.download_and_prepare()
             except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
-                if not self._is_built():  # on file systems without locks another process may have been faster
+                if not self._is_built():  # without file locks another process may have built it
                     raise InputError(
                         f"{self._folder} cannot be written ({error}); make room, or give another --data.cache"
                     ) from error
@@ -141,7 +141,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Do nothing. The original prints to the standard output."""
 
     def _log_download_done(self):
-        """Do nothing, as above."""
+        """Do nothing. The original prints to the standard output."""
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
         if list_problems(self._entries, self._found.splits):
@@ -196,7 +196,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def _remove_torn(folder: Path) -> None:
-    """Remove prepared data whose description was damaged by a crash of the machine, on which TFDS fails."""
+    """Remove prepared data whose description a crash of the machine has damaged. TFDS fails on such data."""
     with contextlib.suppress(OSError):
         try:
             json.loads(dataset_info_path(folder).read_text())

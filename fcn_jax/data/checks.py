@@ -1,4 +1,4 @@
-"""Reads an image and its mask, and checks both.
+"""Read an image and its mask, and check both.
 
 A mask holds class numbers, in mode P (its indices; the colours are ignored) or grey, with 8 bits or fewer. An 8-bit PNG
 whose numbers are the labels is kept without its palette; other masks are stored as PNG.
@@ -7,7 +7,7 @@ A JPEG or PNG in RGB is kept byte for byte. Images that convert to RGB without l
 without transparent pixels, other file types) are stored as PNG. Other images are refused.
 
 EXIF orientation: the size of the mask shows whether it was drawn on the stored or on the turned image, and the image is
-turned to fit. If both have the same size, the image is refused.
+turned to fit. If both images have the same size, the image is refused.
 """
 
 import io
@@ -88,7 +88,7 @@ def read_pair(image: Path, mask: Path, num_classes: int, void: tuple[int, ...]) 
 def check_label(
     label: UInt8[np.ndarray, "height width"], name: str, num_classes: int, void: tuple[int, ...] = ()
 ) -> UInt8[np.ndarray, "height width"]:
-    """Return the label with 255 for all void labels, after a check of its values.
+    """Check the values of a label, and return it with 255 for all void labels.
 
     Raises:
         InputError: a label is not a class and not void; the message names the labels and the file.
@@ -188,7 +188,7 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def _turn_like_mask(image: Image.Image, shape: tuple[int, int], name: str) -> Image.Image:
-    """Turn the image as EXIF says if the mask is turned so."""
+    """Turn the image by its EXIF orientation if its mask has the size of the turned image."""
     orientation = _read_orientation(image)
     if orientation == 1:
         return image

@@ -45,9 +45,10 @@ class Source(Sequence[Example]):
         return len(self._records)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        """Read and decode an example; a negative index counts from the end. Raises IndexError outside the split.
+        """Read and decode an example; a negative index counts from the end.
 
         Raises:
+            IndexError: the index is outside the split.
             InputError: the prepared data has been damaged.
         """
         place = range(len(self))[index]
@@ -89,7 +90,11 @@ class Dataset:
     _open: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
 
     def source(self, split: str) -> Source:
-        """Return the examples of a split; raises InputError if there is no such split."""
+        """Open a split.
+
+        Raises:
+            InputError: there is no such split.
+        """
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r} here; it has {', '.join(self.splits)}")
         return Source(self._open(split), self.folder)
@@ -112,7 +117,7 @@ def prepare(
 
     Args:
         name: one of `fcn_jax.data.sources.SOURCES`.
-        dir: its files, which are only read; None for a data set that is drawn or downloaded.
+        dir: folder or archive of its files, which stay unchanged; None for a data set that is drawn or downloaded.
         cache: the folder for prepared data and downloads; `cache_folder()` if None.
         classes: only for "folder", a file of class names instead of `classes.txt`.
         void: only for "folder", labels that count as void besides 255.
@@ -153,7 +158,11 @@ def prepare(
 
 
 def count_labels(dataset: Dataset, split: str) -> Int64[np.ndarray, "256"]:
-    """Count the pixels of each label in a split, 255 for void; raises InputError if there is no such split."""
+    """Count the pixels of each label in a split; label 255 is void.
+
+    Raises:
+        InputError: there is no such split.
+    """
     source = dataset.source(split)
     with ThreadPoolExecutor() as pool:
         counts = pool.map(lambda i: np.bincount(source[i].label.ravel(), minlength=256), range(len(source)))

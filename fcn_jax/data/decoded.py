@@ -1,7 +1,7 @@
-"""Decodes a split once: a file of raw pixels beside the prepared data, read through a memory map.
+"""Decode a split once into a file of raw pixels beside the prepared data, and read it through a memory map.
 
 In the folder `decoded`, SPLIT.uint8 holds the image and the label of every example at their own sizes, one after the
-other. SPLIT.json holds names, sizes and checksums, and the data set they belong to. A reader that needs a part of an
+other. SPLIT.json holds names, sizes, checksums, and the identity of the data set. A reader that needs a part of an
 image reads only that part from the disk.
 """
 
@@ -37,7 +37,11 @@ class Decoded(Sequence[Example]):
         return len(self._names)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        """Return an example; a negative index counts from the end. Raises IndexError outside the split."""
+        """Return an example; a negative index counts from the end.
+
+        Raises:
+            IndexError: the index is outside the split.
+        """
         place = range(len(self))[index]
         height, width = self._sizes[place]
         image, label = np.split(self.view_bytes(place), [3 * height * width])
@@ -51,13 +55,13 @@ class Decoded(Sequence[Example]):
 
 
 def open_decoded(dataset: Dataset, split: str) -> Decoded:
-    """Open the decoded file of a split, which is written first if it is missing, damaged or of other data.
+    """Open the decoded file of a split, and write it before if it is missing, damaged or of other data.
 
-    Opening reads the whole file once to compare its checksums, since nobody would notice a wrong pixel. Of several
+    Opening reads the whole file once to compare its checksums, because a wrong pixel would go unnoticed. Of several
     processes one writes, and the others wait.
 
     Raises:
-        InputError: there is no such split, or the file cannot be written.
+        InputError: there is no such split, or the file cannot be written, or differs from what was written.
     """
     source = dataset.source(split)
     folder = dataset.folder / "decoded"
@@ -101,7 +105,7 @@ def _open(stem: Path, about: list[Any]) -> Decoded | None:
 def _write(stem: Path, about: list[Any], source: Sequence[Example]) -> None:
     """Decode a split into SPLIT.uint8, then write SPLIT.json.
 
-    Neither file is synchronised with the disk: their checksums show a file that a crash of the machine has damaged.
+    Neither file is synchronised with the disk. Checksums reveal a file that a crash of the machine has damaged.
     """
     names, sizes, sums = [], [], []
     with (

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from fcn_jax.data.sources.source import Drawn, Files, Found
 
-FORMAT = 1  # of the prepared records; a new number makes every data set be built anew
+FORMAT = 1  # version of the prepared records; with a new number every data set is built anew
 
 
 class Entry(NamedTuple):
-    """An example in its split, with name, size in bytes and time of each of its files that exists."""
+    """An example in its split, with name, size in bytes and time in ns of each of its files that exists."""
 
     split: str
     example: Files | Drawn
@@ -42,12 +42,12 @@ def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
 
 
 def hash_contents(found: Found, entries: Sequence[Entry]) -> str:
-    """Hash classes, names and sizes: the same for a copy in another place."""
+    """Hash classes, names and sizes. A copy in another place has the same hash."""
     return _hash(found, entries, [[size for _, size, _ in entry.stats] for entry in entries])
 
 
 def hash_source(found: Found, entries: Sequence[Entry]) -> str:
-    """Hash classes, names, sizes and times: another one as soon as a file has changed."""
+    """Hash classes, names, sizes and times. The hash changes as soon as a file does."""
     return _hash(found, entries, [entry.stats for entry in entries])
 
 
@@ -69,6 +69,6 @@ def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
 
 
 def _hash_drawing(example: Files | Drawn) -> str:
-    """Hash what is drawn, which a change of our code or of NumPy's random numbers changes."""
+    """Hash the drawn arrays, which change with our code and with NumPy's random numbers."""
     arrays = example.draw() if isinstance(example, Drawn) else ()
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

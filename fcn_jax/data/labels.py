@@ -8,7 +8,7 @@ IGNORE = 255
 
 
 def palette(num_classes: int) -> UInt8[np.ndarray, "num_classes 3"]:
-    """PASCAL VOC colour map. The colour of a class does not depend on the number of classes.
+    """Compute the colour map of PASCAL VOC. The colour of a class does not depend on the number of classes.
 
     Bit k of red, green and blue, from the highest bit down, is bit 3k, 3k + 1 and 3k + 2 of the class number; so
     neighbouring classes have colours far apart, and class 0 is black (VOC development kit, `VOClabelcolormap.m`).

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: Orbax writes the latest N and the best by val mean IU, each with its checksums."""
+"""Checkpoints of a run, written by Orbax: the latest N, and the best by mean IU on val, each with its checksums."""
 
 import json
 import logging
@@ -17,8 +17,8 @@ from fcn_jax.runtime.files import sha256, write_atomically
 MANIFEST = "sha256.json"
 BEST_BY = "mean_iu"
 
-# Orbax warns of two things that are intended: checkpoints between evaluations have no score, and a folder may be opened
-# for reading only.
+# Two warnings of Orbax are hidden because both are intended: checkpoints between evaluations have no score, and a
+# folder may be opened for reading only.
 INTENDED = ("tracked_metric", "read_only", "read only")
 logging.getLogger("absl").addFilter(lambda record: not any(words in record.getMessage() for words in INTENDED))
 
@@ -35,10 +35,10 @@ class Checkpoints:
     """The checkpoints in a folder, by step. Use it in a `with` statement: leaving it waits for the last save."""
 
     def __init__(self, folder: Path, keep: int = 2, read_only: bool = False):
-        """Opens a folder of checkpoints.
+        """Open a folder of checkpoints.
 
         Args:
-            folder: the folder; it is made if it is not there.
+            folder: the folder; it is made if it does not exist, unless `read_only`.
             keep: number of latest checkpoints to keep, besides the best.
             read_only: change nothing, so that another process may train meanwhile. Otherwise half-saved checkpoints of
                 killed processes are removed.
@@ -48,10 +48,10 @@ class Checkpoints:
         """
         self._folder, self._read_only = folder.absolute(), read_only
         latest = preservation_policy.LatestN(keep)
-        best = preservation_policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+        best = preservation_policy.BestN(get_metric_fn=_read_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
-            best_fn=_score,
+            best_fn=_read_score,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
@@ -59,7 +59,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except (ValueError, KeyError) as error:
-            for step in self._complete():
+            for step in self._list_complete():
                 self._verify(step)
             raise InputError(
                 f"the metrics of a checkpoint in {self._folder} cannot be read ({error!r}); "
@@ -87,7 +87,7 @@ class Checkpoints:
         return self.latest() if best is None else best
 
     def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Save named trees of arrays in the background, with the metrics of the val split if it was evaluated."""
+        """Save named trees of arrays in the background, with the metrics of the val split, or None without them."""
         self._finish()
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._manager.save(
@@ -116,17 +116,17 @@ class Checkpoints:
         return {name: restored[name] for name in like}
 
     def _finish(self) -> None:
-        """Wait for the running save and write its checksums; Orbax itself restores flipped bits without an error."""
+        """Wait for the running save and write its checksums. Orbax itself restores flipped bits without an error."""
         self._manager.wait_until_finished()
         if jax.process_index() != 0 or self._read_only:
             return
-        for step in self._complete():
+        for step in self._list_complete():
             folder = self._folder / str(step)
             if not (folder / MANIFEST).exists():
-                write_atomically(folder / MANIFEST, json.dumps(_checksums(folder), indent=1))
+                write_atomically(folder / MANIFEST, json.dumps(_compute_checksums(folder), indent=1))
 
-    def _complete(self) -> list[int]:
-        """The steps whose folders have their final names, in order."""
+    def _list_complete(self) -> list[int]:
+        """List the steps whose folders have their final names, in order."""
         return sorted(int(folder.name) for folder in self._folder.iterdir() if folder.name.isdigit())
 
     def _verify(self, step: int) -> None:
@@ -147,12 +147,12 @@ class Checkpoints:
                 raise InputError(f"checkpoint {folder} is damaged: {name} is not what was written; {remedy}")
 
 
-def _score(metrics: Mapping[str, float]) -> float:
+def _read_score(metrics: Mapping[str, float]) -> float:
     # NaN, the mean IU of a val split that is all void, would compare as better than anything.
     return -math.inf if math.isnan(metrics[BEST_BY]) else metrics[BEST_BY]
 
 
-def _checksums(folder: Path) -> dict[str, str]:
+def _compute_checksums(folder: Path) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): sha256(file)
         for file in sorted(folder.rglob("*"))

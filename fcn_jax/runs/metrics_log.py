@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and TensorBoard. Use it in a `with` statement: leaving it writes out TensorBoard.
+    """Log of a run in `metrics.jsonl` and TensorBoard. Use it in a `with` statement: leaving it closes TensorBoard.
 
-    What a run that was killed wrote after the step it resumes from is cut off. Of several hosts the first writes; the
-    others do nothing.
+    Opening it removes what a killed run wrote after the step that it resumes from. With several hosts only the first
+    one writes.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -31,7 +31,7 @@ class MetricsLog:
 
         Args:
             folder: the run directory.
-            first_step: the number of steps the run has behind it.
+            first_step: number of steps that the run has taken before.
         """
         self._folder, self._first = folder, first_step
         self._file = folder / "metrics.jsonl"
@@ -50,7 +50,7 @@ class MetricsLog:
             self._board.close()
 
     def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Write one line, which is on the disk when this returns, and its scalars to TensorBoard."""
+        """Write one line, synchronised with the disk, and its scalars to TensorBoard."""
         if jax.process_index() != 0:
             return
         line = json.dumps(to_json({"step": step, "split": split, **values}), allow_nan=False)
@@ -76,7 +76,7 @@ class MetricsLog:
 
 
 def _read_step(line: str) -> float:
-    """The step of a line; infinity for a line that a kill has cut short."""
+    """Read the step of a line; return infinity for a line that a killed process has cut short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

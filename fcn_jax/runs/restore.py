@@ -15,7 +15,7 @@ def restore_variables(run: Run, model: Network, step: int | None = None) -> tupl
     """Restore the network's variables onto the first local device.
 
     Args:
-        run: the run directory.
+        run: the run.
         model: the network of the run.
         step: the checkpoint to read; None: the best by mean IU on the val split.
 
@@ -23,7 +23,7 @@ def restore_variables(run: Run, model: Network, step: int | None = None) -> tupl
         The variables, and the step of their checkpoint.
 
     Raises:
-        InputError: there is no checkpoint, or not that one.
+        InputError: the run has no checkpoint, or none of `step`, or the checkpoint is damaged.
     """
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         chosen = checkpoints.best() if step is None else step

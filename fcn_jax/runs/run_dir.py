@@ -25,15 +25,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tens
 
 
 class Run(NamedTuple):
-    """What `config.json` says about a run.
+    """A run directory with the contents of its `config.json`.
 
     Attributes:
         folder: the run directory.
-        config: what decides its numbers, with every value set.
-        options: how it was last conducted, with every interval set.
-        class_names: the classes of the data it is trained on.
-        palette: their colours, RGB.
-        contents: a hash of that data.
+        config: the values that decide its numbers, all of them set.
+        options: the conduct of its last start, with every interval set.
+        class_names: the classes of its data set.
+        palette: the colour of each class, RGB.
+        contents: a hash of the names and sizes in its data set.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ def open_run(folder: Path) -> Run:
     """Read a run directory.
 
     Raises:
-        InputError: `folder` is not one, or its `config.json` cannot be understood.
+        InputError: `folder` is not a run directory, or its `config.json` cannot be understood.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -79,14 +79,14 @@ def open_run(folder: Path) -> Run:
 
 @contextlib.contextmanager
 def open_for_training(folder: Path, config: Config, options: RunOptions, dataset: Dataset) -> Iterator[Run]:
-    """Make a run directory, or open the one that is there to resume it, and keep other trainings out of it.
+    """Make a run directory, or open an existing one to resume it, and lock it against other trainings.
 
-    The lock of a process that is killed is free again. Of several hosts the first holds it for all.
+    The system frees the lock of a process that is killed. With several hosts the first one holds the lock for all.
 
     Args:
         folder: the run directory.
-        config: filled.
-        options: filled.
+        config: configuration with every value set (`fill_config`).
+        options: options with every interval set (`fill_options`).
         dataset: the data to train on.
 
     Raises:
@@ -111,7 +111,7 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
 
 
 def list_differences(old: Config, new: Config) -> list[str]:
-    """List what would change the numbers of a resumed run, one line "name: old -> new" for each value.
+    """List the values that would change the numbers of a resumed run, each as a line "name: old -> new".
 
     The number of steps is left out if the rate is constant: it does not depend on where a run ends, so such a run may
     be prolonged. The factors of stages are left out if there are no stages.
@@ -142,7 +142,7 @@ def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
 
 
 def _describe_run(run: Run) -> dict[str, Any]:
-    """The contents of config.json."""
+    """Describe a run as the contents of `config.json`."""
     return {
         "config": to_json(run.config),
         "options": to_json(run.options),
@@ -156,7 +156,7 @@ def _describe_run(run: Run) -> dict[str, Any]:
 
 
 def _split_former(stored: dict[str, Any]) -> dict[str, Any]:
-    """Split a configuration that was written before `RunOptions` were apart, when 0 stood for what was left open."""
+    """Split a stored configuration of the former form, which held `RunOptions` too, and 0 for values left open."""
 
     def names(kind: type) -> set[str]:
         return {field.name for field in dataclasses.fields(kind)} - {"data"}
@@ -178,7 +178,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_git_hash() -> str | None:
-    """The commit of the source this runs from, with "+" if it was changed since; None outside a repository."""
+    """Read the commit of this source code, with "+" if files differ from it; return None outside a repository."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""Compiled programs kept on the disk for the next start, and the compiler's memory returned to the system."""
+"""Keep compiled programs on the disk for the next start, and return the compiler's memory to the system."""
 
 import ctypes
 import functools
@@ -14,7 +14,7 @@ import jax
 
 LIMIT = 4 << 30  # bytes of programs to keep, 0.1 to 30 MB each; beyond it the oldest are removed
 ROOM = 256 << 20  # free bytes below which no programs are kept: half a file on a full disk would stay for ever
-LONG = 1.0  # seconds of compiling that leave enough memory to be worth returning
+LONG = 1.0  # shortest compilation, in seconds, that leaves enough memory to be worth returning
 
 
 def keep_compiled(cache: Path) -> None:
@@ -27,7 +27,7 @@ def keep_compiled(cache: Path) -> None:
     be written or the disk is full, a warning is printed and every start compiles anew.
 
     Args:
-        cache: the folder of everything prepared.
+        cache: the folder of prepared data, downloads and compiled programs.
     """
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -55,7 +55,7 @@ def give_back_memory() -> None:
     With glibc's malloc, compiling a training step of FCN-8s on ResNet34 leaves 0.4 GB in pieces too small for arrays.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is None:  # another C library
+    if trim is None:  # another system, or another C library
         return
 
     def return_memory(event: str, duration_secs: float, **kwargs: Any) -> None:

@@ -13,8 +13,8 @@ from fcn_jax.runtime import files
 from fcn_jax.runtime.progress import show_progress
 
 CHUNK = 1 << 16  # bytes read at once; a chunk that is incomplete when the connection breaks is lost
-TIMEOUT = 30  # seconds without a byte
-PAUSES = (1, 2, 4, 8)  # seconds before each further attempt; an attempt that brought some bytes starts them anew
+TIMEOUT = 30  # seconds without a byte before an attempt fails
+PAUSES = (1, 2, 4, 8)  # seconds before each further attempt; they start anew after an attempt that received bytes
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
@@ -52,7 +52,7 @@ def download(url: str, file: str | Path, sha256: str, size: int | None = None) -
 
 
 def _fetch(url: str, part: Path, size: int | None, remedy: str) -> None:
-    """Connect until the file is complete, or as often as there are pauses without any progress."""
+    """Connect until the file is complete, or until all `PAUSES` have passed without progress."""
     pauses = iter(PAUSES)
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -111,7 +111,7 @@ def _append_rest(url: str, part: Path, start: int, size: int | None, remedy: str
 
 
 def _verify(url: str, part: Path, sha256: str, size: int | None) -> None:
-    """Check size and checksum, and remove a file that has others."""
+    """Check size and checksum, and remove a file that does not have them."""
     found, found_size = files.sha256(part), part.stat().st_size
     if not found.startswith(sha256.lower()) or size not in (None, found_size):
         part.unlink()

@@ -34,7 +34,7 @@ def from_json(kind: type, values: dict[str, Any]) -> Any:
     """Make an instance of the dataclass `kind` from what `to_json` made of one; fields that are missing get defaults.
 
     Raises:
-        InputError: a field that `kind` does not have.
+        InputError: `values` has a field that `kind` does not have, or a value that `kind` refuses.
     """
     hints = typing.get_type_hints(kind)
     unknown = values.keys() - hints.keys()

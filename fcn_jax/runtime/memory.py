@@ -1,4 +1,4 @@
-"""The memory that compiled programs need, and a helpful error when it runs out."""
+"""Read how much memory compiled programs need, and explain errors when it runs out."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -51,13 +51,13 @@ def format_bytes(count: int | float) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether Python or XLA has run out of memory. XLA only says so in its text."""
+    """Return whether Python or XLA has run out of memory. XLA shows it only in the text of its error."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
 
 
 @contextlib.contextmanager
 def explain_out_of_memory(function: Callable[..., Any], what: str, remedy: str) -> Iterator[Callable[..., Any]]:
-    """Replace errors of memory in the block by one that says what was needed, and what to change.
+    """Replace out-of-memory errors in the block by one that says what was needed, and what to change.
 
     Args:
         function: a jitted function. Its first argument always has the same shapes, its second one is a batch.

@@ -1,4 +1,4 @@
-"""Progress of long work, shown to the user."""
+"""Show the progress of long work to the user."""
 
 import contextlib
 import sys

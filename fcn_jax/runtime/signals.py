@@ -1,4 +1,4 @@
-"""Turn signals that ask a program to end into a wish that it can fulfil when it suits."""
+"""Catch signals that ask a program to end, so that it can end after the current step."""
 
 import contextlib
 import signal
@@ -12,8 +12,7 @@ import jax
 def catch_stop_signals() -> Iterator[Callable[[], bool]]:
     """Catch the first SIGINT or SIGTERM in the block; a second SIGINT interrupts as usual.
 
-    Hosts that stop at different steps would wait for each other for ever, so signals are caught only by a process that
-    trains alone.
+    With several hosts no signal is caught: hosts that stop at different steps would wait for each other for ever.
 
     Yields:
         A function that returns whether a signal has come.

@@ -1,4 +1,4 @@
-"""A map whose function runs in threads, so that files are read and written while the device computes."""
+"""Map a function over items in threads, so that files are read and written while the device computes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

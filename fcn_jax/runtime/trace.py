@@ -21,8 +21,8 @@ def trace_steps(
     Args:
         step_fn: one training step.
         steps: number of calls to trace; 0: none.
-        folder: where the trace goes.
-        say: takes a line that says where the trace is and how to open it.
+        folder: folder to write the trace to.
+        say: function that shows a line to the user: where the trace is and how to open it.
 
     Yields:
         A function that does what `step_fn` does.

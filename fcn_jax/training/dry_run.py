@@ -19,9 +19,9 @@ from fcn_jax.training.step import make_step
 
 
 def describe_needs(setup: Setup) -> str:
-    """Describe the parameters, the operations of a training step, and the memory of a step and an evaluation.
+    """Describe the parameters, and the operations and memory of a training step and of an evaluation.
 
-    The evaluation is that of a batch of the largest images.
+    The evaluation is of one batch of the largest images.
     """
     config, sharding, max_size = setup.config, setup.sharding, setup.dataset.max_size
     assert config.batch_size is not None
@@ -29,7 +29,7 @@ def describe_needs(setup: Setup) -> str:
     batch = _make_batch(config, max_size)
     given = _describe_arrays(setup.everywhere, state), _describe_arrays(sharding, batch)
     training = setup.step.lower(*given)
-    # XLA counts a loop over parts as one part, so operations are counted with the batch computed at once.
+    # XLA counts a loop over parts as one part, so operations are counted for the batch computed at once.
     whole = make_step(setup.model, dataclasses.replace(config, accumulate=1)) if config.accumulate > 1 else setup.step
     operations = _count_flops(whole.lower(*given))
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
@@ -67,11 +67,11 @@ def _make_batch(config: Config, max_size: tuple[int, int]) -> Batch:
 
 
 def _count_flops(program: jax.stages.Lowered) -> float:
-    """Floating-point operations over all devices as written: a loop counts once, and Winograd's savings count."""
+    """Count floating-point operations over all devices: a loop as one pass, Winograd's algorithm with its savings."""
     costs: Any = program.cost_analysis()
     return costs["flops"]
 
 
 def _describe_arrays(sharding: NamedSharding, tree: Any) -> Any:
-    """Shapes of the same arrays, with this sharding."""
+    """Describe arrays by their shapes and types, with this sharding."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -29,20 +29,21 @@ from fcn_jax.training.state import TrainState, restore_state, save_state
 
 
 def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None] = print) -> Evaluation | None:
-    """Train, or resume the run that is there.
+    """Train a new run, or resume the run in the directory.
 
     Args:
-        config: what to train; what it leaves open comes from the data set.
+        config: what to train; values left open are the data set's defaults.
         options: how to conduct the run.
         run_dir: the run directory.
-        say: takes lines for the user.
+        say: function that shows a line to the user.
 
     Returns:
-        The evaluation after the last step; None if there was nothing to do, a signal stopped the run, or it was dry.
+        The evaluation after the last step; None if there was nothing to do, a signal stopped the run, or it was a dry
+            run.
 
     Raises:
         InputError: configuration, data or weights that do not fit.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss or the norm of the gradient is no longer finite.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     setup = set_up(config, options, run_dir)
@@ -88,6 +89,10 @@ def take_steps(
 
     Returns:
         The evaluation after the last step; None if the run was stopped before.
+
+    Raises:
+        FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        OutOfMemory: an evaluation needs more memory than there is.
     """
     config, options = run.config, run.options
     assert config.steps
@@ -144,7 +149,7 @@ def _begin(setup: Setup, checkpoints: Checkpoints, say: Callable[[str], None]) -
 def _score_start(
     setup: Setup, run: Run, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, progress: Progress
 ) -> Evaluation:
-    """Score and save what a run of no steps starts from."""
+    """Score and save the initial state of a run that takes no steps."""
     evaluation = _evaluate(setup, run, state.variables, log, 0)
     progress.say(f"before any step: {format_evaluation(evaluation)}")
     save_state(checkpoints, state, 0, evaluation.metrics.mean_iu)
@@ -171,7 +176,7 @@ def _evaluate(setup: Setup, run: Run, variables: Any, log: MetricsLog, step: int
 
 
 def _read_finite(metrics: dict[str, jax.Array], step: int) -> dict[str, float]:
-    """Read the numbers of a step; raise FloatingPointError if one is not finite."""
+    """Read the metrics of a step; raise FloatingPointError if one is not finite."""
     values = {name: float(value) for name, value in metrics.items()}
     if not all(math.isfinite(value) for value in values.values()):
         raise FloatingPointError(

@@ -20,7 +20,7 @@ def make_schedule(config: Config) -> optax.Schedule:
     (1 - (t - w) / (steps - w)) ** power times the highest.
 
     Args:
-        config: filled.
+        config: configuration with every value set (`fill_config`).
     """
     assert config.steps is not None
     assert config.optim.learning_rate is not None
@@ -36,7 +36,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def mask_decayed(params: Any) -> Any:
-    """Return a tree of booleans: True for the parameters with weight decay, which are the kernels."""
+    """Return a tree of booleans that is True for the parameters with weight decay: the kernels."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
@@ -49,7 +49,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     clipping ignores their gradient, as with PyTorch's `requires_grad=False`.
 
     Args:
-        config: filled.
+        config: configuration with every value set (`fill_config`).
     """
     optim = config.optim
     clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
@@ -79,7 +79,7 @@ def rate_factor(config: OptimConfig, path: str) -> float:
 
 
 def stop_frozen_gradients(config: OptimConfig, params: Any) -> Any:
-    """Return the same parameters, without a gradient for the frozen ones, so that it is not computed."""
+    """Return the same parameters, with no gradient to compute for the frozen ones."""
     return _map_paths(lambda path, x: jax.lax.stop_gradient(x) if is_frozen(config, path) else x, params)
 
 
@@ -87,7 +87,7 @@ def check_groups(config: OptimConfig, params: Any) -> None:
     """Check that every group of parameters named in the configuration exists.
 
     Args:
-        config: names the groups by the beginnings of their paths.
+        config: configuration that names the groups by the beginnings of their paths.
         params: arrays or their shapes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training prints: a progress bar on a terminal or plain lines elsewhere, and tables."""
+"""Output of a training for the user: a progress bar on a terminal, plain lines elsewhere, and tables."""
 
 import sys
 import time
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Shows step, loss, images/s and time left. Use it in a `with` statement."""
+    """Display of step, loss, images/s and time left. Use it in a `with` statement."""
 
     def __init__(self, config: Config, first_step: int):
-        """Start to count.
+        """Start the clock, and the bar if there is a terminal.
 
         Args:
-            config: filled.
-            first_step: number of steps that the run has behind it.
+            config: configuration with every value set (`fill_config`).
+            first_step: number of steps that the run has taken before.
         """
         assert config.steps is not None
         assert config.batch_size is not None
@@ -42,7 +42,7 @@ class Progress:
     def show(self, step: int, loss: float, input_wait: float) -> None:
         """Show the loss, and the share of time spent waiting for input (`InputWait`).
 
-        The images/s are those since the start, compilation included.
+        The images/s are the mean since the start, compilation included.
         """
         seconds = time.perf_counter() - self._began
         rate = (step - self._first) / seconds
@@ -65,9 +65,9 @@ class Progress:
 
 
 class InputWait:
-    """Measures the share of time in which the devices had nothing to do because the next batch was not ready.
+    """Measurement of the share of time in which the devices were idle because the next batch was not ready.
 
-    A wait counts if the step before it had ended when the batch came. It counts as a whole, though the step may have
+    A wait counts if the step before it had ended when the batch was ready. The whole wait counts, even if the step
     ended in the middle of it, so the result is an upper bound.
     """
 
@@ -75,11 +75,11 @@ class InputWait:
         self.restart()
 
     def restart(self) -> None:
-        """Start anew, so that what is not training, such as an evaluation, does not count."""
+        """Restart the measurement, so that an evaluation, for example, does not count."""
         self._waited, self._began = 0.0, None
 
     def take(self, batches: Iterator[T], before: Any) -> T:
-        """Return the next of `batches`; `before` are the arrays that the step before computes, or None."""
+        """Return the next of `batches`; `before` holds the results of the step before, or None."""
         asked = time.perf_counter()
         if self._began is None:
             self._began = asked

@@ -1,4 +1,4 @@
-"""Turn a configuration into everything that a training needs, built and checked, before anything is written."""
+"""Turn a configuration into everything that a training needs, built and checked before the run is written to."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -30,15 +30,15 @@ class Setup(NamedTuple):
     """Everything that a training needs.
 
     Attributes:
-        config: what decides the numbers, with every value set.
-        options: how the run is conducted, with every interval set.
-        resume_step: the checkpoint that the run resumes from; None: it is new.
+        config: the values that decide the numbers, all of them set.
+        options: the conduct of the run, with every interval set.
+        resume_step: step of the checkpoint that the run resumes from; None: the run is new.
         dataset: the prepared data.
         train_source: the split to train on.
         val_source: the split to evaluate on.
-        sharding: of batches, over the devices of all hosts along the mesh axis "data".
+        sharding: sharding of batches over the devices of all hosts, along the mesh axis "data".
         model: the network.
-        init: initialises the state before the first step on all devices, jitted.
+        init: jitted function that initialises the state before the first step on all devices.
         start: the weights that a new run starts from, matched to the network; None: it starts from scratch.
         step: the training step, jitted.
         forward: the forward pass of the evaluation, jitted.
@@ -70,7 +70,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     weights it started from, so their files may be gone.
 
     Args:
-        config: what to train; what it leaves open comes from the data set.
+        config: what to train; values left open are the data set's defaults.
         options: how to conduct the run.
         run_dir: the run directory, which may not exist yet.
 
@@ -96,7 +96,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
 
     model = build(config.model, len(dataset.class_names))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-    # It runs once. On CPUs LLVM's first level of optimisation gives the same bits and compiles in half the time.
+    # `init` runs once. On CPUs LLVM's first level of optimisation gives the same bits and compiles in half the time.
     fast_compile = {"xla_backend_optimization_level": 1} if is_cpu() else None
     init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=fast_compile)
     shapes = jax.eval_shape(init).variables
@@ -119,7 +119,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
 
 
 def _shard_batches(config: Config) -> NamedSharding:
-    """Split batches over all devices of all hosts along their first axis."""
+    """Make the sharding that splits batches along their first axis over all devices of all hosts."""
     devices = count_devices()
     assert config.batch_size is not None
     if config.batch_size % (devices * config.accumulate):

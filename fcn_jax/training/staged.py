@@ -10,7 +10,7 @@ from fcn_jax.inference.evaluate import Evaluation
 from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.training.loop import train
 
-# Beginnings of the parameter paths that a stage's network does not have yet (see fcn_jax/models/fcn.py).
+# Beginnings of the paths of parameters that the network of a stage does not have yet (see fcn_jax/models/fcn.py).
 LATER = {
     "fcn32s": ("score_pool", "upscore2", "upscore_pool4", "upscore16", "upscore8"),
     "fcn16s": ("score_pool3", "upscore_pool4", "upscore8"),
@@ -22,7 +22,7 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
     """List the trainings from 32s to the head asked for, each with its run directory.
 
     Args:
-        config: of the whole; its learning rate is multiplied by each stage's factor.
+        config: configuration of the staged training; its learning rate is multiplied by each stage's factor.
         run_dir: the folder of the stages' run directories.
     """
     rate = fill_config(config).optim.learning_rate
@@ -42,24 +42,26 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
 def train_staged(
     config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None] = print
 ) -> Evaluation | None:
-    """Train one stage after the other; the same call again resumes in the stage that was stopped.
+    """Train one stage after the other. The same call again resumes the stage that was stopped.
 
     Args:
-        config: `staged`, with the head of the last stage.
+        config: configuration with `staged` set and the head of the last stage.
         options: how to conduct the runs.
         run_dir: the folder of the stages' run directories.
-        say: takes lines for the user.
+        say: function that shows a line to the user.
 
     Returns:
-        The evaluation after the last step; None if there was nothing to do, or a signal stopped a stage.
+        The evaluation after the last step; None if there was nothing to do, a signal stopped a stage, or it
+            was a dry run.
 
     Raises:
         InputError: configuration, data or weights that do not fit.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     evaluation = None
     for stage, folder in list_stages(config, run_dir):
-        if options.dry_run:  # the weights of a stage are not there yet, and do not change what it needs
+        if options.dry_run:  # no stage has weights yet, and weights do not change its needs
             say(f"{folder.name}:")
             train(
                 dataclasses.replace(stage, model=dataclasses.replace(stage.model, init_from=None)), options, folder, say
@@ -72,7 +74,7 @@ def train_staged(
 
 
 def _drop_groups(optim: OptimConfig, later: tuple[str, ...]) -> OptimConfig:
-    """Drop the groups of parameters that come in a later stage."""
+    """Drop the groups of parameters that exist only in later stages."""
     return dataclasses.replace(
         optim,
         frozen=tuple(name for name in optim.frozen if not name.startswith(later)),

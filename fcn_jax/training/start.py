@@ -21,8 +21,8 @@ def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
     """Read the weights that a new network starts from, or return None if it starts from scratch.
 
     Args:
-        model: names the weights.
-        cache: folder for downloads; None: the usual one.
+        model: configuration that names the weights.
+        cache: folder for downloads; None: `cache_folder()`.
 
     Raises:
         InputError: the weights cannot be read.
@@ -35,7 +35,11 @@ def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
 
 
 def read_file_or_run(place: Path) -> Weights:
-    """Read the weights in a file, or those of the best checkpoint of a run directory."""
+    """Read the weights in a file, or those of the best checkpoint of a run directory.
+
+    Raises:
+        InputError: the file, the run directory or its checkpoint cannot be read.
+    """
     if not place.is_dir():
         return read_weights(place)
     run = open_run(place)
@@ -45,10 +49,10 @@ def read_file_or_run(place: Path) -> Weights:
 
 
 def choose_input(given: InputConfig | None, weights: Weights | None) -> InputConfig:
-    """Choose what the network takes as pixels: what its weights were trained with, else what the flags say.
+    """Choose the input of the network: that of its weights, else that of the flags, else the default.
 
     Raises:
-        InputError: the flags say something else than the weights.
+        InputError: the flags differ from the input of the weights.
     """
     if weights is None or weights.input is None:
         return given or InputConfig()

@@ -1,4 +1,4 @@
-"""What a training step changes: initialised, or restored from a checkpoint."""
+"""The state that a training step changes: initialised, saved, and restored from a checkpoint."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from fcn_jax.training.optim import make_optimizer
 
 
 class TrainState(struct.PyTreeNode):
-    """What a training step changes.
+    """The state that a training step changes.
 
     Attributes:
         step: int32[], the number of steps taken.
@@ -24,14 +24,14 @@ class TrainState(struct.PyTreeNode):
         opt_state: the optimizer's state.
     """
 
-    # Not annotated by shape: JAX also builds it from shapes and from shardings.
+    # The fields have no shapes, because JAX also builds this class from shapes and from shardings.
     step: Any
     variables: dict[str, Any]
     opt_state: optax.OptState
 
 
 def init_state(model: Network, config: Config) -> TrainState:
-    """Initialise the state before the first step; it is a function of the configuration, the seed included."""
+    """Initialise the state before the first step, a function of the model and the configuration with its seed."""
     variables = init_variables(model, config.seed)
     return TrainState(jnp.zeros((), jnp.int32), variables, make_optimizer(config).init(variables["params"]))
 
@@ -48,13 +48,13 @@ def restore_state(
     """Restore the state of a checkpoint.
 
     Args:
-        checkpoints: of the run.
-        step: one of its steps.
-        init: initialises a state of the same shapes.
-        sharding: of every array.
+        checkpoints: checkpoints of the run.
+        step: step of one of them.
+        init: function that initialises a state of the same shapes.
+        sharding: sharding of every array.
 
     Raises:
-        InputError: the checkpoint is damaged or of another network.
+        InputError: the checkpoint is damaged, or belongs to another network.
     """
     shapes = jax.eval_shape(init)
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)

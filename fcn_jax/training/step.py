@@ -31,7 +31,7 @@ def train_step(
         state: the state before the step.
         batch: images on canvases with the changes drawn for them.
         model: the network; it returns one map of logits, and auxiliary ones if it `has_auxiliary_scores`.
-        config: filled.
+        config: configuration with every value set (`fill_config`).
 
     Returns:
         The state after the step, and its "loss" (before the update) and "gradient_norm".
@@ -89,6 +89,6 @@ def train_step(
 
 
 def make_step(model: Network, config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """Make the jitted `train_step`; it reuses the memory of the state it is given."""
+    """Make the jitted `train_step`, which reuses the memory of the state that it is given."""
     step = partial(train_step, model=model, config=config)
     return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())

@@ -1,4 +1,4 @@
-"""The table of data sets. Each has a file here, and a new one is added to `SOURCES`."""
+"""The table of data sets. Each data set has a file in this folder and an entry in `SOURCES`."""
 
 import difflib
 
@@ -15,7 +15,11 @@ SOURCES: dict[str, DataSource] = {
 
 
 def get_source(name: str) -> DataSource:
-    """Return a data set by its name; raise InputError with the nearest name if there is none."""
+    """Return a data set by its name.
+
+    Raises:
+        InputError: there is no such data set; the text names the nearest one.
+    """
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -25,10 +25,10 @@ VOID = 11  # SegNet's label for everything else
 
 
 def find(request: Request) -> Found:
-    """Find those of the splits train, val and test that are there; examples by name, which is the order of the film.
+    """Find the splits train, val and test, if they exist. Examples are in order of name, which is that of the film.
 
     Raises:
-        InputError: none of the splits is there.
+        InputError: no folder is given, or it has none of the splits.
     """
     dir = request.require_dir("camvid", LAYOUT)  # noqa: A001
     splits = {}

@@ -1,4 +1,4 @@
-"""Images and masks of the user's own, in folders."""
+"""The user's own images and masks, in folders."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,10 @@ LAYOUT = (
 
 
 def find(request: Request) -> Found:
-    """Find every split, in the order train, val, test, then by name; examples by name.
+    """Find every split: train, val and test first, the others by name. Examples are in order of name.
 
     Raises:
-        InputError: the folder, the class names or the void labels are not as they should be.
+        InputError: the folder is not given or has no splits, or a split, class name or void label is invalid.
     """
     dir = request.require_dir("folder", LAYOUT)  # noqa: A001
     class_names = read_class_names(request.classes or dir / "classes.txt")
@@ -48,7 +48,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     """Read one class name per line.
 
     Raises:
-        InputError: the file cannot be read as text, has a blank line, a name twice, or no names or over 255.
+        InputError: the file cannot be read as text, has a blank line or a name twice, or does not have 1 to 255 names.
     """
     rule = "it has one class name per line, the first for label 0"
     try:
@@ -68,7 +68,7 @@ SOURCE = DataSource(
     splits="any",
     classes="any",
     description="images of your own: --data.dir with images/SPLIT/*, labels/SPLIT/*.png and classes.txt",
-    # The values of camvid, which is of a common size for data sets of one's own.
+    # The values of CamVid, whose size is common for data sets of users.
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),
     find=find,
     takes_classes=True,

@@ -30,7 +30,7 @@ VOID = 0.9  # half the width of the void border in pixels; above 0.71 no two cla
 
 
 def draw(seed: int, index: int) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "height width"]]:
-    """Draw an image and its label, the same for the same arguments.
+    """Draw an image and its label, which depend on the arguments alone.
 
     Args:
         seed: seed of the whole data set, from 0.
@@ -161,7 +161,11 @@ CLASS_NAMES = ("background", *OUTLINES)
 
 
 def find(request: Request) -> Found:
-    """List the images of seed 0: 1500 to train on and 200 to evaluate on."""
+    """List the images of seed 0: 1500 to train on and 200 to evaluate on.
+
+    Raises:
+        InputError: a folder is given.
+    """
     if request.dir is not None:
         raise InputError(f"shapes is drawn and reads nothing from {request.dir}; leave out --data.dir")
     splits = {

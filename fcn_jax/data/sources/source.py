@@ -1,4 +1,4 @@
-"""What the file of a data set says: its name, its defaults, and how to find its examples.
+"""The interface of a data set's file: its name, its defaults, and how to find its examples.
 
 The file of a data set ends with `SOURCE = DataSource(...)`. Its function `find` lists the examples of each split
 without reading them; `fcn_jax.data.builder` reads, checks and stores them.
@@ -18,7 +18,7 @@ class Files(NamedTuple):
     """An example stored in two files.
 
     Attributes:
-        name: the name of the example, the only one in its split.
+        name: the name of the example, unique in its split.
         image: a picture.
         mask: a PNG that holds the class of each pixel.
     """
@@ -32,7 +32,7 @@ class Drawn(NamedTuple):
     """An example made by a function.
 
     Attributes:
-        name: the name of the example, the only one in its split.
+        name: the name of the example, unique in its split.
         draw: returns the image, uint8 [height, width, 3], and the label, uint8 [height, width]. It returns the same
             arrays each time, and several threads may call it at once.
     """
@@ -43,10 +43,10 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What a user says about the place of a data set.
+    """The user's flags about the files of a data set.
 
     Attributes:
-        dir: the files of the data set, which are only read; None if the user names no place. It exists.
+        dir: folder or archive of the data set, which exists and stays unchanged; None if the user gives none.
         cache: the folder for everything that is downloaded or unpacked.
         classes: a file of class names, only for a data set with `takes_classes`.
         void: labels that count as void besides 255, only for a data set with `takes_classes`.
@@ -58,11 +58,14 @@ class Request:
     void: tuple[int, ...] = ()
 
     def require_dir(self, name: str, layout: str) -> Path:
-        """Return `dir`, or raise InputError for a data set `name` that is never downloaded.
+        """Return `dir`, which the user must give for a data set that is never downloaded.
 
         Args:
             name: the name of the data set.
-            layout: what `dir` has to be, which the message says.
+            layout: what `dir` has to be, for the message.
+
+        Raises:
+            InputError: the user gives no `dir`.
         """
         if self.dir is None:
             raise InputError(f"{name} is not downloaded by this program; give --data.dir, which is {layout}")
@@ -71,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Found:
-    """A data set as its files list it, before any of them is read.
+    """The examples and classes of a data set, listed before any image is read.
 
     Attributes:
         class_names: the name of each label from 0 on.

@@ -29,7 +29,7 @@ CLASS_NAMES = (
 
 
 def find(request: Request) -> Found:
-    """Find the official splits train and val, and trainaug and seg11valid if their lists are there.
+    """Find the official splits train and val, and trainaug and seg11valid if their lists exist.
 
     trainaug has the masks of SBD. seg11valid has the 736 images of VOC 2011's val that are not in SBD's train, on which
     the FCN papers score (the reference's data/pascal/seg11valid.txt). Examples are in the order of the lists.
@@ -104,7 +104,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         except (tarfile.TarError, OSError, EOFError) as error:
             shutil.rmtree(part, ignore_errors=True)
             reason = str(error).partition("\n")[0].rstrip(":")
-            if not folder.exists():  # on file systems without locks another process may have been faster
+            if not folder.exists():  # without file locks another process may have unpacked it
                 raise InputError(
                     f"{archive} cannot be unpacked into {folder} ({reason}): it is not an archive, is incomplete, or "
                     f"the disk is full; the official archive has {SIZE} bytes and the SHA-256 {SHA256}"

@@ -1,4 +1,4 @@
-"""What layers.py compares: our layers and their peers', as calls that wait for their result, and their times."""
+"""The candidates of layers.py: our layers and their peers', as calls that wait for their results, and their timing."""
 
 import statistics
 import time
@@ -21,17 +21,17 @@ SAMPLE = 0.02  # seconds
 def measure_ms(candidates: dict, repeats: int, rounds: int = 3) -> dict[str, list[float]]:
     """Measure the median time of each candidate in each round, ms.
 
-    Rounds go through all candidates, so that a change of the machine's load meets them all.
+    Each round measures all candidates, so that a change of the machine's load affects all of them.
 
-    What takes less than `SAMPLE` is repeated within a sample until it takes as long: single calls of a tenth of a
-    millisecond would tell how fast a core wakes up.
+    Calls shorter than `SAMPLE` are repeated within a sample until they fill it. The time of a single call of a tenth of
+    a millisecond would depend on how fast a core wakes up.
     """
     times = {name: [] for name in candidates}
     for run in candidates.values():
         run()
     for _ in range(rounds):
         for name, run in candidates.items():
-            time.sleep(0.3)  # PyTorch's idle threads spin for a while; no candidate shall pay for that
+            time.sleep(0.3)  # PyTorch's idle threads spin for a while, which would slow the next candidate
             began = time.perf_counter()
             run()
             calls = 1 + int(SAMPLE / (time.perf_counter() - began))
@@ -46,7 +46,7 @@ def measure_ms(candidates: dict, repeats: int, rounds: int = 3) -> dict[str, lis
 
 
 def once_ms(run) -> float:
-    """Measure one call, for what takes seconds."""
+    """Measure a single call, ms; for calls that take seconds."""
     start = time.perf_counter()
     run()
     return 1e3 * (time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Step times on 8, 64 and 256 accelerators, from a compiled step and published figures; nothing of it is measured.
+"""Step times on 8, 64 and 256 accelerators, from a compiled step and published figures; none is measured.
 
 docs/scaling.md has the formulae and the sources of the figures. `scaling.py --extrapolate` prints these tables.
 """
@@ -23,7 +23,7 @@ class Gpus(NamedTuple):
     host: int = 8
 
     def all_reduce(self, size: float, devices: int) -> float:
-        """Seconds: a ring within each host, then the shares of eight rings across."""
+        """Estimate the seconds of a sum: a ring within each host, then a ring across hosts for each GPU's share."""
         hosts = devices // self.host
         inside = 2 * (self.host - 1) / self.host * size / self.link
         across = 2 * (hosts - 1) / hosts * (size / self.host) / self.card
@@ -42,10 +42,10 @@ class Tpus(NamedTuple):
     link: float
     host: int
     slices: dict[int, tuple[int, ...]]
-    ring: int  # an axis of a multiple of this is closed to a ring, whose both directions carry half each
+    ring: int  # an axis whose length is a multiple of this is a ring; half of the bytes go each way round
 
     def all_reduce(self, size: float, devices: int) -> float:
-        """Seconds: rings or lines along all axes at once, and the way along each of them there and back."""
+        """Estimate the seconds of a sum: rings or lines along all axes at once, with latency for each hop and back."""
         axes = self.slices[devices]
         rings = [axis % self.ring == 0 for axis in axes]
         width = sum(self.link * (2 if closed else 1) for closed in rings)
@@ -111,7 +111,7 @@ def extrapolate(read: Callable[[str, int], dict[str, Any]], networks: tuple[str,
             seconds = found["flops"] / (utilisation * machine.rate) + 5 * found["parameters"] / machine.memory_rate
             gradient = {n: machine.all_reduce(size, n) for n in COUNTS}
             norms = {n: found["small"] * machine.all_reduce(0, n) for n in COUNTS}
-            # Two thirds of the step are backward, beside which the gradient of later layers can travel.
+            # Two thirds of the step are the backward pass, during which gradients of later layers can be sent.
             hidden = {n: seconds + norms[n] + max(0.0, gradient[n] - 2 / 3 * seconds) for n in COUNTS}
             plain = {n: seconds + norms[n] + gradient[n] for n in COUNTS}
             _print_row(

@@ -1,4 +1,4 @@
-"""Every measurement of the benchmarks, one line each, in `benchmarks/history.csv`.
+"""The measurements of all benchmarks, one per line, in `benchmarks/history.csv`.
 
 The columns are the fields of `Measurement`. `results.py` makes the tables of RESULTS.md from them.
 """
@@ -30,22 +30,22 @@ class Measurement:
         date: day of the run, UTC, "2026-11-25".
         commit: short hash of the code, with "-dirty" behind it where files differed from the commit.
         machine: processor and cores, or the accelerator.
-        environment: what was set for the process and changes its speed, such as "huge pages"; may be empty.
+        environment: settings of the process that change its speed, such as "huge pages"; may be empty.
         load: the machine's load average before the run; None where it is not known.
-        versions: of JAX and PyTorch.
+        versions: versions of JAX and PyTorch.
         benchmark: name of the script, or "whole_program".
-        quick: whether it was a short form, which the tables leave out.
+        quick: whether the run was a short form, which the tables leave out.
         task: what is measured.
         setting: the case: network, sizes, dtype.
         ours: median over the rounds, in `unit`; None where only the ratio is known.
-        unit: of `ours` and `peer_value`.
-        peer: name of what it is compared with; may be empty.
+        unit: unit of `ours` and `peer_value`.
+        peer: name of what ours is compared with; may be empty.
         peer_value: median of the peer.
-        ratio: median over the rounds; of times the peer's over ours, of all else ours over the peer's.
+        ratio: median over the rounds. For times it is the peer's over ours, for all other units ours over the peer's.
         ratio_low: smallest ratio of a round.
         ratio_high: largest ratio of a round.
         rounds: how often ours and the peer's were measured by turns; None where it is not known.
-        command: what to type for such a row.
+        command: the command that makes such a row.
         note: conditions that no other column has.
     """
 
@@ -84,8 +84,8 @@ class Recorder:
         Args:
             benchmark: name of the script without its suffix.
             quick: whether it is the short form.
-            file: of the history.
-            platform: what the figures hold for, where it is not this machine.
+            file: the history.
+            platform: what the figures hold for, if it is not this machine.
         """
         self.file = file
         self.quick = quick
@@ -121,11 +121,11 @@ class Recorder:
         Args:
             task: what is measured.
             setting: the case.
-            unit: of the values.
-            ours: a value a round.
-            peer: what it is compared with.
-            theirs: the peer's value in each round. Where there are more or fewer rounds than ours, the ratio is that
-                of the medians.
+            unit: unit of the values.
+            ours: our value in each round.
+            peer: what ours is compared with.
+            theirs: the peer's value in each round. If it has more or fewer rounds than ours, the ratio is that of the
+                medians.
             note: conditions that no other column has.
 
         Returns:
@@ -151,12 +151,12 @@ class Recorder:
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
-    """Let a benchmark's command line name another history."""
+    """Add the option `--history` to a benchmark's command line."""
     parser.add_argument("--history", type=Path, default=FILE, metavar="FILE", help="CSV file to append the rows to")
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float], unit: str) -> list[float]:
-    """Compare each round: of times the peer's over ours, of all else ours over the peer's; none without a peer."""
+    """Compute the ratio of each round: the peer's over ours for times, otherwise ours over the peer's."""
     if not theirs:
         return []
     if len(ours) != len(theirs):
@@ -166,7 +166,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float], unit: str) -> list[fl
 
 
 def describe_command() -> str:
-    """Return what was typed, from the repository's root, with folders of this machine cut to their names."""
+    """Return the command as typed in the repository's root. Absolute paths are cut to their last part."""
     arguments = iter(sys.argv[1:])
     typed = []
     for argument in arguments:
@@ -180,7 +180,7 @@ def describe_command() -> str:
 
 
 def append(file: Path, measurement: Measurement) -> None:
-    """Append a line at once, after creating the file with its header where it is missing."""
+    """Append a line in a single write; create the file with its header if it is missing."""
     if not file.exists():
         _create(file)
     line = _line(["" if value is None else value for value in asdict(measurement).values()])
@@ -195,7 +195,7 @@ def read(file: Path) -> list[Measurement]:
     """Read all measurements, in the order in which they were appended.
 
     Raises:
-        ValueError: the header is another one, or a line has more or fewer columns.
+        ValueError: the header is not `COLUMNS`, or a line has more or fewer cells.
     """
     with open(file, newline="", encoding="utf-8") as stream:
         lines = csv.reader(stream)
@@ -216,7 +216,7 @@ def _parsed(file: Path, lines: Iterator[list[str]]) -> Iterator[Measurement]:
 
 
 def _create(file: Path) -> None:
-    """Make a file of the header; one that another process makes at the same time is left alone."""
+    """Create the file with its header, unless another process creates it at the same time."""
     handle, temporary = tempfile.mkstemp(dir=file.parent)
     try:
         with os.fdopen(handle, "wb") as stream:

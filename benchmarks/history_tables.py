@@ -1,7 +1,7 @@
 """Markdown tables of the history's measurements, and their places in a text.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Short forms (`quick`) are left out. Of
-each task on each machine the last `RUNS` runs count.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Short forms (`quick`) are left out. A table counts the
+last `RUNS` runs of each task on each machine.
 """
 
 import re
@@ -27,10 +27,10 @@ class Column:
     """A column of a table.
 
     Attributes:
-        heading: of the column.
-        cell: what it shows of the measurements.
-        task: whose measurements they are; None: of every task.
-        peer: with which the task is compared; None: with any or none.
+        heading: text above the column.
+        cell: makes the text of a cell from its measurements.
+        task: the task whose measurements are shown; None: all tasks.
+        peer: the peer whose comparisons are shown; None: any peer or none.
     """
 
     heading: str
@@ -39,7 +39,7 @@ class Column:
     peer: str | None = None
 
     def takes(self, m: Measurement) -> bool:
-        """Tell whether the column shows a measurement."""
+        """Return whether the column shows a measurement."""
         return self.task in (None, m.task) and self.peer in (None, m.peer)
 
 
@@ -48,10 +48,10 @@ class Table:
     """A table of a benchmark; each machine has its own.
 
     Attributes:
-        benchmark: whose measurements they are.
-        by: a row's measurements have the same values in these columns of the history, which the row begins with.
-        headings: of these columns.
-        columns: what follows them.
+        benchmark: the benchmark whose measurements are shown.
+        by: columns of the history. Measurements with the same values in them share a row, which begins with the values.
+        headings: headings of these columns.
+        columns: the columns after them.
     """
 
     benchmark: str

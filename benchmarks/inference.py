@@ -8,8 +8,8 @@
   github.com/shelhamer/fcn.berkeleyvision.org. OpenCV has an environment of its own, made the first time.
 - `folder`: JPEGs of mixed sizes to PNGs of their classes, FCN-8s on ResNet34. PyTorch: a plain loop of Pillow, the
   network at the image's own size, and Pillow. Ours is `fcn-jax predict`, which also draws and writes an overlay.
-  Its first pass compiles, as it does in use; the second finds the programs compiled, and the next start finds them on
-  the disk. `--images FOLDER` takes your own.
+  The first pass compiles its programs, the second finds them in memory, and the next start finds them on the disk.
+  `--images FOLDER` takes your own.
 
 Each measurement is a process of its own, ours and the peer's by turns.
 """
@@ -49,10 +49,10 @@ def main() -> None:
     if answer((ours, pytorch, ours_reference, ours_folder, pytorch_folder)):
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; none: all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"rows to measure: {', '.join(ROWS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="few repetitions and images, no batch16")
-    parser.add_argument("--files", type=int, help="how many are drawn without --images; none: 84, quickly 21")
-    parser.add_argument("--images", type=Path, help="folder of images for the row `folder`; none: drawn ones")
+    parser.add_argument("--files", type=int, help="number of images to draw; default: 84, with --quick 21")
+    parser.add_argument("--images", type=Path, help="folder of images for the row `folder`; default: draw them")
     history.add_argument(parser)
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
@@ -144,18 +144,18 @@ def report(
 
 
 def by_turns(rounds: int, *measurements: Callable[[], float]) -> list[tuple[float, ...]]:
-    """Take the measurements by turns, and return the values of each."""
+    """Take measurements by turns, and return the values of each of them."""
     return list(zip(*([take() for take in measurements] for _ in range(rounds)), strict=True))
 
 
 def rates(images: int, times: Sequence[float]) -> list[float]:
-    """Return images/s."""
+    """Convert seconds to images/s."""
     return [images / time for time in times]
 
 
 def run(name: str, /, **arguments: object):
     """Take one of this script's measurements in a process of its own."""
-    # With JAX's own variables a first pass would find its programs, or the next start would not.
+    # With JAX's own variables a first pass could find its programs compiled, or the next start could find none.
     cache = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
     environment = {name: value for name, value in os.environ.items() if name not in cache}
     return measure(__file__, name, environment, **arguments)

@@ -3,8 +3,8 @@
 Images/s of `train_batches` for decoding, for the file of decoded images and for a split on the devices, against a plain
 PyTorch DataLoader that decodes the same files with Pillow and puts them on the same canvas; with one worker and one a
 core (ours are threads, PyTorch's processes). Then the share of time that training steps wait for input, and what
-photographs of 6000x4000 pixels cost, in parts and whole. `--voc` and `--camvid` name the folders of the data, and what
-is missing is left out. Each measurement is a process of its own, so that the peak of its memory is its own too.
+photographs of 6000x4000 pixels cost, in parts and whole. `--voc` and `--camvid` name the folders of the data; a data
+set whose folder is missing is left out. Each measurement is a process of its own, and so is the peak of its memory.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def run(name: str, /, **arguments: Any) -> dict[str, float]:
 
 
 def rate(batches: Iterator[Any], count: int, warm: int, use: Callable[[Any], object]) -> float:
-    """Measure images/s of `count` batches after `warm` ones, which also empty what was prepared ahead."""
+    """Measure images/s of `count` batches after `warm` ones, which also use up the batches prepared ahead."""
     for _ in range(warm):
         use(next(batches))
     began = time.perf_counter()
@@ -140,10 +140,11 @@ def stream(name: str, dir: str, cache: str, workers: int, mode: str):  # noqa: A
 
 
 def ours(name: str, dir: str, cache: str, workers: int, count: int, mode: str) -> dict[str, float]:  # noqa: A002
+    """Measure images/s of our batches."""
     import jax
 
     batches, _, _ = stream(name, dir, cache, workers, mode)
-    count *= 1 if mode == "never" else 8  # to have as much to measure where an image takes less
+    count *= 1 if mode == "never" else 8  # decoded images take less time, so a measurement needs more of them
     return {"rate": rate(batches, count, 2 * workers + 2, jax.block_until_ready)}
 
 
@@ -187,7 +188,7 @@ def pytorch(name: str, dir: str, cache: str, workers: int, count: int) -> dict[s
 
 
 def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  # noqa: A002
-    """Measure training steps as `fcn_jax.training.loop` makes them, the first ones not counted."""
+    """Measure training steps as `fcn_jax.training.loop` takes them, without the first ones."""
     from functools import partial
 
     import jax
@@ -201,7 +202,7 @@ def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  #
     model = build(config.model, len(dataset.class_names))
     state, metrics = jax.jit(partial(init_state, model, config))(), None
     step, wait = make_step(model, config), InputWait()
-    began, share, every = 0.0, [], 5  # logged every so many steps, which waits for them
+    began, share, every = 0.0, [], 5  # every so many steps the loop logs, which waits for the devices
     for index in range(1, steps + every + 1):
         state, metrics = step(state, wait.take(batches, metrics))
         if index % every == 0:
@@ -212,7 +213,7 @@ def waiting(dir: str, cache: str, mode: str, steps: int) -> dict[str, float]:  #
 
 
 def large(dir: str, cache: str, mode: str, parts: bool, count: int) -> dict[str, float]:  # noqa: A002
-    """Measure batches of large photographs, augmented; whole ones as if a crop could reach everywhere."""
+    """Measure augmented batches of large photographs. Without `parts` whole images are read."""
     from functools import partial
 
     import jax

@@ -2,9 +2,9 @@
 
 Prints Markdown tables of medians and of ratios (a peer's time divided by ours: above 1, ours is faster). Every
 candidate is warmed up and waited for; PyTorch uses all cores and the better of its two memory layouts. Without
-PyTorch its columns stay empty. One exception: grouped `lax` takes seconds at stride 16 and a minute at stride 32, so
-there it is called once, compilation (below a second) included; `--quick` leaves it out. On a GPU (JAX's default
-backend) another table takes the place of these.
+PyTorch its columns stay empty. One exception: grouped `lax` takes seconds at stride 16 and a minute at stride 32. It
+is called once there, and its time includes compilation (below a second); `--quick` leaves it out. On a GPU (JAX's
+default backend) another table takes the place of these.
 """
 
 import argparse
@@ -44,7 +44,7 @@ PASSES = {"forward": "forward", "both": "forward + backward"}
 
 
 class Case:
-    """A layer in one case, whose comparisons are recorded."""
+    """A layer in one setting, with its times; it records comparisons with peers."""
 
     def __init__(self, recorder: history.Recorder, task: str, setting: str, ours: Sequence[float]):
         self.recorder, self.task, self.setting, self.ours = recorder, task, setting, ours
@@ -57,7 +57,7 @@ class Case:
 
 
 def middle(times: Sequence[float]) -> float | None:
-    """Return the median, or None of no times."""
+    """Return the median, or None if there are no times."""
     return statistics.median(times) if times else None
 
 
@@ -108,7 +108,7 @@ def measure_transposed(kernel: int, stride: int, n: int, repeats: int, quick: bo
             add(candidates, f"torch learned {last}", torch_runs(learned, (nchw, weight), last))
             add(candidates, f"torch fixed {last}", torch_runs(fixed, (nchw,), last))
     times = measure_ms(candidates, repeats)
-    # The slow ones: a few runs suffice.
+    # A few runs suffice for the slow candidates.
     slow = {}
     add(slow, "flax", jax_runs(functools.partial(flax_transposed, stride=stride), (x, w)))
     times |= measure_ms(slow, 1 if quick else 3, rounds=1 if quick else 2)

@@ -1,4 +1,4 @@
-"""What a measurement depends on besides the code's text: machine, environment, versions and commit."""
+"""The machine, environment, versions and commit that a measurement belongs to."""
 
 import functools
 import importlib.metadata
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# What running a benchmark changes; it makes no measurement of the same code another one.
+# Files that a benchmark itself changes. They do not make the code differ from the commit.
 WRITTEN = (":!benchmarks/history.csv", ":!benchmarks/RESULTS.md")
 DEVICE = "import jax, json; device = jax.devices()[0]; print(json.dumps([device.platform, device.device_kind]))"
 
@@ -19,7 +19,7 @@ DEVICE = "import jax, json; device = jax.devices()[0]; print(json.dumps([device.
 def default_device() -> tuple[str, str]:
     """Return platform ("cpu", "gpu", "tpu") and name of JAX's default device.
 
-    Another process looks, because one that has opened a GPU keeps memory on it, which the measurements would lack.
+    A new process asks JAX, because a process that has opened a GPU keeps memory on it, which the measurements need.
     """
     done = subprocess.run([sys.executable, "-c", DEVICE], stdout=subprocess.PIPE, text=True, check=True)
     platform_name, name = json.loads(done.stdout.splitlines()[-1])
@@ -27,7 +27,7 @@ def default_device() -> tuple[str, str]:
 
 
 def has_gpu() -> bool:
-    """Tell whether JAX computes on a GPU by default."""
+    """Return whether JAX computes on a GPU by default."""
     return default_device()[0] == "gpu"
 
 
@@ -51,7 +51,7 @@ def describe_processor() -> str:
 
 
 def describe_environment() -> str:
-    """Name what is set for the process and changes its speed: "huge pages", or nothing."""
+    """Name the settings of the process that change its speed: "huge pages", or nothing."""
     return "huge pages" if "glibc.malloc.hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "") else ""
 
 

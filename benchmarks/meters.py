@@ -1,4 +1,4 @@
-"""What a process measures of itself: the time of a call and its own memory."""
+"""The time of a call, and the memory of the process that measures it."""
 
 import resource
 import statistics
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Return the median time of calls that wait for their result, after two that warm up."""
+    """Measure the median seconds of calls that wait for their results, after two that warm up."""
     found = []
     for _ in range(repeats + 2):
         began = time.perf_counter()

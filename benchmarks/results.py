@@ -1,6 +1,6 @@
 """Write the tables of RESULTS.md from history.csv: `python benchmarks/results.py`.
 
-What a table is made of stands here; text outside the tables is written by hand.
+The rows and columns of each table are defined here. The text outside the tables is written by hand.
 """
 
 import argparse
@@ -79,7 +79,7 @@ POOLING_PEERS = (
 
 
 def of_layers(task: str, columns: tuple[Column, ...]) -> Table:
-    """Compare a layer with its peers, a row a case."""
+    """Make the table that compares a layer with its peers, with a row for each setting."""
     heading = "input, window" if "pooling" in task else "kernel, stride, input"
     shown = tuple(Column(c.heading, c.cell, task, c.peer) for c in columns)
     return Table("layers", ("setting",), (heading,), shown)

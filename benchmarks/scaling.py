@@ -1,11 +1,11 @@
 """The collectives and the memory of a data-parallel step: `python benchmarks/scaling.py [--quick]`.
 
 Both are read off the compiled program of the project's own step, FCN-8s on ResNet34 and VGG16 (fc6 and fc7 as in the
-paper). Devices are virtual ones of the CPU, so neither times nor speed-ups are measured: two cores do not become faster
-by being called eight. One thing is run: a step on one device and on eight, whose gradients and batch statistics are
-compared. `--tpu v5e:2x4` reads the program for that slice instead, which its compiler makes without a TPU (`pip install
-libtpu`). `--extrapolate` prints the tables of docs/scaling.md, which combine that program with published figures of
-accelerators. Each program is compiled in a process of its own.
+paper). The devices are virtual and share the cores of the CPU, so neither times nor speed-ups are measured. Only one
+program is run: a step on one device and on eight, whose gradients and batch statistics are compared. `--tpu v5e:2x4`
+reads the program for that slice instead, which its compiler makes without a TPU (`pip install libtpu`). `--extrapolate`
+prints the tables of docs/scaling.md, which combine that program with published figures of accelerators. Each program is
+compiled in a process of its own.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     list_memory(recorder, platform, devices)
     if not options.tpu:
         print("\n### One device against eight, ResNet34, 8 images of 64 pixels\n")
-        print("Largest difference after a step, over the largest value of its array; of the worst array:")
+        print("Largest difference after a step, relative to the largest value of its array, in the worst array:")
         found = measure(__file__, "compare_devices")
         for name, value in found.items():
             recorder.add(f"largest relative difference, {name}", "resnet34, 8 images of 64²", "", [value])

@@ -1,4 +1,4 @@
-"""What inference.py measures: images to class maps, ours and PyTorch's. Each call needs a process of its own."""
+"""The measurements of inference.py: images to class maps, ours and PyTorch's. Each needs a process of its own."""
 
 import os
 import time
@@ -28,7 +28,7 @@ def ours(batch: int, dtype: str, repeats: int) -> float:
 
 
 def pytorch(batch: int, dtype: str, repeats: int) -> float:
-    """Measure seconds from normalised images to class maps, in the memory format that is faster."""
+    """Measure seconds from normalized images to class maps, in the memory format that is faster."""
     import torch
 
     model, device, context = torch_network("vgg16", dtype)
@@ -53,7 +53,7 @@ def pytorch(batch: int, dtype: str, repeats: int) -> float:
 
 
 def ours_reference(repeats: int) -> float:
-    """Measure seconds from a normalised image to the scores of the reference's network."""
+    """Measure seconds from a normalized image to the scores of the reference's network."""
     import jax
     import jax.numpy as jnp
 
@@ -68,7 +68,7 @@ def ours_reference(repeats: int) -> float:
 
 
 def ours_folder(images: str, out: str, cache: str) -> list[float]:
-    """Measure seconds from files to PNGs, the first time and once more."""
+    """Measure seconds from files to PNGs, in a first and a second pass."""
     from fcn_jax.data.labels import palette
     from fcn_jax.inference.predict import find_images, predict
     from fcn_jax.inference.segment import default_batch_size

@@ -1,4 +1,4 @@
-"""Measurements in a process of their own, so that memory, caches and threads of one are no part of another's.
+"""Measurements in processes of their own, so that they do not share memory, caches and threads.
 
 A benchmark begins with `if answer(FUNCTIONS): return` and calls its own functions by `measure(__file__, NAME, ...)`.
 """
@@ -17,21 +17,21 @@ def measure(script: str, name: str, environment: dict[str, str] | None = None, /
 
     Args:
         script: file of the benchmark.
-        name: of one of the functions that it gives to `answer`.
-        environment: all variables of the process; None: those of this one.
-        arguments: of the function, as JSON has them.
+        name: name of one of the functions that the script gives to `answer`.
+        environment: all environment variables of the process; None: those of this one.
+        arguments: arguments of the function, which JSON can express.
 
     Returns:
-        What the function returns, as JSON has it.
+        The result of the function, after a round trip through JSON.
     """
     return last_line([sys.executable, script, OPTION, name, json.dumps(arguments)], environment)
 
 
 def last_line(command: Sequence[str], environment: dict[str, str] | None = None) -> Any:
-    """Run a command and return what the JSON in the last line of its output stands for.
+    """Run a command and parse the last line of its output as JSON.
 
     Raises:
-        SystemExit: the command failed; with what it wrote to its standard error.
+        SystemExit: the command failed. The text has its standard error.
     """
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode:
@@ -40,10 +40,10 @@ def last_line(command: Sequence[str], environment: dict[str, str] | None = None)
 
 
 def answer(functions: Iterable[Callable[..., Any]]) -> bool:
-    """Where `measure` started this process, call the function asked for and print its result.
+    """Call the function that is asked for and print its result, if `measure` started this process.
 
     Returns:
-        Whether it did, and nothing is left to do.
+        Whether `measure` started this process, so that nothing is left to do.
     """
     if sys.argv[1:2] != [OPTION]:
         return False

@@ -1,15 +1,15 @@
-"""From a command to what it is for: `python benchmarks/startup.py [--quick]`.
+"""The time from a command to its first result: `python benchmarks/startup.py [--quick]`.
 
 - `fcn-jax --help`, to its end.
 - `fcn-jax train fcn8s` (ResNet34 from scratch, on the data set that the program draws), to the end of its first step:
   cold, with an empty cache, so that data are drawn and programs compiled; and warm, another run with the same cache.
-- `fcn-jax predict`, to the first PNG: cold and warm likewise.
+- `fcn-jax predict`, to the first PNG: cold and warm as above.
 - PyTorch: a script that imports it and does one step, or segments one image to a PNG, with FCN-8s on ResNet34, whose
   data are in memory. It compiles nothing, so it has no warm start.
 - Building a data set's files, in MB of its source a second, against copying the same files and against their SHA-256.
 
-`--voc` and `--camvid` name the folders of the data, and what is missing is left out. Warm is the median of several,
-ours and PyTorch's by turns.
+`--voc` and `--camvid` name the folders of the data; a data set whose folder is missing is left out. Warm is the median
+of several starts, ours and PyTorch's by turns.
 """
 
 import argparse
@@ -51,7 +51,7 @@ print("done", flush=True)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="each once")
+    parser.add_argument("--quick", action="store_true", help="measure everything once")
     parser.add_argument("--voc", type=Path, default=SHARED / "VOCdevkit")
     parser.add_argument("--camvid", type=Path, default=SHARED / "camvid")
     history.add_argument(parser)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure_starts(recorder: history.Recorder, folder: Path, repeats: int) -> None:
-    """Measure what each command takes, in seconds, and print the table."""
+    """Measure the seconds that each command takes, and print the table."""
     print(head("command", "cold", "warm", "PyTorch", "× PyTorch, warm"))
     helps = recorder.add("warm start", "fcn-jax --help", "s", repeat(repeats, lambda _: until([*PROGRAM, "--help"])))
     print(row("fcn-jax --help", "", f"{helps.ours:.2f}", "", ""), flush=True)
@@ -98,7 +98,13 @@ def measure_starts(recorder: history.Recorder, folder: Path, repeats: int) -> No
 
 
 def until(command: list[str], begins: str | None = None, ends: bool = False) -> float:
-    """Measure seconds until a command prints a line that begins so, or ends; it is killed there unless it is to end."""
+    """Measure seconds until a command prints a line that begins with `begins`, or, if that is None, until it ends.
+
+    After the line the command is killed, unless `ends` lets it run to its end.
+
+    Raises:
+        SystemExit: the command failed or printed no such line.
+    """
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

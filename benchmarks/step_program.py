@@ -27,7 +27,7 @@ class Case(NamedTuple):
         network: backbone of the FCN-8s.
         crop: side of the images, pixels.
         batch: images on a device.
-        dtype: of the computation.
+        dtype: dtype of the computation.
         accumulate: number of parts in which the batch is computed.
     """
 
@@ -44,11 +44,11 @@ def read_program(**fields: Any) -> dict[str, Any]:
     """Compile a step and read the program.
 
     Args:
-        fields: of the `Case`.
+        fields: fields of the `Case`.
 
     Returns:
         The bytes of the `parameters` and of a device's `memory`, the `flops`, the `collectives` (count and bytes of
-        each kind), and the number of `small` all-reduces, which carry next to nothing and are waited for all the same.
+        each kind), and the number of `small` all-reduces, whose cost is latency.
     """
     case = Case(**fields)
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -75,7 +75,7 @@ def read_program(**fields: Any) -> dict[str, Any]:
     if case.platform == "cpu":
         mesh = jax.make_mesh((case.devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     else:
-        jax.default_backend = lambda: "tpu"  # by which the layers choose their form
+        jax.default_backend = lambda: "tpu"  # the layers choose their methods by it
         slice_ = topologies.get_topology_desc(platform="tpu", topology_name=case.platform)
         mesh = topologies.make_mesh(slice_, (case.devices,), ("data",))
     batch = case.devices * case.batch
@@ -119,11 +119,12 @@ def collectives(hlo: str, trips: int = 1) -> Iterator[tuple[str, int, int]]:
     """Find the collectives of a compiled program.
 
     Args:
-        hlo: its text, of one device.
-        trips: how often a loop goes round that does not say so itself.
+        hlo: text of the program of one device.
+        trips: number of iterations of a loop whose text does not have it.
 
     Yields:
-        Of each its kind, the bytes of its results on a device, and how often a run of the program executes it.
+        For each collective its kind, the bytes of its results on a device, and how often a run of the program executes
+        it.
     """
     found, calls, name, entry = [], defaultdict(list), "", ""
     for line in hlo.splitlines():
@@ -135,7 +136,7 @@ def collectives(hlo: str, trips: int = 1) -> Iterator[tuple[str, int, int]]:
                 math.prod(map(int, filter(None, shape.split(",")))) * BYTES[dtype]
                 for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", made[1])
             ]
-            # The start of an asynchronous one lists operands beside results, but for all-reduce.
+            # The start of an asynchronous collective lists operands beside results, except for an all-reduce.
             found.append((name, made[2], max(sizes) if made[3] and made[2] != "all-reduce" else sum(sizes)))
         times = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
         for role, callee in re.findall(r"\b(body|condition|calls|to_apply)=%?([\w.-]+)", line):
@@ -192,7 +193,7 @@ def compare_devices() -> dict[str, float]:
             state.variables,
         )
     )
-    light = np.linspace(0.2, 1, 8)[:, None, None, None]  # so that a device's batch statistics are not those of all
+    light = np.linspace(0.2, 1, 8)[:, None, None, None]  # the batch statistics of one device differ from those of all
     sizes = np.full((8, 2), 64, np.int32)
     batch = Batch(
         (light * rng.integers(0, 256, (8, 64, 64, 3))).astype(np.uint8),

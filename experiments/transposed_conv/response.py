@@ -141,7 +141,7 @@ def average_cells(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def average_everywhere(image: np.ndarray, factor: int) -> np.ndarray:
-    """Average factor x factor pixels around every pixel: the same network at every pixel, by shift-and-stitch."""
+    """Average factor x factor pixels around every pixel: the network of `average_cells`, by shift-and-stitch."""
 
     def net(x: jax.Array) -> jax.Array:
         height, width = (n // factor for n in x.shape[:2])
@@ -214,7 +214,7 @@ def format_costs() -> str:
     rows = [
         ("no upsampling: scores at stride 32", plain),
         ("transposed convolution x32 (FCN-32s)", plain + count_upsampling(32)),
-        # The scores of pool4 and pool3 and the two x2 steps are small, and counted.
+        # The scores of pool4 and pool3 and the two x2 steps are small; they are counted too.
         ("two skips and x2, x2, x8 (FCN-8s)", plain + sum(
             2 * CLASSES * channels * (SIDE // stride) ** 2 / 1e9 for channels, stride in ((512, 16), (256, 8))
         ) + 2 * 16 * CLASSES**2 * ((SIDE // 32) ** 2 + (SIDE // 16) ** 2) / 1e9 + count_upsampling(8)),

@@ -1,4 +1,4 @@
-"""Transposed convolutions that upsample exactly by a whole factor, and what they do to a constant.
+"""Transposed convolutions that upsample exactly by a whole factor, and their responses to a constant.
 
 Everything here concerns one axis, in float64 and from definitions. The two axes of a bilinear transposed convolution
 are alike.
@@ -76,7 +76,7 @@ def upsample_line(setting: Setting, cells: np.ndarray, taps: np.ndarray | None =
 
 
 class Response(NamedTuple):
-    """What a setting with a bilinear kernel does to a constant 1, and where it puts the cells.
+    """Response of a setting with a bilinear kernel to a constant 1, and the position of its cells.
 
     Attributes:
         shift: pixels by which the result lies right and down of its place, if cell i covers the pixels

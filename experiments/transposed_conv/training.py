@@ -47,7 +47,7 @@ def make_learned(rule: Callable[[int], Setting], init: Callable[..., Any] = bili
 
     Args:
         rule: chooses kernel, stride and padding for a factor.
-        init: initialises the kernel.
+        init: initializes the kernel.
     """
 
     def upsample(values: jax.Array, factor: int, size: tuple[int, int], name: str) -> jax.Array:
@@ -79,7 +79,7 @@ def resize(values: jax.Array, factor: int, size: tuple[int, int], name: str) -> 
 
 
 def init_unit_gain(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Initialise a kernel with kernel = stride: bilinear, scaled so that a constant keeps its mean.
+    """Initialize a kernel whose size is the stride: bilinear, scaled so that a constant keeps its mean.
 
     Even kernels become four times as large.
     """
@@ -105,7 +105,7 @@ class StudiedFCN(FCN):
 
 @dataclass(frozen=True)
 class Variant:
-    """What makes a network different from the others.
+    """The differences of a network from the others.
 
     Attributes:
         way: upsamples the scores; None: transposed convolutions as `fcn_jax.models.fcn.alignment` derives them.
@@ -120,7 +120,7 @@ class Variant:
     optim: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-ARTICLE = {"learning_rate": 0.03, "weight_decay": 1e-2}  # the upsampling kernels decay too
+ARTICLE = {"learning_rate": 0.03, "weight_decay": 1e-2}  # the decay applies to the upsampling kernels too
 
 VARIANTS = {
     "a": Variant(make_learned(choose_even)),
@@ -144,7 +144,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Study:
-    """What all variants share, and which there are.
+    """The values that all variants share, and the names of the variants.
 
     Attributes:
         data: name of the data set.
@@ -153,7 +153,7 @@ class Study:
         eval_every: number of steps between evaluations.
         variants: names of `VARIANTS`.
         augment: random changes to the images.
-        seeds: of the runs of each variant.
+        seeds: seeds of the runs of each variant.
     """
 
     data: str
@@ -310,7 +310,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def write_rows(file: Path, rows: list[Row]) -> None:
-    """Write all rows; if it is killed, the file is the old one or the new one."""
+    """Write all rows. If the process is killed, the file is the old one or the new one."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()

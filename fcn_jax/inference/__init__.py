@@ -1,1 +1,1 @@
-"""Segmenting images with a trained network, and scoring it."""
+"""Segmentation of images with a trained network, and its scores."""

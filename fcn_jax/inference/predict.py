@@ -99,8 +99,8 @@ def predict(
         The label file of each image once it is written.
 
     Raises:
-        InputError: `out` is not a folder that can be written to, or a result would overwrite one of `files`. Or, once
-            all other results are written: some files cannot be read.
+        InputError: `out` is not a folder that can be written to, or a result would overwrite one of `files`. If some
+            files cannot be read, the error is raised once all other results are written.
     """
     written = {(out / name).resolve() for file in files for name in _name_results(file)}
     for file in files:

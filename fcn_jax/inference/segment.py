@@ -157,8 +157,9 @@ def _make_batches(
 ) -> Iterator[tuple[Canvas, list[Example]]]:
     """Group examples by canvas into full batches, then group what is left, largest canvas first.
 
-    A canvas size without a program uses the smallest compiled canvas that holds it, until this has cost `WASTE` pixels.
-    Most canvas sizes of a folder have few images, and compiling for them would take longer than computing them.
+    A canvas size without a program uses the smallest compiled canvas that holds it and has the same batch size, until
+    this has cost `WASTE` pixels. Most canvas sizes of a folder have few images, and compiling for them would take
+    longer than computing them.
     """
     waiting: dict[Canvas, list[Example]] = defaultdict(list)
     compiled: list[Canvas] = []

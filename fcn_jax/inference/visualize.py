@@ -14,7 +14,7 @@ from fcn_jax.runtime.files import replace_atomically
 
 VOID_COLOUR = (224, 224, 192)  # cream, as in VOC's masks
 
-# Panels. Pixels, except for the headings.
+# Layout of `Panels`; lengths are in pixels.
 HEADINGS = ("image", "truth", "prediction")
 GAP = 8  # white space between and around the panels
 MIN_SIDE, MAX_SIDE = 240, 1024  # the longer side of a panel
@@ -118,7 +118,7 @@ def save_palette_png(
 ) -> None:
     """Write class indices as a PNG of mode P, as VOC's masks are; the file is complete or not there."""
     picture = Image.fromarray(label, mode="L")
-    # All 256 colours: with fewer, Pillow stores so few bits a pixel that void (255) becomes some class.
+    # All 256 colours are set. With fewer, Pillow stores so few bits for a pixel that void (255) becomes some class.
     picture.putpalette(_colour_table(palette).tobytes())
     with replace_atomically(file, sync=False) as temporary:
         picture.save(temporary, format="PNG")
@@ -140,7 +140,7 @@ def _colour_table(palette: np.ndarray) -> np.ndarray:
 
 
 def _find_borders(label: np.ndarray) -> np.ndarray:
-    """Mark the pixels whose right or lower neighbour has another class."""
+    """Find the pixels whose right or lower neighbour has another class."""
     border = np.zeros(label.shape, bool)
     border[:, :-1] |= label[:, :-1] != label[:, 1:]
     border[:-1] |= label[:-1] != label[1:]
@@ -157,7 +157,7 @@ def _resize(picture: np.ndarray) -> np.ndarray:
 def _draw_legend(
     present: np.ndarray, palette: np.ndarray, class_names: Sequence[str], width: int, font_size: int
 ) -> Image.Image:
-    """Draw a square of its colour and the name of each class; lines break at `width` pixels."""
+    """Draw a coloured square and the name for each class; lines break at `width` pixels."""
     font, line, square = ImageFont.load_default(font_size), round(1.5 * font_size), font_size
     names = {**dict(enumerate(class_names)), IGNORE: "void"}
     x, y, entries = GAP, GAP, []

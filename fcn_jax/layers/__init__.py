@@ -2,8 +2,8 @@
 
 The folder imports jax, flax and numpy alone, so it can be copied into another project. Arrays are
 ``[*batch, *spatial, channel]``; kernels are ``[*spatial, in / groups, out]``, as in Flax. Each operation has a plain
-form beside the fast ones; its argument or attribute `method` chooses: None is the fast form for the backend, "plain"
-is XLA's own operation.
+form beside the fast ones. The argument or attribute `method` chooses between them: None is the fast form for the
+backend, "plain" is XLA's own operation.
 """
 
 from .backend import compiler_options

@@ -1,6 +1,6 @@
 """The machine's backend, its number of devices, and compiler options for its CPU programs.
 
-Other modules ask this one and not JAX.
+The other modules use these functions instead of asking JAX.
 """
 
 import functools
@@ -73,7 +73,7 @@ def compiler_options(training: bool = True) -> dict[str, str]:
 
 @functools.cache
 def _find_known_options() -> dict[str, str]:
-    """Try all options on a small program; leave out those that XLA does not know, and warn of them."""
+    """Try all options on a small program, leave out those that XLA does not know, and warn about them."""
     options = _CPU_OPTIONS | _FORWARD_OPTIONS
     if _compiles_with(options):
         return options

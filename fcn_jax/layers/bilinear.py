@@ -183,7 +183,8 @@ def upsample_bilinear(
 
 def _upsample_axis(x: Array, size: int, stride: int, low: int, out: int, method: str | None) -> Array:
     """Upsample the last axis but one: ``[*lead, n, m]`` to ``[*lead, out, m]``."""
-    # Output block q, of one stride, sees the cells q + first .. q + last; weights[r, d]: of cell d at phase r.
+    # Output block q, of one stride, sees the cells q + first .. q + last. weights[r, d] is the weight of the d-th of
+    # them at phase r.
     first, last = -(-(low - size + 1) // stride), (stride - 1 + low) // stride
     tap = np.arange(stride)[:, None] + low - stride * np.arange(first, last + 1)
     weights = np.where((tap >= 0) & (tap < size), make_tent(size)[np.clip(tap, 0, size - 1)], 0)
@@ -209,9 +210,9 @@ def _mix(cells: list[Array], weights: tuple[tuple[float, ...], ...], method: str
 
 @_mix.defjvp
 def _mix_jvp(weights, method, primals, tangents):
-    # The operation is linear, so the tangent is mixed as the value is, but by a method whose transpose, the gradient,
-    # is fast too. The transpose of "product" sums over a middle axis, which XLA's CPU backend does slowly. It adds up
-    # single phases fast, and many phases faster in one array.
+    # The operation is linear, so value and tangent could use one method. The tangent uses one whose transpose, the
+    # gradient, is fast too. The transpose of "product" sums over a middle axis, which XLA's CPU backend does slowly. It
+    # adds up single phases fast, and for many phases it is faster if their cells are slices of one stacked array.
     value, cells = _mix(primals[0], weights, method), tangents[0]
     if method == "elementwise":
         return value, _mix_elementwise(cells, weights)

@@ -1,7 +1,7 @@
 """Per-channel sums and broadcasts.
 
-On CPUs XLA sums over leading axes in one thread, and value by value where the sum is fused with other operations. As a
-matrix product with ones the same sum is five times faster, as measured on two AVX2 cores. The transpose of each
+On CPUs XLA sums over leading axes in one thread, and value by value where the sum is fused with other operations. The
+same sum as a matrix product with ones is five times faster, as measured on two AVX2 cores. The transpose of each
 function is the other, so gradients are matrix products too.
 """
 

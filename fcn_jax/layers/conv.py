@@ -1,16 +1,16 @@
 """Convolution over height and width.
 
-On accelerators it is `lax.conv_general_dilated`. On CPUs it differs in three ways:
+On accelerators `conv` is `lax.conv_general_dilated`. On CPUs it differs in three ways:
 
 * XLA leaves windows larger than the map to a plain loop, which is a hundred times slower. Deep layers have such windows
   on small images. They are computed as a matrix product: patches (the inputs of each window) times the kernel.
 * 3x3 convolutions with many channels use Winograd's algorithm, and so do their gradients (see winograd.py). It needs a
   half to a quarter of the operations.
-* For gradients of kernels XLA rearranges maps, and would compute them again in another order on the way. Optimization
-  barriers keep the maps as they are. The kernel is rotated for the gradient of the map in two steps, each of which
-  moves along memory.
+* For the gradient of a kernel XLA rearranges the maps, and would compute them again in an order that jumps through
+  memory. Optimization barriers prevent this. For the gradient of the map the kernel is rotated in two steps, each of
+  which moves along memory.
 
-`compiler_options` in backend.py belongs to it: with XLA's own choice of library gradients are slower.
+Compile with `compiler_options` of backend.py: with the library that XLA chooses by itself, gradients are slower.
 """
 
 import functools
@@ -35,7 +35,7 @@ _METHODS = ("plain", "barriers", "winograd", "patches")
 _FEWEST_CELLS = 512  # with fewer cells, transforming the kernel takes too long
 _FEWEST_CHANNELS = 64  # with fewer channels, transforming the maps takes too long
 _MANY_CHANNELS = 128  # from here on it is faster on large maps too
-# Most cells times channels of the wider map; the algorithm's products take 1.5 to 2 times as many numbers, 0.5 GB.
+# Upper limit of cells times channels of the wider map. The products take 1.5 to 2 times as many numbers, 0.5 GB.
 _LARGEST_MAP = 2**26
 _LARGEST_MAP_OF_FEW_CHANNELS = 2**24  # for fewer than `_MANY_CHANNELS`
 
@@ -156,7 +156,7 @@ def _choose_method(x: jax.Array, kernel: jax.Array, stride: int, padding: int, d
         return "plain"
     for side, window in zip(x.shape[1:3], kernel.shape[:2], strict=True):
         window = (window - 1) * dilation + 1
-        # The gradient is a convolution too, of the result's map.
+        # The gradient is a convolution too, over a map of the result's size.
         if window > min(side, (side + 2 * padding - window) // stride + 1):
             return "patches"
     if kernel.shape[:2] == (1, 1):
@@ -202,7 +202,7 @@ def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: 
 def _conv_jvp(
     stride: int, padding: int, dilation: int, method: str, primals: Any, tangents: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Compute value and tangent; what training runs is the tangent's transpose, so the tangent is written for it."""
+    """Compute value and tangent. Training runs the tangent's transpose, so the tangent is written to make that fast."""
     (x, kernel), (dx, dkernel) = primals, tangents
     y = _conv(x, kernel, stride, padding, dilation, method)
     terms = []
@@ -218,10 +218,10 @@ def _conv_jvp(
             rotated = lax.optimization_barrier(lax.rev(kernel, (0, 1)))
             terms.append(_convolve_plainly(dx, lax.rev(rotated, (0, 1)), stride, padding, dilation))
     if not isinstance(dkernel, SymbolicZero):
-        # Several devices would add up their products before these are transformed to 9 numbers each: 2 to 4 times the
-        # bytes to exchange.
+        # Several devices would add up their products before the products are transformed to 9 numbers for each pair of
+        # channels. That is 2 to 4 times as many bytes to exchange.
         if method == "winograd" and is_single_device():
-            # Behind a barrier the windows of `x` are made again. Otherwise they would be kept from the forward pass.
+            # The barrier makes XLA compute the windows of `x` again. It would keep those of the forward pass otherwise.
             again = lax.optimization_barrier(x)
             compute_kernel_gradient = functools.partial(winograd_kernel_gradient, again, padding=padding)
             terms += jax.linear_transpose(compute_kernel_gradient, y)(dkernel)

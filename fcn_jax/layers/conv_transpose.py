@@ -32,8 +32,8 @@ from .sizes import (
     reshape,
 )
 
-# Patches up to this many times the output are written out; see `conv_transpose`, "Method". Above, the convolution that
-# gathers them is faster and takes less memory, as measured on two AVX2 cores.
+# Patches of up to this many times the output are written out; see `conv_transpose`, "Method". For larger ones the
+# convolution that gathers them is faster and takes less memory, as measured on two AVX2 cores.
 _LARGEST_PATCHES = 4
 
 

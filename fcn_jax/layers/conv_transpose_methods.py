@@ -70,7 +70,7 @@ def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):
     axes = len(strides)
     taps = tuple(-(-k // s) for k, s in zip(kernel.shape, strides, strict=False))  # values of t
     spatial = tuple(zip(x.shape[1:-1], taps, strides, low, sizes, strict=True))
-    # Blocks first <= q < last hold some of the output. What else the output has lies beyond the full output: zeros.
+    # Blocks first <= q < last hold some of the output. The rest of the output lies beyond the full output and is zero.
     first = tuple(min(max(a // s, 0), n + t - 1) for n, t, s, a, _ in spatial)
     last = tuple(
         min(max(-(-(a + out) // s), f), n + t - 1) for f, (n, t, s, a, out) in zip(first, spatial, strict=True)

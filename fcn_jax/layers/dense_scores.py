@@ -53,8 +53,8 @@ def convolutionalize(kernel: ArrayLike, window: Ints, order: str = "hwc") -> Arr
 def shift_and_stitch(net: Callable[[Array], Array], x: ArrayLike, stride: Ints) -> Array:
     """Compute dense predictions of a coarse network from shifted inputs.
 
-    The network runs once for each shift of the input by ``(i, j)`` below the stride, right and down, and its results
-    are interlaced (Long, Shelhamer & Darrell 2015, section 3.2). For a network without padding this equals removing
+    The network runs once for each shift of the input down and right by less than the stride, and its results are
+    interlaced (Long, Shelhamer & Darrell 2015, section 3.2). For a network without padding this equals removing
     its last stride and dilating its later filters (à trous). It costs ``stride ** 2`` passes, which run one after the
     other.
 

@@ -1,4 +1,4 @@
-"""Moving blocks of channels into space, also known as pixel shuffle."""
+"""Depth to space: blocks of channels moved into space, also known as pixel shuffle."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def depth_to_space(x: ArrayLike, block: Ints, *, method: str | None = None) -> A
     Args:
         x: ``[*batch, *spatial, channels]``.
         block: the factor of each spatial axis; one integer means two axes.
-        method: "plain" transposes in both directions. "split" has the gradient split the channels instead, for two
-            spatial axes; XLA's CPU backend is faster so if the phases are few. None chooses: "split" on CPUs for two
-            axes and blocks of up to 4 rows, otherwise "plain".
+        method: "plain" transposes, and so does its gradient. "split" has another gradient, which splits the channels.
+            It needs two spatial axes and is faster on XLA's CPU backend if the phases are few. None chooses "split" on
+            CPUs for two axes and blocks of up to 4 rows, otherwise "plain".
 
     Raises:
         ValueError: the channels are not a multiple of the block, the axes are too few, the block is not made of
@@ -74,8 +74,8 @@ def _split(x: Array, block: tuple[int, ...]) -> Array:
 
 @_split.defjvp
 def _split_jvp(block, primals, tangents):
-    # The operation is linear. Its tangent is a split into rows that are concatenated, because the transpose of that,
-    # the gradient, is fast: XLA's CPU backend moves the lines of few phases slowly one by one, and fast as slices.
+    # The operation is linear. The tangent splits the channels into rows and concatenates them, because the transpose of
+    # that, the gradient, is fast. If the phases are few, XLA's CPU backend moves slices faster than single lines.
     x = tangents[0]
     *batch, height, width, channels = x.shape
     rows = lax.split(x, (channels // block[0],) * block[0], axis=x.ndim - 1)

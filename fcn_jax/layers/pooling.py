@@ -12,7 +12,8 @@ from jax import lax
 
 from .sizes import Array, ArrayLike, Ints, Padding, are_known, check_method, read_ints, read_pairs, reshape, to_lists
 
-# Codes of places in one byte: places are numbered from 0, and two more codes stand for none; see `_take_places`.
+# Most places of a window whose codes fit one byte. Places are numbered from 0, and two more codes stand for no place;
+# see `_take_places`.
 _PLACES_OF_A_BYTE = 2**8 - 2
 
 _METHODS = ("plain", "places")
@@ -32,8 +33,8 @@ def max_pool(
     Without `ceil` the result is that of `nn.max_pool`. The gradient goes to the FIRST largest value of a window in
     reading order, as in PyTorch and Caffe.
 
-    **Method.** ``"places"`` has the forward pass remember the place of the largest value in one byte, or in four bytes
-    for windows of 255 places or more, and the backward pass compare it. ``"plain"`` is `jax.lax.reduce_window`, whose
+    **Method.** With ``"places"`` the forward pass stores the place of the largest value in one byte, or in four bytes
+    for windows of 255 places or more, and the backward pass compares it. ``"plain"`` is `jax.lax.reduce_window`, whose
     gradient searches every window again. ``None`` chooses "places".
 
     **NaN and infinity.** A window with a NaN gives NaN. Its gradient goes to the largest value before the first NaN in
@@ -46,10 +47,10 @@ def max_pool(
         window: height and width of the window, or one integer for both.
         strides: distance between windows; None means the window's size, where `nn.max_pool` takes 1.
         padding: "SAME" or "VALID" as in `nn.max_pool`, or integers or (low, high) pairs of the INPUT's border, smaller
-            than the window. What lies there is never the largest.
+            than the window. The values there are never the largest.
         ceil: round the number of windows up instead of down, as in Caffe and in PyTorch with ``ceil_mode``:
             ``ceil((n + low + high - window) / stride) + 1``, at least one, without a last one that would start behind
-            the input and its low padding. A window may then reach beyond the high end; it sees what is there.
+            the input and its low padding. The last window may then reach beyond the high end.
         method: "places", "plain" or None; see above.
 
     Returns:
@@ -151,7 +152,7 @@ def _max_pool_jvp(window, strides, low, counts, primals, tangents):
 
 
 def _take_places(dx, place, window, strides, low):
-    """Take the values of `dx` at the remembered places.
+    """Take the values of `dx` at the stored places.
 
     The function is linear in `dx`, and its transpose, the gradient, does not scatter. Input positions form blocks of
     one stride. Block Q belongs to the windows Q - t, at most ``ceil(window / stride)`` of them per axis. `place` is

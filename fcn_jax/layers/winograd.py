@@ -26,9 +26,9 @@ from jax import lax
 Array = jax.Array
 T = TypeVar("T", Array, np.ndarray)
 
-# The points without infinity: 0 and pairs of opposite points. For m = 4 the points 0, 1, -1, 2 and -2 are usual. These,
-# which contain each other's reciprocals, have a third of their rounding error: with 512 channels 2e-6 of the largest
-# result, where m = 2 has 6e-7.
+# The points without infinity: 0 and pairs of opposite points. For m = 4 the points 0, 1, -1, 2 and -2 are usual. The
+# points here contain each other's reciprocals and have a third of the rounding error of the usual ones: with 512
+# channels 2e-6 of the largest result. m = 2 has 6e-7.
 _POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2**-0.5, -(2**-0.5), 2**0.5, -(2**0.5))}
 
 # Transforming the kernel takes as long as the products of this many windows, as measured on two AVX2 cores.
@@ -78,7 +78,7 @@ def make_transforms(tile: Literal[2, 4]) -> tuple[np.ndarray, np.ndarray, np.nda
     scale = np.append(for_windows[:-1, -2], for_windows[-1, -1])
     parts = np.linalg.inv(add_and_subtract_pairs(np.eye(tile + 2)))
     matrices = make_powers(tile).T @ parts, make_powers(3) * scale[:, None], parts @ (for_windows / scale[:, None])
-    # Rounded so that zeros are exact: `_multiply` leaves them out.
+    # Rounding makes zeros exact, and `_multiply` leaves zeros out.
     for_results, for_kernels, for_windows = (matrix.round(12).astype(np.float32) for matrix in matrices)
     return for_results, for_kernels, for_windows
 
@@ -111,10 +111,10 @@ def winograd_conv(x: Array, kernel: Array, padding: int, rotate: bool = False) -
         product = product.reshape(-1, batch, down, across, kernel.shape[2 if rotate else 3])
         products.append(lax.optimization_barrier(jnp.stack(_transform_back(for_results, product))))
 
-    # Columns are transformed one after the other for all tiles. Side by side the code to compile would be many times as
-    # long.
+    # Columns are transformed one after the other for all tiles. If they were transformed side by side, the code to
+    # compile would be many times as long.
     y = jnp.moveaxis(jnp.stack(_transform_back(for_results, products), axis=4), 0, 2)
-    # The crop is behind the barrier so that it is fused with what reads the result. In front of it it would be a copy.
+    # The crop comes after the barrier, so that it is fused with the reader of the result. In front it would be a copy.
     return lax.optimization_barrier(y.reshape(batch, tile * down, tile * across, -1))[:, :rows, :columns]
 
 

@@ -1,4 +1,4 @@
-"""Building the network of a configuration, and its variables."""
+"""The network of a configuration, and its variables."""
 
 from typing import Any
 
@@ -49,5 +49,5 @@ def build(config: ModelConfig, num_classes: int) -> Network:
 
 
 def init_variables(model: Network, seed: int) -> dict[str, Any]:
-    """Initialise a network's variables: "params", float32, and with BatchNorm "batch_stats"; a function of the seed."""
+    """Initialize a network's variables: "params", float32, and with BatchNorm "batch_stats"; a function of the seed."""
     return dict(model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3))))

@@ -115,7 +115,7 @@ class Head(nn.Module):
         norm = configure_norm(self.norm, train, self.dtype)
         x = convolve(conv, x).map(norm(name="bn")).map(jax.nn.relu)
         x = x.map(nn.Dropout(self.dropout, deterministic=not train))
-        # Starts at zero, as the score layers of `FCN`.
+        # The scores start at zero, as in `FCN`.
         zeros = nn.initializers.zeros
         score = self.conv(self.num_classes, (1, 1), padding=0, kernel_init=zeros, dtype=self.dtype, name="score")
         return convolve(score, x)
@@ -144,7 +144,7 @@ def resize(x: FeatureMap, to: FeatureMap) -> FeatureMap:
 
 
 def _weigh_cells(cells: Array, results: Array, canvas: int, result_canvas: int) -> Float[Array, "result_canvas canvas"]:
-    """Compute the weights of `cells` cells for each of `results` results, both at the front of their canvases."""
+    """Compute the weight of each of `cells` cells in each of `results` results. Both begin at the front of a canvas."""
     last = jnp.maximum(cells - 1, 0).astype(jnp.float32)
     step = cells.astype(jnp.float32) / jnp.maximum(results, 1).astype(jnp.float32)
     place = (jnp.arange(result_canvas, dtype=jnp.float32) + 0.5) * step - 0.5

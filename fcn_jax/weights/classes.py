@@ -1,4 +1,4 @@
-"""Which axes of an array run over classes, and arrays for other classes than they were trained with."""
+"""Class axes of arrays, and arrays for a network with other classes than the file has."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -23,7 +23,7 @@ FILES = {
 
 
 def fetch_weights(backbone: str, cache: Path) -> Path:
-    """Download the file of a backbone unless it is there.
+    """Download the file of a backbone unless the cache has it.
 
     Only the first eight digits of the SHA-256 are known, from the file's name. They protect against damage, not against
     forgery. Reading the file runs no code in any case.
@@ -47,7 +47,7 @@ def fetch_weights(backbone: str, cache: Path) -> Path:
     name = FILES[backbone]
     digits = name.removesuffix(".pth").rsplit("-", 1)[1]
     file = download(f"{SERVER}/{name}", cache / "weights" / name, digits)
-    # Checked each time: the file may have been placed there by hand.
+    # The checksum is verified at every start, because the file may have been placed there by hand.
     found = sha256(file)
     if not found.startswith(digits):
         raise InputError(

@@ -21,7 +21,7 @@ from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.weights.weights import Weights
 
-# Of keras-applications: imagenet_utils.py, mode "caffe".
+# The mean that keras-applications subtracts (imagenet_utils.py, mode "caffe").
 KERAS_INPUT = InputConfig("bgr", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 
 CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
@@ -49,7 +49,7 @@ def read(file: Path) -> Weights:
     arrays: dict[str, np.ndarray] = {}
     unknown = []
     channels = 0
-    # Convolutions come first and in the order of the net: a dense layer needs the number of channels before it.
+    # Convolutions come first, in the order of the net, because a dense layer needs the number of channels before it.
     for name, path, blobs in sorted(layers, key=lambda layer: (layer[0] in DENSE, layer[0])):
         if match := CONVOLUTION.fullmatch(name):
             place, ndim = f"conv{match[1]}_{match[2]}", 4

@@ -1,4 +1,4 @@
-"""Put weights into a network's variables, with an account of every array of both."""
+"""The match of a file's weights with a network's variables, with an account of every array of both."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from fcn_jax.weights.classes import count_class_axes, take_classes
 from fcn_jax.weights.describe import count_by_module
 from fcn_jax.weights.weights import Weights
 
-SHOWN = 12  # lines of an error
+SHOWN = 12  # most problems that an error lists
 # Layers of all frameworks that an FCN has no place for: a classifier's last ones, losses, side outputs. Anything else
 # that is unknown here may be part of what the network computes.
 LEFTOVER = re.compile(
@@ -25,7 +25,7 @@ class Match(NamedTuple):
     """What becomes of every array of a file of weights and of a network.
 
     Attributes:
-        weights: the file's.
+        weights: the content of the file.
         loaded: paths of arrays that are taken as they are.
         by_class: paths of scores that are taken class by class, because the network has other classes than the file.
         new: paths of arrays that stay as in a new network, because the file lacks them or has other classes.
@@ -51,7 +51,7 @@ class Match(NamedTuple):
         return unflatten_dict(flat, sep="/")
 
     def __str__(self) -> str:
-        """A short table."""
+        """Format the match as a short table."""
         known = ", ".join(name for _, _, name in self.classes) or "none"
         rows = [
             ("loaded", self.loaded, ""),
@@ -84,7 +84,7 @@ def match_weights(
 
     Raises:
         InputError: an array is missing, left over or of another shape, and neither the rules above nor `allow` permit
-            it. The text lists all of them.
+            it; or an array holds values that are not finite. The text lists the first `SHOWN` problems.
     """
     own: dict[str, Any] = cast(Any, flatten_dict(variables, sep="/"))
     allowed = tuple(allow)
@@ -124,10 +124,10 @@ def match_weights(
 
 
 def _may_differ(path: str, allowed: tuple[str, ...]) -> bool:
-    """Whether only one side may have an array: what is outside the backbone, and what the user allows."""
+    """Return whether only one side may have an array: it is outside the backbone, or the user allows it."""
     return path.split("/")[1] != "backbone" or _is_allowed(path, allowed)
 
 
 def _is_allowed(path: str, allowed: tuple[str, ...]) -> bool:
-    """Whether a path begins, after its collection, as the user allows."""
+    """Return whether a path, without its collection, begins with one of the allowed beginnings."""
     return path.split("/", 1)[1].startswith(allowed)

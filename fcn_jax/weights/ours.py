@@ -1,4 +1,4 @@
-"""Our own files of weights: safetensors with the paths of our variables, and notes on what belongs to them."""
+"""Our own files of weights: safetensors with the paths of our variables, and a note on their input and classes."""
 
 import dataclasses
 import json
@@ -14,10 +14,10 @@ from fcn_jax.runtime.json_values import from_json
 from fcn_jax.weights.safetensors_file import read_notes, read_safetensors
 from fcn_jax.weights.weights import Weights
 
-# The one note, with all that belongs to the weights. Safetensors writes several notes in arbitrary order, and the same
-# weights should give the same file.
+# The only note. Safetensors would write several notes in arbitrary order, and the same weights should give the same
+# file.
 NOTE = "fcn_jax"
-# Before there was one note, each entry of it was a note, beside "format": "fcn_jax".
+# The entries of the note. In files of older versions each entry is a note of its own, beside "format": "fcn_jax".
 ENTRIES = ("origin", "input", "class_names")
 
 
@@ -32,7 +32,7 @@ def write(file: Path, weights: Weights) -> None:
     settings = None if weights.input is None else dataclasses.asdict(weights.input)
     note = json.dumps(dict(zip(ENTRIES, (weights.origin, settings, weights.class_names), strict=True)))
     arrays = {path: np.asarray(array, "<f4", order="C") for path, array in weights.arrays.items()}
-    # Not `save_file`, whose files only their owner can read.
+    # `save_file` would make a file that only its owner can read.
     content = safetensors.numpy.save(arrays, {NOTE: note})
     try:
         write_atomically(file, content)
@@ -41,7 +41,7 @@ def write(file: Path, weights: Weights) -> None:
 
 
 def is_ours(file: Path) -> bool:
-    """Tell from its notes whether `write` wrote a safetensors file."""
+    """Return whether `write` wrote a safetensors file, judging by its notes."""
     notes = read_notes(file)
     return NOTE in notes or notes.get("format") == NOTE
 

@@ -13,7 +13,7 @@ from fcn_jax.errors import InputError
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Tell from its first bytes whether a file is safetensors: the length of a header in eight bytes, then JSON."""
+    """Return whether a file begins as safetensors do: the length of a header in eight bytes, then JSON."""
     return start[8:9] == b"{"
 
 

@@ -1,6 +1,6 @@
 """PyTorch's .pth files as NumPy arrays, without PyTorch and without running what is in them.
 
-torch/serialization.py writes two formats: a zip file, and before torch 1.6 a row of pickles followed by the numbers.
+torch/serialization.py has two formats: a zip file, and before torch 1.6 several pickles followed by the numbers.
 The zip file has checksums, which are verified. The older format has none, so changed numbers are not noticed.
 """
 
@@ -26,7 +26,7 @@ LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def is_torch(start: bytes) -> bool:
-    """Tell from its first bytes whether a file may be one of `torch.save`."""
+    """Return whether a file begins as those of `torch.save` do."""
     return start.startswith((ZIP_START, LEGACY_START))
 
 

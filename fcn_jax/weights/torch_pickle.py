@@ -31,7 +31,7 @@ STORAGES = {
 
 
 class Storage(NamedTuple):
-    """A row of numbers of one type in the file."""
+    """A sequence of numbers of one type in the file."""
 
     key: str
     dtype: str
@@ -80,7 +80,7 @@ class Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Give out a name that the pickle refers to.
+        """Return what a name in the pickle refers to.
 
         Raises:
             InputError: the name does not describe tensors.
@@ -93,19 +93,19 @@ class Unpickler(pickle.Unpickler):
         return self.known[module, name]
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Note a storage that the pickle refers to."""
+        """Record a storage that the pickle refers to."""
         _, dtype, key, *_ = pid
         return self.storages.setdefault(key, Storage(key, dtype))
 
 
 def check_number_type(name: Any) -> np.dtype:
-    """Return a type of `STORAGES`.
+    """Return the dtype of this name, after checking that it is one of `STORAGES`.
 
-    NumPy has types that are more than numbers: bytes of the type "O" would be taken for addresses of objects.
+    NumPy also has types that are not numbers: bytes of the type "O" would be taken for addresses of objects.
 
     Raises:
-        ValueError: another type.
+        ValueError: the name is not one of `STORAGES`.
     """
     if not isinstance(name, str) or name not in STORAGES.values():
-        raise ValueError(f"a storage has the type {name!r}, which is none of numbers")
+        raise ValueError(f"a storage has the type {name!r}, which is not a type of numbers")
     return jnp.dtype(name)

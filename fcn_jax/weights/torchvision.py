@@ -18,7 +18,7 @@ from fcn_jax.weights.weights import Weights
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
 RESNET = re.compile(r"(?:backbone\.)?(conv1|bn1|layer\d\.\d+\.(?:conv\d|bn\d|downsample\.[01]))")
 GOOGLENET = re.compile(r"((?:conv\d|inception\d[a-e]\.branch\d)(?:\.\d)?)\.(conv|bn)")
-# torchvision's GoogLeNet changes ImageNet's normalisation to this one (`transform_input` in its googlenet.py).
+# torchvision's GoogLeNet changes ImageNet's normalization to this one (`transform_input` in its googlenet.py).
 GOOGLENET_INPUT = InputConfig(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
 VGG_FEATURES = re.compile(r"features\.(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)")
 # torchvision's names, and timm's.

@@ -17,7 +17,7 @@ class AlexNet(nn.Module):
     """AlexNet that maps an image to pool1, pool2 and fc7, at strides 8, 16 and 32.
 
     conv2, conv4 and conv5 have two groups, each of which sees half of the channels, as on Krizhevsky's two GPUs. fc6
-    has a kernel of the even side 6. With a padding of 3 its result has one cell more than its input, and its cells lie
+    has a 6x6 kernel. With a padding of 3 its result has one cell more than its input, and its cells lie
     half a cell further out; the head aligns them as it does all maps. With padding "reference" the image gets a border
     of 100 pixels instead, as in net.py of voc-fcn-alexnet. Names are those of CaffeNet: conv1 ... conv5, fc6, fc7.
 
@@ -77,8 +77,8 @@ class AlexNet(nn.Module):
 def local_response_norm(x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> jax.Array:
     """Normalize by neighbouring channels, as Caffe's LRN does.
 
-    The result is x / (1 + alpha * m) ** beta, where m is the mean of the squares of `size` channels around. Beyond the
-    first and the last channel the squares are 0 and still counted. Krizhevsky et al. 2012, section 3.3, have a sum in
+    The result is x / (1 + alpha * m) ** beta, where m is the mean of the squares of the `size` nearest channels. Beyond
+    the first and the last channel the squares are 0 and still count. Krizhevsky et al. 2012, section 3.3, have a sum in
     place of the mean.
     """
     channels = x.shape[-1]

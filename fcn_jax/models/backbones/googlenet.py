@@ -14,8 +14,8 @@ from fcn_jax.models.backbones.norm import configure_norm
 from fcn_jax.models.backbones.vgg import HE_INIT
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 
-# Channels of the convolutions 1x1; 1x1 before 3x3, 3x3; 1x1 before 5x5, 5x5; 1x1 after pooling (Szegedy et al. 2015,
-# table 1).
+# Channels of the six convolutions of a block: 1x1; 1x1 and the 3x3 after it; 1x1 and the 5x5 after it; 1x1 after the
+# pooling (Szegedy et al. 2015, table 1).
 BLOCKS = {
     "inception3a": (64, 96, 128, 16, 32, 32),
     "inception3b": (128, 128, 192, 32, 96, 64),
@@ -36,7 +36,7 @@ class Unit(nn.Module):
         features: channels of the result.
         side: side of the kernel, odd; the padding is half of it.
         stride: stride of the convolution.
-        with_bn: with BatchNorm and without a bias, as in torchvision.
+        with_bn: whether to use BatchNorm instead of a bias, as in torchvision.
         dtype: dtype of the computation.
         conv: as in `GoogLeNet`.
         norm: as in `GoogLeNet`.
@@ -75,7 +75,7 @@ class Inception(nn.Module):
 
     Attributes:
         features: channels of the six convolutions, in the order of `BLOCKS`.
-        with_bn: with BatchNorm and with 3x3 in place of 5x5, as in torchvision.
+        with_bn: whether to use BatchNorm, and 3x3 in place of 5x5, as in torchvision.
         dtype: dtype of the computation.
         conv: as in `GoogLeNet`.
         norm: as in `GoogLeNet`.
@@ -111,7 +111,7 @@ class GoogLeNet(nn.Module):
     Attributes:
         with_bn: False is Caffe's bvlc_googlenet, with LRN and 5x5 convolutions. True is torchvision's googlenet, with
             BatchNorm, with 3x3 in place of 5x5, and with a last pooling of 2x2.
-        freeze_bn: in training too, normalize by the running statistics and keep them.
+        freeze_bn: whether to normalize by the running statistics and keep them in training too.
         dropout: share of the last block's activations that is dropped in training, 0 to 1.
         dtype: dtype of the computation; parameters and statistics are float32.
         conv: class of the convolutions: `Conv`, `nn.Conv`, or a module with the same arguments.

@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
         conv3 = conv(wide, (1, 1), padding=0, name="conv3")
         y = convolve(conv1, x).map(norm(name="bn1")).map(jax.nn.relu)
         y = convolve(conv2, y).map(norm(name="bn2")).map(jax.nn.relu)
-        # Zero as in BasicBlock.
+        # The scale is zero for the reason given in `BasicBlock`.
         y = convolve(conv3, y).map(norm(name="bn3", scale_init=nn.initializers.zeros))
         if self.stride != 1 or x.values.shape[-1] != wide:
             shortcut = conv(wide, (1, 1), strides=self.stride, padding=0, name="downsample_conv")
@@ -110,8 +110,8 @@ class ResNet(nn.Module):
         width: channels of the first stage's 3x3 convolutions; each further stage doubles them.
         output_stride: the largest stride: 32, 16 or 8. Later stages keep the number of cells and dilate their
             convolutions instead, so that they see as far as before (Chen et al. 2015). The parameters are the same.
-        freeze_bn: in training too, normalize by the running statistics and keep them, for batches too small to have
-            good statistics. Scale and bias are still learned, unless the optimizer freezes them.
+        freeze_bn: whether to normalize by the running statistics and keep them in training too, for batches that are
+            too small to have good statistics. Scale and bias are still learned, unless the optimizer freezes them.
         dtype: dtype of the computation; parameters and statistics are float32.
         conv: class of the convolutions: `Conv`, `nn.Conv`, or a module with the same arguments.
         norm: class of the normalizations: `BatchNorm`, `nn.BatchNorm`, or a module with the same arguments.

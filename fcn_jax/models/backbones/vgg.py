@@ -31,9 +31,9 @@ class VGG(nn.Module):
         fc_features: channels of fc6 and fc7; 4096 in the paper.
         fc_kernel: side of fc6's kernel, odd; 7 in the paper, 1 in lighter implementations.
         padding: "same", or "reference" to compute what the published weights were trained for.
-        with_bn: BatchNorm between each 3x3 convolution and its ReLU, as in torchvision's vgg16_bn.
-        freeze_bn: in training too, normalize by the running statistics and keep them. Scale and bias are still
-            learned, unless the optimizer freezes them.
+        with_bn: whether to use BatchNorm between each 3x3 convolution and its ReLU, as in torchvision's vgg16_bn.
+        freeze_bn: whether to normalize by the running statistics and keep them in training too. Scale and bias are
+            still learned, unless the optimizer freezes them.
         dropout: share of the activations of fc6 and fc7 that is dropped in training, 0 to 1.
         dtype: dtype of the computation; parameters and statistics are float32.
         conv: class of the convolutions: `Conv`, `nn.Conv`, or a module with the same arguments.

@@ -47,7 +47,7 @@ def fetch_weights(backbone: str, cache: Path) -> Path:
     name = FILES[backbone]
     digits = name.removesuffix(".pth").rsplit("-", 1)[1]
     file = download(f"{SERVER}/{name}", cache / "weights" / name, digits)
-    # The checksum is verified at every start, because the file may have been placed there by hand.
+    # The checksum is verified every time, because the file may have been placed there by hand.
     found = sha256(file)
     if not found.startswith(digits):
         raise InputError(

@@ -18,8 +18,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.layers import BatchNorm, Conv
 from fcn_jax.models.backbones import BACKBONES
+from fcn_jax.models.backbones.initializers import HE_FAN_OUT
 from fcn_jax.models.backbones.norm import configure_norm
-from fcn_jax.models.backbones.resnet import HE_INIT
 from fcn_jax.models.feature_map import FeatureMap, convolve
 
 
@@ -111,7 +111,9 @@ class Head(nn.Module):
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
         """Map float[n, h, w, c] to class scores, float[n, h, w, num_classes], on the same grid."""
         inner = x.values.shape[-1] // 4
-        conv = self.conv(inner, (3, 3), padding=1, use_bias=False, kernel_init=HE_INIT, dtype=self.dtype, name="conv")
+        conv = self.conv(
+            inner, (3, 3), padding=1, use_bias=False, kernel_init=HE_FAN_OUT, dtype=self.dtype, name="conv"
+        )
         norm = configure_norm(self.norm, train, self.dtype)
         x = convolve(conv, x).map(norm(name="bn")).map(jax.nn.relu)
         x = x.map(nn.Dropout(self.dropout, deterministic=not train))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import Conv
-from fcn_jax.models.backbones.vgg import HE_INIT
+from fcn_jax.models.backbones.initializers import HE_FAN_IN
+from fcn_jax.models.backbones.local_response_norm import local_response_norm
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 
 
@@ -56,7 +57,7 @@ class AlexNet(nn.Module):
                 stride,
                 padding=padding,
                 feature_group_count=groups,
-                kernel_init=HE_INIT,
+                kernel_init=HE_FAN_IN,
                 dtype=self.dtype,
                 name=name,
             )
@@ -72,17 +73,3 @@ class AlexNet(nn.Module):
         x = conv("fc6", x, self.fc_features, 6, fc_padding).map(drop())
         x = conv("fc7", x, self.fc_features, 1, 0).map(drop())
         return pool1, pool2, x
-
-
-def local_response_norm(x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> jax.Array:
-    """Normalize by neighbouring channels, as Caffe's LRN does.
-
-    The result is x / (1 + alpha * m) ** beta, where m is the mean of the squares of the `size` nearest channels. Beyond
-    the first and the last channel the squares are 0 and still count. Krizhevsky et al. 2012, section 3.3, have a sum in
-    place of the mean.
-    """
-    channels = x.shape[-1]
-    reach = size // 2
-    squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
-    total = sum(squares[..., i : i + channels] for i in range(size))
-    return x * (1 + alpha / size * total) ** -beta

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import BatchNorm, Conv
-from fcn_jax.models.backbones.alexnet import local_response_norm
+from fcn_jax.models.backbones.initializers import HE_FAN_IN
+from fcn_jax.models.backbones.local_response_norm import local_response_norm
 from fcn_jax.models.backbones.norm import configure_norm
-from fcn_jax.models.backbones.vgg import HE_INIT
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 
 # Channels of the six convolutions of a block: 1x1; 1x1 and the 3x3 after it; 1x1 and the 5x5 after it; 1x1 after the
@@ -59,7 +59,7 @@ class Unit(nn.Module):
             self.stride,
             padding=self.side // 2,
             use_bias=not self.with_bn,
-            kernel_init=HE_INIT,
+            kernel_init=HE_FAN_IN,
             dtype=self.dtype,
             name="conv",
         )

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.backbones.initializers import HE_FAN_OUT
 from fcn_jax.models.backbones.norm import configure_norm
 from fcn_jax.models.feature_map import FeatureMap, add, convolve, pool
-
-# Initializer of He et al. 2015 with the number of outputs, as in torchvision's resnet.py.
-HE_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class BasicBlock(nn.Module):
@@ -40,7 +38,7 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
         """Map float[n, h, w, c] to float[n, ceil(h / stride), ceil(w / stride), features]."""
-        conv = partial(self.conv, self.features, use_bias=False, kernel_init=HE_INIT, dtype=self.dtype)
+        conv = partial(self.conv, self.features, use_bias=False, kernel_init=HE_FAN_OUT, dtype=self.dtype)
         norm = configure_norm(self.norm, train and not self.freeze_bn, self.dtype)
         first, second = self.dilations
         conv1 = conv((3, 3), strides=self.stride, padding=first, kernel_dilation=first, name="conv1")
@@ -81,7 +79,7 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool = False) -> FeatureMap:
         """Map float[n, h, w, c] to float[n, ceil(h / stride), ceil(w / stride), 4 * features]."""
-        conv = partial(self.conv, use_bias=False, kernel_init=HE_INIT, dtype=self.dtype)
+        conv = partial(self.conv, use_bias=False, kernel_init=HE_FAN_OUT, dtype=self.dtype)
         norm = configure_norm(self.norm, train and not self.freeze_bn, self.dtype)
         wide, dilation = 4 * self.features, self.dilations[0]
         conv1 = conv(self.features, (1, 1), padding=0, name="conv1")
@@ -149,7 +147,7 @@ class ResNet(nn.Module):
             2,
             padding=3,
             use_bias=False,
-            kernel_init=HE_INIT,
+            kernel_init=HE_FAN_OUT,
             dtype=self.dtype,
             name="conv1",
         )

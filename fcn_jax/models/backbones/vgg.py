@@ -9,12 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.backbones.initializers import HE_FAN_IN
 from fcn_jax.models.backbones.norm import configure_norm
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
-
-# Initializer of He et al. 2015. It keeps the variance of activations through ReLUs, which VGG without normalization
-# needs.
-HE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class VGG(nn.Module):
@@ -62,7 +59,7 @@ class VGG(nn.Module):
         Returns:
             float[n, ceil(h / s), ceil(w / s), c] at the strides s = 8, 16, 32 with c = 256, 512, `fc_features`.
         """
-        conv = partial(self.conv, kernel_init=HE_INIT, dtype=self.dtype)
+        conv = partial(self.conv, kernel_init=HE_FAN_IN, dtype=self.dtype)
         norm = configure_norm(self.norm, train and not self.freeze_bn, self.dtype)
         side = self.fc_kernel
         border, fc_padding = {"same": (1, side // 2), "reference": (100, 0)}[self.padding]

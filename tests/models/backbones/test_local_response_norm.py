@@ -1,9 +1,9 @@
-"""AlexNet: local response normalization. test_reference.py compares its scores with Caffe's."""
+"""Local response normalization against its formula. test_reference.py compares whole networks with Caffe's."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from fcn_jax.models.backbones.alexnet import local_response_norm
+from fcn_jax.models.backbones.local_response_norm import local_response_norm
 
 
 def test_local_response_norm_is_its_formula():

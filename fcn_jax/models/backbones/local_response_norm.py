@@ -1,0 +1,18 @@
+"""Local response normalization of AlexNet and GoogLeNet."""
+
+import jax
+import jax.numpy as jnp
+
+
+def local_response_norm(x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> jax.Array:
+    """Normalize by neighbouring channels, as Caffe's LRN does.
+
+    The result is x / (1 + alpha * m) ** beta, where m is the mean of the squares of the `size` nearest channels. Beyond
+    the first and the last channel the squares are 0 and still count. Krizhevsky et al. 2012, section 3.3, have a sum in
+    place of the mean.
+    """
+    channels = x.shape[-1]
+    reach = size // 2
+    squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
+    total = sum(squares[..., i : i + channels] for i in range(size))
+    return x * (1 + alpha / size * total) ** -beta

@@ -111,7 +111,8 @@ class Checkpoints:
         except (ValueError, KeyError, FileNotFoundError) as error:
             raise InputError(
                 f"checkpoint {self._folder / str(step)} does not fit the model of its run: {error}; "
-                f"was it made by another version? Delete it to use the one before"
+                "was it made by another version? Then start a new run from it with --model.init-from; otherwise delete "
+                "it to use the one before"
             ) from error
         return {name: restored[name] for name in like}
 

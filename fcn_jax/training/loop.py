@@ -129,7 +129,7 @@ def take_steps(
             return evaluation
         if stops:
             progress.say(f"stopped after step {step}, which is saved; the same command goes on from there")
-            return None
+            break
     return None
 
 

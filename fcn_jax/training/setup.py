@@ -81,6 +81,12 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     options = fill_options(options, config)
     sharding = _shard_batches(config)
     resume_step = find_latest_step(run_dir)
+    assert config.steps is not None
+    if resume_step is not None and resume_step > config.steps:
+        raise InputError(
+            f"{run_dir} has taken {resume_step} steps, and steps is {config.steps}; give at least as many, or another "
+            "--run-dir"
+        )
     weights = read_start(config.model, options.data.cache) if resume_step is None else None
     given = config.model.input
     if resume_step is not None and given is None:

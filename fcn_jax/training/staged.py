@@ -32,7 +32,7 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
     for head, factor in zip(heads, config.stage_factors, strict=False):
         model = dataclasses.replace(config.model, head=head)
         if stages:
-            model = dataclasses.replace(model, weights=None, init_from=(stages[-1][1]).absolute())
+            model = dataclasses.replace(model, weights=None, init_from=stages[-1][1].absolute())
         optim = dataclasses.replace(_drop_groups(config.optim, LATER[head]), learning_rate=rate * factor)
         stage = dataclasses.replace(config, model=model, optim=optim, staged=False)
         stages.append((stage, run_dir / head))

@@ -136,6 +136,18 @@ def test_a_run_of_no_steps_scores_what_it_starts_from(tmp_path):
     assert said == [f"{tmp_path / 'run'} has all of its 0 steps; nothing to do"]
 
 
+def test_a_run_at_a_constant_rate_is_prolonged_but_not_cut_short(tmp_path):
+    optim = OptimConfig(learning_rate=0.02, schedule="constant")
+    config, options = folder_run(tmp_path, steps=2, augment=SMALL, optim=optim)
+    train(config, options, tmp_path / "run")
+    train(dataclasses.replace(config, steps=3), options, tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run") if line["split"] == "train"] == [1, 2, 3]
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(InputError, match="has taken 3 steps, and steps is 1; give at least as many"):
+        train(dataclasses.replace(config, steps=1), options, tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
 def test_a_run_that_another_process_has_trained_meanwhile_is_refused(tmp_path, monkeypatch):
     config, options = folder_run(tmp_path, steps=2, augment=SMALL)
     train(config, options, tmp_path / "run")

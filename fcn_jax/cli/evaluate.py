@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from fcn_jax.cli.words import open_run_with_cache, require_writable
+from fcn_jax.cli.words import open_run_with_cache, require_batch_size, require_writable
 from fcn_jax.errors import InputError
 
 
@@ -49,6 +49,7 @@ class Eval:
 def run(words: list[str]) -> None:
     """Score a run and print the scores of its classes as a table."""
     flags = tyro.cli(Eval, prog="fcn-jax eval", args=words)
+    require_batch_size(flags.batch_size)
     require_writable(flags.json, flags.picture)
     from fcn_jax.data.dataset import prepare
     from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
@@ -91,7 +92,7 @@ def run(words: list[str]) -> None:
     print(format_table(result, run.class_names))
     print(
         f"{result.num_examples} images of {name} {flags.split} in {result.seconds:.1f} s, "
-        f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} programs compiled; "
+        f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} canvas sizes; "
         f"step {trained.step} of {run.folder}"
     )
     if flags.json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from fcn_jax.cli.words import open_run_with_cache
+from fcn_jax.cli.words import open_run_with_cache, require_batch_size
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Predict:
 def run(words: list[str]) -> None:
     """Segment photographs and print the file name of each result."""
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
+    require_batch_size(flags.batch_size)
     from fcn_jax.inference.predict import find_images, predict
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained

@@ -1,6 +1,7 @@
 """Functions for words and flags that several commands share."""
 
 import difflib
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ def choose(what: str, word: str, known: Iterable[str]) -> str:
     raise InputError(f"{what} {word!r} is unknown, there are {', '.join(names)}{hint}")
 
 
+def require_batch_size(batch_size: int | None) -> None:
+    """Raise InputError unless the number of images computed at once is left open or at least 1."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch-size is {batch_size}; it must be at least 1")
+
+
 def make_absolute(path: Path) -> Path:
     """Make a path absolute and expand ~, which shells do not expand in --flag=~/folder."""
     return path.expanduser().absolute()
@@ -39,12 +46,10 @@ def require_writable(*files: Path | None) -> None:
     for file in files:
         if file is None:
             continue
-        trial = file.with_name(file.name + ".tmp")
         try:
             if file.is_dir():
                 raise IsADirectoryError("it is a folder")
-            trial.touch()
-            trial.unlink()
+            tempfile.TemporaryFile(dir=file.parent).close()
         except OSError as error:
             raise InputError(f"{file} cannot be written ({error}); give a file in a folder that exists") from error
 

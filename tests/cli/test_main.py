@@ -161,3 +161,11 @@ def test_bad_data_and_weights_get_a_clear_answer(place, words, message):
     """`Place.run` also checks that there is no stack trace."""
     output = place.run(*words.split(), code=2)
     assert message in output
+
+
+@pytest.mark.parametrize("words", [["eval", "run"], ["predict", "run", "cat.jpg"]])
+def test_a_batch_size_below_1_is_refused(capsys, words):
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--batch-size", "0"])
+    assert end.value.code == 2
+    assert "batch-size is 0; it must be at least 1" in capsys.readouterr().err

@@ -89,7 +89,7 @@ class Conv(nn.Module):
         y = conv(x, kernel, self.strides, self.padding, self.kernel_dilation, self.feature_group_count, self.method)
         if self.use_bias:
             bias = jnp.asarray(self.param("bias", self.bias_init, (self.features,)), self.dtype)
-            y += broadcast_channels(bias, y.shape)
+            y += broadcast_channels(bias, y.shape, "plain" if self.method == "plain" else None)
         return y
 
 

@@ -230,6 +230,15 @@ def test_module_passes_its_method_on():
     np.testing.assert_allclose(layer.apply(variables, x), want, atol=1e-5)
 
 
+def test_a_plain_module_is_xla_s_own_operations_bias_included():
+    x, _ = arrays(1, 6, 7, 3, 4, 3)
+    layer = Conv(4, (3, 3), padding=1, method="plain")
+    variables = layer.init(jax.random.key(0), x)
+    operations = str(jax.make_jaxpr(layer.apply)(variables, x))
+    assert operations.count("conv_general_dilated") == 1
+    assert "dot_general" not in operations
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -77,7 +77,10 @@ def _find_known_options() -> dict[str, str]:
     options = _CPU_OPTIONS | _FORWARD_OPTIONS
     if _compiles_with(options):
         return options
-    known = {name: value for name, value in options.items() if _compiles_with({name: value})}
+    known: dict[str, str] = {}
+    for name, value in options.items():
+        if _compiles_with(known | {name: value}):
+            known[name] = value
     unknown = ", ".join(name for name in options if name not in known)
     warnings.warn(
         f"XLA of jax {jax.__version__} does not know the compiler options {unknown}: programs are compiled with XLA's "

@@ -46,13 +46,6 @@ def convert_to_mean(optim: OptimConfig, pixels: int) -> OptimConfig:
     return dataclasses.replace(optim, learning_rate=rate, weight_decay=decay, reduction="mean")
 
 
-def convert_to_sum(optim: OptimConfig, pixels: int) -> OptimConfig:
-    """Convert an optimizer for the mean over `pixels` pixels into the one for their sum."""
-    assert optim.learning_rate is not None
-    rate, decay = optim.learning_rate / pixels, optim.weight_decay * pixels
-    return dataclasses.replace(optim, learning_rate=rate, weight_decay=decay, reduction="sum")
-
-
 Head = Literal["fcn32s", "fcn16s", "fcn8s"]
 
 

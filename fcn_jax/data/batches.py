@@ -210,8 +210,8 @@ def _read_free_memory(device: Any) -> float:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return math.inf
-    available = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return 1024 * int(available) / count_local_devices()
+    available = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * available[0] / count_local_devices() if available else math.inf
 
 
 def _take(

@@ -173,7 +173,8 @@ def describe_command() -> str:
         if argument == "--history":
             next(arguments)
         elif not argument.startswith("--history="):
-            typed.append(Path(argument).name if os.path.isabs(argument) else argument)
+            flag, equals, value = argument.rpartition("=")
+            typed.append(flag + equals + (Path(value).name if os.path.isabs(value) else value))
     tunables = os.environ.get("GLIBC_TUNABLES")
     before = f"GLIBC_TUNABLES={shlex.quote(tunables)} " if tunables else ""
     return before + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *typed])

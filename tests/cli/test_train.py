@@ -187,7 +187,7 @@ def test_a_training_leaves_what_the_readme_says(undisturbed):
         assert words in output
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_equals_undisturbed_bit_for_bit(place, undisturbed, how):
     folder = place.root / f"stopped-{how.name}"
     process = place.start(*place.train_words(folder.name))

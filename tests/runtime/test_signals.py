@@ -11,7 +11,8 @@ from fcn_jax.runtime.signals import catch_stop_signals
 
 # Says "in" in the block, works until it is asked to stop, and says "stopped" after the block.
 WORK = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
 from fcn_jax.runtime.signals import catch_stop_signals
 with catch_stop_signals() as is_stop_wanted:
     print("in", flush=True)

@@ -59,12 +59,12 @@ def test_eight_devices_give_the_losses_of_one():
     np.testing.assert_allclose(eight, one, rtol=1e-3)
 
 
-def test_accumulation_gives_the_losses_of_the_whole_batch():
+@pytest.mark.parametrize(("parts", "devices"), [(4, 1), pytest.param(2, 4, marks=pytest.mark.slow)])
+def test_accumulation_gives_the_losses_of_the_whole_batch(parts, devices):
     """Without BatchNorm, whose statistics are those of each part."""
     whole = losses(1, VGG_WITHOUT_DROPOUT, config())
-    for parts, devices in ((4, 1), (2, 4)):
-        in_parts = losses(devices, VGG_WITHOUT_DROPOUT, config(accumulate=parts))
-        np.testing.assert_allclose(in_parts, whole, rtol=1e-3)
+    in_parts = losses(devices, VGG_WITHOUT_DROPOUT, config(accumulate=parts))
+    np.testing.assert_allclose(in_parts, whole, rtol=1e-3)
 
 
 def test_the_loss_falls_and_one_program_does_all_steps():
@@ -101,7 +101,7 @@ def test_the_sum_loss_is_the_mean_loss_times_the_labelled_pixels():
     np.testing.assert_allclose(total[1] / mean[1], pixels, rtol=1e-3)
 
 
-@pytest.mark.parametrize("auxiliary", [0.5, 0.0])
+@pytest.mark.parametrize("auxiliary", [0.5, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_the_dilated_net_also_learns_from_its_auxiliary_scores(auxiliary):
     """The loss is main + weight * auxiliary, as torchvision's train.py has it; without a weight that head stays."""
     backbone = ResNet(depths=(1, 1, 1, 1), width=4, output_stride=8)

@@ -157,6 +157,7 @@ def call(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_short_study_and_its_continuation(tmp_path):
     """A finished run is kept. A run whose rows are missing is made again, with the same result."""
     cache = tmp_path / "cache"

@@ -78,8 +78,10 @@ def test_a_split_that_does_not_fit_on_the_devices_is_refused_before_anything_is_
 
 @pytest.mark.parametrize(
     ("flags", "logged"),
-    [(("--log-every", "1"), [1]), (("--log-every", "100", "--checkpoint-every", "2"), [])],
-    ids=["seen when logged", "seen before saving"],
+    [
+        pytest.param(("--log-every", "1"), [1], id="seen when logged", marks=pytest.mark.slow),
+        pytest.param(("--log-every", "100", "--checkpoint-every", "2"), [], id="seen before saving"),
+    ],
 )
 def test_divergence_ends_the_training_with_1_and_nothing_of_it_is_kept(tmp_path, capsys, flags, logged):
     data = ("--data.name", "folder", "--data.dir", str(folder_data(tmp_path)), "--data.cache", str(tmp_path / "cache"))
@@ -96,6 +98,7 @@ def test_divergence_ends_the_training_with_1_and_nothing_of_it_is_kept(tmp_path,
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path):
     config, options = folder_run(tmp_path, steps=4, eval_every=2, augment=SMALL)
     whole = train(config, options, tmp_path / "whole")

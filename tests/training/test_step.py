@@ -52,6 +52,7 @@ def losses(devices: int, backbone, settings: Config, steps: int = 3) -> np.ndarr
     return np.array(values)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one():
     """BatchNorm included: its statistics are those of the global batch."""
     one, eight = losses(1, RESNET, config()), losses(8, RESNET, config())
@@ -154,6 +155,7 @@ def test_a_mean_loss_does_not_depend_on_the_size_of_class_weights():
     np.testing.assert_allclose(small, large, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_windows_of_images_give_the_losses_of_whole_images():
     """Each on a canvas of 40x40, of which the crop of the step looks at 12 / 0.8 pixels and those beside them."""
     settings = config(augment=AugmentConfig(crop=12, scale=(0.8, 0.8)))

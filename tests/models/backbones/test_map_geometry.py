@@ -22,7 +22,7 @@ NETS = {
 @pytest.mark.parametrize(
     ("name", "reach", "offset"),
     # Half of the receptive field of a cell of the coarsest map: 355, 715 and 379 pixels wide.
-    [("alexnet", 177, 12), ("googlenet", 357, 30), ("googlenet_bn", 189, 22)],
+    [("alexnet", 177, 12), pytest.param("googlenet", 357, 30, marks=pytest.mark.slow), ("googlenet_bn", 189, 22)],
 )
 def test_receptive_fields_lie_around_the_centres(name, reach, offset):
     """A NaN in the outermost rows of a cell's receptive field reaches it; a NaN in the next rows does not."""

@@ -1,5 +1,8 @@
 """Errors whose text is written for the user, and printed without a stack trace."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(Exception):
     """An error in the user's input. The text gives the value, the rule and the remedy.
@@ -10,3 +13,9 @@ class InputError(Exception):
 
 class OutOfMemory(Exception):  # noqa: N818
     """A lack of memory on the host or a device. The text says where, how much was needed, and what to change."""
+
+
+def suggest_nearest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'fcn8s'?" for the known name nearest to a word, or nothing if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,12 +1,11 @@
 """Functions for words and flags that several commands share."""
 
-import difflib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, suggest_nearest
 
 if TYPE_CHECKING:
     from fcn_jax.runs.run_dir import Run
@@ -21,9 +20,7 @@ def choose(what: str, word: str, known: Iterable[str]) -> str:
     names = list(known)
     if word in names:
         return word
-    near = difflib.get_close_matches(word, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{what} {word!r} is unknown, there are {', '.join(names)}{hint}")
+    raise InputError(f"{what} {word!r} is unknown, there are {', '.join(names)}{suggest_nearest(word, names)}")
 
 
 def require_batch_size(batch_size: int | None) -> None:

@@ -1,6 +1,5 @@
 """Stochastic gradient descent in optax, as Caffe and PyTorch define it, with a rate for each group of parameters."""
 
-import difflib
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -10,7 +9,7 @@ import jax
 import optax
 
 from fcn_jax.config import Config, OptimConfig
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, suggest_nearest
 
 
 def make_schedule(config: Config) -> optax.Schedule:
@@ -101,11 +100,9 @@ def check_groups(config: OptimConfig, params: Any) -> None:
         if not any(path.startswith(name) for path in paths):
             modules = [path.rsplit("/", 1)[0].split("/") for path in paths]
             beginnings = {"/".join(names[:depth]): None for names in modules for depth in (1, 2)}
-            near = difflib.get_close_matches(name, beginnings, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(
                 f"optim.{flag} names {name!r}, and no parameter's path begins with it; "
-                f"the paths begin with {', '.join(beginnings)}{hint}"
+                f"the paths begin with {', '.join(beginnings)}{suggest_nearest(name, beginnings)}"
             )
     if all(is_frozen(config, path) for path in paths):
         raise InputError(f"optim.frozen is {config.frozen}, which is every parameter; leave some to be trained")

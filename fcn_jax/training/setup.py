@@ -37,6 +37,7 @@ class Setup(NamedTuple):
         train_source: the split to train on.
         val_source: the split to evaluate on.
         sharding: sharding of batches over the devices of all hosts, along the mesh axis "data".
+        everywhere: sharding of the state, a copy on every device.
         model: the network.
         init: jitted function that initialises the state before the first step on all devices.
         start: the weights that a new run starts from, matched to the network; None: it starts from scratch.
@@ -51,16 +52,12 @@ class Setup(NamedTuple):
     train_source: Sequence[Example]
     val_source: Sequence[Example]
     sharding: NamedSharding
+    everywhere: NamedSharding
     model: Network
     init: Callable[[], TrainState]
     start: Match | None
     step: Callable[..., Any]
     forward: Forward
-
-    @property
-    def everywhere(self) -> NamedSharding:
-        """The sharding of the state: a copy on every device."""
-        return NamedSharding(self.sharding.mesh, PartitionSpec())
 
 
 def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
@@ -116,6 +113,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
         train_source=train_source,
         val_source=val_source,
         sharding=sharding,
+        everywhere=everywhere,
         model=model,
         init=init,
         start=start,

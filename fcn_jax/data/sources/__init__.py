@@ -1,10 +1,8 @@
 """The table of data sets. Each data set has a file in this folder and an entry in `SOURCES`."""
 
-import difflib
-
 from fcn_jax.data.sources import camvid, folder, shapes, voc
 from fcn_jax.data.sources.source import DataSource
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, suggest_nearest
 
 SOURCES: dict[str, DataSource] = {
     "shapes": shapes.SOURCE,
@@ -21,10 +19,9 @@ def get_source(name: str) -> DataSource:
         InputError: there is no such data set; the text names the nearest one.
     """
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        nearest = suggest_nearest(name, SOURCES) or ";"
         raise InputError(
-            f"there is no data set {name!r}; {hint}there are {', '.join(SOURCES)}; folder is for images of your own"
+            f"there is no data set {name!r}{nearest} there are {', '.join(SOURCES)}; folder is for images of your own"
         )
     return SOURCES[name]
 

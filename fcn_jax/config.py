@@ -1,9 +1,9 @@
 """The configuration of a training: what decides its numbers (`Config`), and how the run is conducted (`RunOptions`).
 
 Both are frozen dataclasses that check themselves. A field that is None is left open: `fcn_jax.data.defaults` fills it
-with the data set's default, so one preset works on every data set. The presets are in presets.py, the defaults of a
-data set in its file in data/sources/. This module imports neither JAX nor a data set, so the command line answers at
-once.
+with the default of the data set or of the network, so one preset works with all of them. The presets are in presets.py,
+the defaults of a data set in its file in data/sources/. This module imports neither JAX nor a data set, so the command
+line answers at once.
 """
 
 import math
@@ -99,6 +99,11 @@ class ModelConfig:
         """`input`, or ImageNet's RGB if neither the weights nor a flag sets it."""
         return self.input or InputConfig()
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the backbone has batch norms, which keep its features near 1 whatever the input."""
+        return self.backbone.startswith("resnet") or self.backbone.endswith("_bn")
+
     def __post_init__(self) -> None:
         _require(self.fc_features > 0, f"model.fc-features is {self.fc_features}; it must be at least 1")
         _require(
@@ -116,7 +121,7 @@ class ModelConfig:
             "ResNets have 8, 16 and 32",
         )
         _require(
-            resnet or self.backbone.endswith("_bn") or not self.freeze_bn,
+            self.has_batch_norm or not self.freeze_bn,
             f"model.freeze-bn is set, and {self.backbone} has no batch norm; choose a ResNet or a backbone named _bn",
         )
         _require(
@@ -170,19 +175,21 @@ class OptimConfig:
     """The loss and stochastic gradient descent."""
 
     learning_rate: float | None = None
-    """highest learning rate, above 0; None: the data set's default"""
+    """highest learning rate, above 0; None: the data set's default times the network's factor"""
     schedule: Literal["poly", "constant"] = "poly"
     """learning rate after the warm-up; poly: it falls to 0 as (1 - step / steps) ** power, without the warm-up steps"""
     power: float = 0.9
     """exponent of the poly schedule, at least 0"""
-    warmup_steps: int = 0
-    """number of first steps in which the learning rate rises linearly, at least 0"""
+    warmup_steps: int | None = None
+    """number of first steps in which the learning rate rises linearly, at least 0; None: the network's default"""
     momentum: float = 0.9
     """momentum of the gradient descent, 0 to below 1"""
     weight_decay: float = 5e-4
     """factor of the L2 decay on kernels, at least 0; biases, batch norms and frozen parameters have none"""
     clip_norm: float | None = None
-    """largest allowed norm of a step's gradient, above 0; None: the gradient is not clipped"""
+    """largest allowed norm of a step's gradient; 0: the gradient is not clipped; None: the network's default"""
+    feature_scale: float | None = None
+    """size of the features, above 0, in whose unit biases and score kernels learn; None: the network's default"""
     reduction: Literal["mean", "sum"] = "mean"
     """average the cross-entropy over the labelled pixels, or sum it, as the reference does with its tiny rates"""
     class_weights: tuple[float, ...] | None = None
@@ -204,9 +211,17 @@ class OptimConfig:
         _require(self.power >= 0, f"optim.power is {self.power}; it must be at least 0")
         _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; it must be at least 0 and below 1")
         _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; it must be at least 0")
-        _require(self.warmup_steps >= 0, f"optim.warmup-steps is {self.warmup_steps}; it must be at least 0")
         _require(
-            self.clip_norm is None or self.clip_norm > 0, f"optim.clip-norm is {self.clip_norm}; it must be above 0"
+            self.warmup_steps is None or self.warmup_steps >= 0,
+            f"optim.warmup-steps is {self.warmup_steps}; it must be at least 0",
+        )
+        _require(
+            self.clip_norm is None or 0 <= self.clip_norm < math.inf,
+            f"optim.clip-norm is {self.clip_norm}; it must be above 0 and finite, or 0 for no clipping",
+        )
+        _require(
+            self.feature_scale is None or 0 < self.feature_scale < math.inf,
+            f"optim.feature-scale is {self.feature_scale}; it must be above 0 and finite",
         )
         _require(
             0 <= self.label_smoothing < 1,

@@ -39,6 +39,7 @@ FULL = Config(
         momentum=0.5,
         weight_decay=0.25,
         clip_norm=3.0,
+        feature_scale=8.0,
         reduction="sum",
         class_weights=(1.0, 2.5),
         label_smoothing=0.125,

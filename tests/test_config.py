@@ -57,7 +57,9 @@ REFUSED = [
     (OptimConfig, {"momentum": 1.0}, r"optim\.momentum is 1\.0.* below 1"),
     (OptimConfig, {"weight_decay": -1e-4}, r"optim\.weight-decay is -0\.0001.* at least 0"),
     (OptimConfig, {"warmup_steps": -1}, r"optim\.warmup-steps is -1.* at least 0"),
-    (OptimConfig, {"clip_norm": 0.0}, r"optim\.clip-norm is 0\.0.* above 0"),
+    (OptimConfig, {"clip_norm": -1.0}, r"optim\.clip-norm is -1\.0.* above 0 .* 0 for no clipping"),
+    (OptimConfig, {"clip_norm": math.inf}, r"optim\.clip-norm is inf.* finite"),
+    (OptimConfig, {"feature_scale": math.inf}, r"optim\.feature-scale is inf.* above 0 and finite"),
     (OptimConfig, {"class_weights": (1.0, -1.0)}, r"optim\.class-weights are \(1\.0, -1\.0\).* at least 0"),
     (OptimConfig, {"class_weights": (1.0, NAN)}, r"optim\.class-weights are \(1\.0, nan\).* finite"),
     (OptimConfig, {"class_weights": ()}, r"optim\.class-weights are \(\).* for each class"),
@@ -121,7 +123,8 @@ ENDS = [
     (OptimConfig, "momentum", 0.0, -math.ulp(0)),
     (OptimConfig, "momentum", math.nextafter(1, 0), 1.0),
     (OptimConfig, "weight_decay", 0.0, -math.ulp(0)),
-    (OptimConfig, "clip_norm", math.ulp(0), 0.0),
+    (OptimConfig, "clip_norm", 0.0, -math.ulp(0)),
+    (OptimConfig, "feature_scale", math.ulp(0), 0.0),
     (OptimConfig, "class_weights", (0.0, 1.0), (-math.ulp(0), 1.0)),
     (OptimConfig, "label_smoothing", 0.0, -math.ulp(0)),
     (OptimConfig, "label_smoothing", math.nextafter(1, 0), 1.0),
@@ -174,7 +177,7 @@ def test_what_is_left_open_is_none_and_none_is_always_taken():
     left_open = {name for name, value in flatten(dataclasses.asdict(config)).items() if value is None}
     assert left_open == {
         "model.weights", "model.init_from", "model.input", "augment.crop", "augment.scale", "optim.learning_rate",
-        "optim.clip_norm", "optim.class_weights", "steps", "batch_size",
+        "optim.warmup_steps", "optim.clip_norm", "optim.feature_scale", "optim.class_weights", "steps", "batch_size",
     }  # fmt: skip
     left_open = {name for name, value in flatten(dataclasses.asdict(options)).items() if value is None}
     assert left_open == {

@@ -37,7 +37,9 @@ def test_a_preset_is_complete_on_every_data_set(name, source):
     config = fill_config(dataclasses.replace(given.config, data=DataConfig(name=source)))
     options = fill_options(given.options, config)
     assert None not in (config.steps, config.batch_size, config.augment.crop, config.augment.scale)
-    assert config.optim.learning_rate is not None
+    assert None not in (config.optim.learning_rate, config.optim.clip_norm)
+    waits_for_input = given.config.optim.feature_scale is None and config.model.input is None
+    assert (config.optim.feature_scale is None) == (waits_for_input and not config.model.has_batch_norm)
     assert config.optim.warmup_steps < config.steps
     assert options.eval_every <= config.steps
     assert options.checkpoint_every == options.eval_every

@@ -1,30 +1,83 @@
-"""Fill in the values that a configuration leaves open with the defaults of its data set."""
+"""Fill in the values that a configuration leaves open with the defaults of its data set and of its kind of network.
+
+The data set's entry has the rate of a network with batch norm. `NETWORKS` has what follows from the network.
+"""
 
 import dataclasses
+from dataclasses import dataclass
+from statistics import mean
 
-from fcn_jax.config import Config, RunOptions
+from fcn_jax.config import Config, InputConfig, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.sources import get_source
+
+
+@dataclass(frozen=True)
+class NetworkDefaults:
+    """Values for training a kind of network where neither the preset nor a flag gives one.
+
+    Attributes:
+        rate_factor: factor on the data set's learning rate.
+        warmup_steps: number of first steps with a rising rate, and at most a tenth of all steps.
+        clip_norm: largest norm of the gradient; 0: it is not clipped.
+        follows_input: whether the features grow with the input. If they do, their size is about that of the input.
+    """
+
+    rate_factor: float
+    warmup_steps: int
+    clip_norm: float
+    follows_input: bool
+
+
+# docs/recipes.md has the reason for each number, and what was measured.
+NETWORKS = {
+    "with batch norm": NetworkDefaults(rate_factor=1.0, warmup_steps=0, clip_norm=0.0, follows_input=False),
+    "without batch norm": NetworkDefaults(rate_factor=0.2, warmup_steps=100, clip_norm=1.0, follows_input=True),
+}
+
+
+def get_network_defaults(model: ModelConfig) -> NetworkDefaults:
+    """Return the defaults for training a network."""
+    return NETWORKS["with batch norm" if model.has_batch_norm else "without batch norm"]
 
 
 def fill_config(config: Config) -> Config:
     """Return the configuration with every value set that decides a number of the training.
 
-    The input of a network that starts from weights stays open until the weights are read.
+    The input of a network that starts from weights stays open until the weights are read, and so does the size of its
+    features. Call the function again when the input is known.
 
     Raises:
         InputError: the data set is unknown.
     """
     defaults = get_source(config.data.name).defaults
-    model, augment, optim = config.model, config.augment, config.optim
+    model, augment = config.model, config.augment
     if model.weights is None and model.init_from is None:
         model = dataclasses.replace(model, input=model.input_or_default)
+    steps = defaults.steps if config.steps is None else config.steps
     return dataclasses.replace(
         config,
         model=model,
         augment=dataclasses.replace(augment, crop=augment.crop or defaults.crop, scale=augment.scale or defaults.scale),
-        optim=dataclasses.replace(optim, learning_rate=optim.learning_rate or defaults.learning_rate),
-        steps=defaults.steps if config.steps is None else config.steps,
+        optim=_fill_optim(config.optim, model, defaults.learning_rate, steps),
+        steps=steps,
         batch_size=config.batch_size or defaults.batch_size,
+    )
+
+
+def _fill_optim(optim: OptimConfig, model: ModelConfig, learning_rate: float, steps: int) -> OptimConfig:
+    network = get_network_defaults(model)
+    feature_scale = optim.feature_scale
+    if feature_scale is None and not network.follows_input:
+        feature_scale = 1.0
+    elif feature_scale is None and model.input is not None:
+        feature_scale = round(mean(InputConfig().std) / mean(model.input.std), 4)
+    warmup_steps = min(network.warmup_steps, steps // 10) if optim.warmup_steps is None else optim.warmup_steps
+    return dataclasses.replace(
+        optim,
+        learning_rate=optim.learning_rate or learning_rate * network.rate_factor,
+        warmup_steps=warmup_steps,
+        clip_norm=network.clip_norm if optim.clip_norm is None else optim.clip_norm,
+        feature_scale=feature_scale,
     )
 
 

@@ -21,6 +21,7 @@ from fcn_jax.runs.run_dir import Run, open_for_training
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
 from fcn_jax.runtime.signals import catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
+from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.dry_run import describe_needs
 from fcn_jax.training.optim import make_schedule
 from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_parameters
@@ -113,7 +114,7 @@ def take_steps(
         saves = stops or evaluates or step % options.checkpoint_every == 0
         logs = stops or step % options.log_every == 0
         if logs or saves:  # a state that has diverged is not saved
-            values = _read_finite(metrics, step)
+            values = _read_finite(metrics, step, config)
         if logs:
             values |= {"learning_rate": float(jnp.asarray(rate(step - 1))), "input_wait": wait.share()}
             progress.show(step, values["loss"], values["input_wait"])
@@ -175,12 +176,12 @@ def _evaluate(setup: Setup, run: Run, variables: Any, log: MetricsLog, step: int
     return evaluation
 
 
-def _read_finite(metrics: dict[str, jax.Array], step: int) -> dict[str, float]:
+def _read_finite(metrics: dict[str, jax.Array], step: int, config: Config) -> dict[str, float]:
     """Read the metrics of a step; raise FloatingPointError if one is not finite."""
     values = {name: float(value) for name, value in metrics.items()}
     if not all(math.isfinite(value) for value in values.values()):
         raise FloatingPointError(
             f"loss {values['loss']} and gradient norm {values['gradient_norm']} at step {step}: training has diverged; "
-            "lower --optim.learning-rate, add --optim.warmup-steps or set --optim.clip-norm"
+            + advise_steady(config)
         )
     return values

@@ -23,6 +23,7 @@ def make_schedule(config: Config) -> optax.Schedule:
     """
     assert config.steps is not None
     assert config.optim.learning_rate is not None
+    assert config.optim.warmup_steps is not None
     peak, warmup = config.optim.learning_rate, config.optim.warmup_steps
     if config.optim.schedule == "poly":
         main = optax.polynomial_schedule(peak, 0.0, config.optim.power, max(config.steps - warmup, 1))
@@ -47,10 +48,13 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     Each parameter has its own factor on the rate (`rate_factor`). Frozen parameters have no velocity and no decay, and
     clipping ignores their gradient, as with PyTorch's `requires_grad=False`.
 
+    Clipping, decay, momentum and rate act on the parameters in the units of `unit`.
+
     Args:
         config: configuration with every value set (`fill_config`).
     """
     optim = config.optim
+    assert optim.feature_scale is not None
     clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
     grouped = optim.rate_factors or optim.bias_factor != 1
     trained = optax.chain(
@@ -59,11 +63,41 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         optax.sgd(make_schedule(config), momentum=optim.momentum),
         *([optax.stateless(lambda updates, _: _map_paths(partial(_scale, optim), updates))] if grouped else []),
     )
+    if optim.feature_scale != 1:
+        trained = _optimize_in_units(trained, optim.feature_scale)
     if not optim.frozen:
         return trained
     parts: dict[Hashable, optax.GradientTransformation] = {"trained": trained, "frozen": optax.set_to_zero()}
     label = partial(_map_paths, lambda path, _: "frozen" if is_frozen(optim, path) else "trained")
     return optax.partition(parts, label)
+
+
+def unit(feature_scale: float, path: str) -> float:
+    """Return the unit in which a parameter is trained, if the features are `feature_scale` times as large as usual.
+
+    Without batch norm the features grow with the input. If the input is c times as large, the network computes the same
+    scores with c times the biases of the backbone and 1 / c times the kernels of the score layers. Plain gradient
+    descent would learn those biases c squared times more slowly, and those kernels c squared times as fast, which
+    diverges: c is 57 for the pixels 0 to 255 of Caffe's networks. In these units it takes the same steps as in the
+    network whose input is normalised.
+    """
+    if path.startswith("backbone/") and path.endswith("/bias"):
+        return feature_scale
+    if path.startswith("score") and path.endswith("/kernel"):
+        return 1 / feature_scale
+    return 1.0
+
+
+def _optimize_in_units(optimizer: optax.GradientTransformation, feature_scale: float) -> optax.GradientTransformation:
+    """Let the optimizer see each parameter divided by its unit: a gradient times the unit, and an update over it."""
+    multiply = partial(_map_paths, lambda path, x: x * unit(feature_scale, path))
+    divide = partial(_map_paths, lambda path, x: x / unit(feature_scale, path))
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(multiply(gradient), state, divide(params))
+        return multiply(updates), state
+
+    return optax.GradientTransformation(lambda params: optimizer.init(divide(params)), update)
 
 
 def is_frozen(config: OptimConfig, path: str) -> bool:

@@ -88,7 +88,8 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     given = config.model.input
     if resume_step is not None and given is None:
         given = open_run(run_dir).config.model.input
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, input=choose_input(given, weights)))
+    model_config = dataclasses.replace(config.model, input=choose_input(given, weights))
+    config = fill_config(dataclasses.replace(config, model=model_config))
 
     data = options.data
     dataset = prepare(config.data.name, data.dir, data.cache, classes=data.classes, void=config.data.void)

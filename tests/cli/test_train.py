@@ -28,8 +28,8 @@ FLAGS = """
 --model.allow --model.input.order --model.input.mean --model.input.std
 --augment.crop --augment.scale --augment.flip --augment.colour
 --optim.learning-rate --optim.schedule --optim.power --optim.warmup-steps --optim.momentum --optim.weight-decay
---optim.clip-norm --optim.reduction --optim.class-weights --optim.label-smoothing --optim.auxiliary-weight
---optim.frozen --optim.rate-factors --optim.bias-factor
+--optim.clip-norm --optim.feature-scale --optim.reduction --optim.class-weights --optim.label-smoothing
+--optim.auxiliary-weight --optim.frozen --optim.rate-factors --optim.bias-factor
 """
 
 

@@ -2,18 +2,21 @@
 
 import dataclasses
 import re
+import typing
 from pathlib import Path
 
 import pytest
 from full_config import FROM_RUN, FULL, FULL_OPTIONS, flatten
 
-from fcn_jax.config import Config, DataConfig, InputConfig, ModelConfig, RunOptions
+from fcn_jax.config import CAFFE_INPUT, Config, DataConfig, InputConfig, ModelConfig, RunOptions
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.sources import SOURCES
 from fcn_jax.data.sources.source import Defaults
 from fcn_jax.errors import InputError
 
+# What the data set decides, and what the network decides.
 FILLED = ("steps", "batch_size", "augment.crop", "augment.scale", "optim.learning_rate")
+BY_NETWORK = {"optim.warmup_steps": 0, "optim.clip_norm": 0.0, "optim.feature_scale": 1.0}  # of a ResNet
 
 
 def on(config: Config, name: str) -> Config:
@@ -28,9 +31,10 @@ def test_what_is_left_open_is_what_the_data_set_wants(name):
     for field in FILLED:
         assert before[field] is None
         assert after[field] == wants[field.split(".")[-1]]
+    assert {field: after[field] for field in BY_NETWORK} == BY_NETWORK
     # Nothing else changes, but for the input of a network that starts from no weights.
     before.pop("model.input")
-    assert {field for field, value in before.items() if after[field] != value} == set(FILLED)
+    assert {field for field, value in before.items() if after[field] != value} == {*FILLED, *BY_NETWORK}
     assert fill_config(on(Config(), name)).model.input == InputConfig()
 
 
@@ -41,10 +45,11 @@ def test_what_is_given_stays(name, config):
     assert fill_options(FULL_OPTIONS, on(config, name)) == FULL_OPTIONS
 
 
-@pytest.mark.parametrize("field", FILLED)
+@pytest.mark.parametrize("field", [*FILLED, *BY_NETWORK])
 def test_each_value_is_filled_for_itself(field):
     """One of the values is open, the others are given."""
     values = dataclasses.asdict(SOURCES["camvid"].defaults)
+    values |= {name.removeprefix("optim."): value for name, value in BY_NETWORK.items()}
     part, _, name = field.rpartition(".")
     if part:
         given = dataclasses.replace(FULL, **{part: dataclasses.replace(getattr(FULL, part), **{name: None})})
@@ -61,6 +66,30 @@ def test_filling_again_changes_nothing(name):
     options = fill_options(RunOptions(), config)
     assert fill_config(config) == config
     assert fill_options(options, config) == options
+
+
+NORMED = ("vgg16_bn", "vgg19_bn", "googlenet_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+
+def test_batch_norm_decides_the_rate_the_warm_up_and_the_clipping():
+    """The table of docs/recipes.md."""
+    for backbone in typing.get_args(typing.get_type_hints(ModelConfig)["backbone"]):
+        config = fill_config(Config(model=ModelConfig(backbone=backbone)))
+        optim = config.optim
+        got = (optim.learning_rate, optim.warmup_steps, optim.clip_norm, optim.feature_scale)
+        assert got == ((0.1, 0, 0.0, 1.0) if backbone in NORMED else (pytest.approx(0.02), 85, 1.0, 1.0)), backbone
+    assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=60)).optim.warmup_steps == 6
+    assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=5000)).optim.warmup_steps == 100
+
+
+def test_the_size_of_the_features_follows_from_the_input():
+    """Pixels of 0 to 255 have the mean deviation of ImageNet's three channels, 57.63."""
+    waiting = Config(model=ModelConfig(backbone="vgg16", weights="a.caffemodel"))
+    assert fill_config(waiting).optim.feature_scale is None
+    known = dataclasses.replace(waiting, model=dataclasses.replace(waiting.model, input=CAFFE_INPUT))
+    assert fill_config(fill_config(known)).optim.feature_scale == pytest.approx((58.395 + 57.12 + 57.375) / 3)
+    normed = dataclasses.replace(known, model=dataclasses.replace(known.model, backbone="vgg16_bn"))
+    assert fill_config(normed).optim.feature_scale == 1
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -8,6 +8,7 @@ import pytest
 from flax import traverse_util
 
 from fcn_jax.config import Config, OptimConfig
+from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
@@ -18,12 +19,12 @@ STEPS = 10
 
 
 def of(optim: OptimConfig, steps: int = STEPS) -> Config:
-    return Config(optim=optim, steps=steps)
+    return fill_config(Config(optim=optim, steps=steps))
 
 
 def formula(config: OptimConfig, steps: int, t: int) -> float:
     """The rate of step t, as written in the documentation."""
-    w, peak = config.warmup_steps, config.learning_rate
+    w, peak = config.warmup_steps or 0, config.learning_rate
     if t < w:
         return peak * (t + 1) / (w + 1)
     if config.schedule == "constant":
@@ -225,6 +226,46 @@ def test_groups_that_fit_no_network_are_refused(config, message):
     with pytest.raises(InputError, match=message):
         check_groups(config, params)
     check_groups(OptimConfig(frozen=("backbone/layer1", "score_fr"), rate_factors=(("up", 2.0),)), params)
+
+
+def test_in_the_units_of_its_features_a_network_learns_as_with_a_normalised_input():
+    """A VGG with the input c x, c times the biases and 1/c times the score kernels is the same network."""
+    c, model = 50.0, FCN8s(3, VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dropout=0.0))
+    generator = np.random.default_rng(5)
+    images = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    pull = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    params = model.init(jax.random.key(0), images)["params"]
+    start = jax.tree.map(lambda x: np.asarray(x + generator.normal(0, 0.1, x.shape), np.float32), params)
+
+    def rescale(params, c):
+        flat = traverse_util.flatten_dict(params)
+        for path, value in flat.items():
+            if path[0] == "backbone" and path[-1] == "bias":
+                flat[path] = value * c
+            if path[0].startswith("score") and path[-1] == "kernel":
+                flat[path] = value / c
+        return traverse_util.unflatten_dict(flat)
+
+    def learn(params, images, feature_scale):
+        optim = OptimConfig(learning_rate=0.1, weight_decay=0.1, clip_norm=3.0, feature_scale=feature_scale)
+        transformation = make_optimizer(of(optim))
+        state = transformation.init(params)
+        for _ in range(4):
+            gradient = jax.grad(lambda p: (model.apply({"params": p}, images) * pull).sum())(params)
+            updates, state = transformation.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    def distance(end):
+        return traverse_util.flatten_dict(jax.tree.map(lambda x, y: np.asarray(x, np.float64) - y, end, start), sep="/")
+
+    normalised = learn(start, images, 1.0)
+    moved = distance(rescale(learn(rescale(start, c), c * images, c), 1 / c))
+    for path, value in distance(normalised).items():
+        assert np.abs(value).max() > 1e-6, path
+        np.testing.assert_allclose(moved[path], value, rtol=0, atol=0.02 * np.abs(value).max(), err_msg=path)
+    plain = rescale(learn(rescale(start, c), c * images, 1.0), 1 / c)
+    assert not np.allclose(plain["score_fr"]["kernel"], normalised["score_fr"]["kernel"], rtol=0.1)
 
 
 def test_decay_of_a_kernel_by_hand():

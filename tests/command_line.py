@@ -44,9 +44,9 @@ class Place:
             cwd=self.root, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def run(self, *words: str | Path, code: int = 0) -> str:
+    def run(self, *words: str | Path, code: int = 0, minutes: float = 5) -> str:
         process = self.start(*words)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=60 * minutes)
         assert process.returncode == code, output
         assert "Traceback" not in output
         return output

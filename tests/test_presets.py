@@ -1,8 +1,10 @@
 """The presets: each is complete on every data set, says where it comes from, and has the numbers of its source."""
 
+import csv
 import dataclasses
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import optax
@@ -15,8 +17,10 @@ from fcn_jax.models.build import build
 from fcn_jax.presets import PRESETS, Preset, convert_to_mean
 from fcn_jax.training.optim import make_optimizer
 
+ROOT = Path(__file__).parents[1]
 RECIPES = [name for name in PRESETS if name.startswith("voc-")]
-GENERAL = [name for name in PRESETS if name not in RECIPES]
+OURS = [name for name in PRESETS if name.startswith("camvid-")]
+GENERAL = [name for name in PRESETS if name not in (*RECIPES, *OURS)]
 # The folders of the reference, with base_lr of their solver.prototxt; those of a folder in stages are the ones before.
 BASE_RATES = {"voc-fcn32s": 1e-10, "voc-fcn16s": 1e-12, "voc-fcn8s": 1e-14, "voc-fcn8s-atonce": 1e-10}
 
@@ -57,7 +61,7 @@ def test_a_general_preset_leaves_the_data_set_to_decide(name):
     open_values = (given.config.steps, given.config.batch_size, given.config.augment.crop, given.config.augment.scale)
     assert open_values == (None, None, None, None)
     assert given.config.optim.learning_rate is None
-    assert (given.source, given.score) == ("", "")  # none of them was published
+    assert (given.source, given.published) == ("", "")  # none of them was published
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -67,16 +71,41 @@ def test_a_recipe_has_numbers_source_and_score(name):
     assert None not in (given.config.steps, given.config.batch_size, given.config.optim.learning_rate)
     assert given.config.model.weights is not None
     assert len(given.source.split()) > 2
-    score = re.match(r"(\d\d(\.\d)?)( to \d\d)? on (seg11valid|val|COCO's val)\b", given.score)
+    score = re.match(r"(\d\d(\.\d)?)( to \d\d)? on (seg11valid|val|COCO's val)\b", given.published)
     assert score
     assert 50 < float(score[1]) < 70
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_recipe_of_ours_claims_what_its_experiment_measured(name):
+    """The score is the mean of the seeds in results.csv, after the last step."""
+    given = PRESETS[name]
+    assert given.config.data == DataConfig("camvid")
+    assert given.published == ""
+    claim = re.match(r"(\d\d\.\d) on val, (\d) seeds", given.measured)
+    assert claim
+    with (ROOT / "experiments" / "camvid" / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["row"] == name.removeprefix("camvid-")]
+    rows = [row for row in rows if int(row["step"]) == given.config.steps]
+    assert int(claim[2]) == len({row["seed"] for row in rows}) == len(rows)
+    assert float(claim[1]) == pytest.approx(100 * np.mean([float(row["mean_iu"]) for row in rows]), abs=0.051)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_camvid_preset_weighs_classes_by_their_frequency(name):
+    """Square roots of SegNet's weights: the median frequency over that of the class, counted on train."""
+    weights = PRESETS[name].config.optim.class_weights
+    assert weights is not None
+    np.testing.assert_allclose(
+        np.square(weights), [0.279, 0.202, 4.787, 0.149, 1.0, 0.422, 3.847, 1.974, 0.789, 6.375, 8.859], rtol=0.03
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "score"), [("voc-fcn32s", 63.6), ("voc-fcn16s", 65.0), ("voc-fcn8s", 65.5), ("voc-fcn8s-atonce", 65.4)]
 )
 def test_the_scores_of_the_references_readme(name, score):
-    assert PRESETS[name].score.startswith(f"{score} on seg11valid")
+    assert PRESETS[name].published.startswith(f"{score} on seg11valid")
     assert "fcn.berkeleyvision.org" in PRESETS[name].source
 
 
@@ -86,15 +115,15 @@ def test_a_preset_describes_itself_in_one_line(name):
     line = str(given)
     assert "\n" not in line
     assert not re.search(r"; *;|[;.: ]$", line)
-    for part in (given.description, given.source, given.score):
+    for part in (given.description, given.source, given.published):
         assert part in line
-    assert ("source: " in line, "published: " in line) == (bool(given.source), bool(given.score))
+    assert ("source: " in line, "published: " in line) == (bool(given.source), bool(given.published))
     assert len({str(preset) for preset in PRESETS.values()}) == len(PRESETS)
 
 
 def test_a_preset_of_which_nothing_was_published():
     assert str(Preset("a net", Config())) == "a net"
-    assert str(Preset("a net", Config(), score="50")) == "a net; published: 50"
+    assert str(Preset("a net", Config(), published="50")) == "a net; published: 50"
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -31,7 +31,7 @@ class NetworkDefaults:
 # docs/recipes.md has the reason for each number, and what was measured.
 NETWORKS = {
     "with batch norm": NetworkDefaults(rate_factor=1.0, warmup_steps=0, clip_norm=0.0, follows_input=False),
-    "without batch norm": NetworkDefaults(rate_factor=0.2, warmup_steps=100, clip_norm=1.0, follows_input=True),
+    "without batch norm": NetworkDefaults(rate_factor=0.5, warmup_steps=100, clip_norm=1.0, follows_input=True),
 }
 
 

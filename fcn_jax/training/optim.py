@@ -93,8 +93,8 @@ def _optimize_in_units(optimizer: optax.GradientTransformation, feature_scale: f
     multiply = partial(_map_paths, lambda path, x: x * unit(feature_scale, path))
     divide = partial(_map_paths, lambda path, x: x / unit(feature_scale, path))
 
-    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, state = optimizer.update(multiply(gradient), state, divide(params))
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(multiply(updates), state, divide(params))
         return multiply(updates), state
 
     return optax.GradientTransformation(lambda params: optimizer.init(divide(params)), update)

@@ -77,7 +77,7 @@ def test_batch_norm_decides_the_rate_the_warm_up_and_the_clipping():
         config = fill_config(Config(model=ModelConfig(backbone=backbone)))
         optim = config.optim
         got = (optim.learning_rate, optim.warmup_steps, optim.clip_norm, optim.feature_scale)
-        assert got == ((0.1, 0, 0.0, 1.0) if backbone in NORMED else (pytest.approx(0.02), 85, 1.0, 1.0)), backbone
+        assert got == ((0.1, 0, 0.0, 1.0) if backbone in NORMED else (pytest.approx(0.05), 85, 1.0, 1.0)), backbone
     assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=60)).optim.warmup_steps == 6
     assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=5000)).optim.warmup_steps == 100
 

@@ -1,0 +1,131 @@
+"""Train the rows of an experiment: `python experiments/train_rows.py experiments/NAME --data-dir DIR [flags]`.
+
+`rows.csv` in the folder names the trainings: a row, its preset and its flags. Each one runs once for every seed, in
+`runs/NAME/ROW-SEED`, by `fcn-jax train`; one that was stopped goes on. When it is done, its scores are appended to
+`results.csv`, with the seconds of the whole training. Rows that are in `results.csv` are not trained again. At last
+`report_rows.py` draws the curves and writes the tables.
+"""
+
+import csv
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from report_rows import report
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import machine
+
+COLUMNS = (
+    "row", "seed", "step", "seconds", "machine", "commit", "mean_iu", "pixel_accuracy", "mean_accuracy",
+    "frequency_weighted_iu", "loss", "per_class_iu", "command",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train the rows of an experiment."""
+
+    folder: tyro.conf.Positional[Path]
+    """folder with rows.csv; results.csv is written there"""
+    data_dir: Path | None = None
+    """folder of the data set's files, which are only read"""
+    rows: tuple[str, ...] = ()
+    """names of the rows to train; none: all"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """seeds of the trainings of each row"""
+    runs: Path = Path("runs")
+    """folder of the run directories"""
+
+
+def main() -> None:
+    """Train every row with every seed."""
+    options = tyro.cli(Options)
+    with (options.folder / "rows.csv").open() as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    unknown = set(options.rows) - set(rows)
+    if unknown:
+        raise SystemExit(f"unknown rows {', '.join(sorted(unknown))}; choose from {', '.join(rows)}")
+    results = options.folder / "results.csv"
+    for seed in options.seeds:
+        for name in options.rows or rows:
+            if (name, str(seed)) not in read_done(results):
+                train(rows[name], seed, options, results)
+    report(options.folder)
+
+
+def read_done(results: Path) -> set[tuple[str, str]]:
+    """Read which rows are done, with which seeds; the stages of a row are named ROW/HEAD."""
+    if not results.exists():
+        return set()
+    with results.open() as file:
+        return {(row["row"].split("/")[0], row["seed"]) for row in csv.DictReader(file)}
+
+
+def train(row: dict[str, str], seed: int, options: Options, results: Path) -> None:
+    """Train a row with a seed, or go on with it, and append its results.
+
+    Raises:
+        SystemExit: the training failed or was stopped.
+    """
+    run_dir = options.runs / options.folder.name / f"{row['row']}-{seed}"
+    flags = [*shlex.split(row["flags"]), "--seed", str(seed)]
+    where = [] if options.data_dir is None else ["--data.dir", str(options.data_dir)]
+    print(f"{row['row']}, seed {seed}: fcn-jax train {row['preset']} {shlex.join(flags)}", flush=True)
+    began = time.time()
+    command = [sys.executable, "-m", "fcn_jax", "train", row["preset"], *flags, *where, "--run-dir", str(run_dir)]
+    code = subprocess.run(command, check=False).returncode
+    seconds = add_seconds(run_dir, time.time() - began)
+    stages = sorted(run_dir.glob("fcn*/config.json")) or [run_dir / "config.json"]
+    if code or not all(is_done(stage.parent) for stage in stages):
+        raise SystemExit(f"{row['row']} with seed {seed} ended with {code}; the same command goes on")
+    new = not results.exists()
+    with results.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        for stage in stages:
+            known = {
+                "row": row["row"] if stage.parent == run_dir else f"{row['row']}/{stage.parent.name}",
+                "seed": seed,
+                "seconds": round(seconds),
+                "machine": machine.describe_machine(),
+                "commit": machine.describe_commit(),
+                "command": f"fcn-jax train {row['preset']} {shlex.join(flags)}",
+            }
+            for score in read_scores(stage.parent):
+                ious = " ".join("" if x is None else f"{x:.4f}" for x in score["per_class_iu"])
+                numbers = {name: f"{x:.4f}" for name, x in score.items() if isinstance(x, float)}
+                writer.writerow({**score, **numbers, "per_class_iu": ious, **known})
+
+
+def add_seconds(run_dir: Path, seconds: float) -> float:
+    """Add to the seconds that a training has taken in all its calls, and return their sum."""
+    if not run_dir.is_dir():
+        return seconds
+    file = run_dir / "seconds.json"
+    total = seconds + (json.loads(file.read_text()) if file.exists() else 0.0)
+    file.write_text(json.dumps(total))
+    return total
+
+
+def read_scores(run_dir: Path) -> list[dict[str, Any]]:
+    """Read the evaluations of a run, in the order of their steps."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == "val"]
+
+
+def is_done(run_dir: Path) -> bool:
+    """Return whether a run has taken all of its steps."""
+    scores = read_scores(run_dir)
+    return bool(scores) and scores[-1]["step"] == json.loads((run_dir / "config.json").read_text())["config"]["steps"]
+
+
+if __name__ == "__main__":
+    main()

@@ -96,7 +96,7 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
                 "seed": seed,
                 "seconds": round(seconds),
                 "machine": machine.describe_machine(),
-                "commit": machine.describe_commit(),
+                "commit": json.loads((stage.parent / "config.json").read_text())["git"][:7],
                 "command": f"fcn-jax train {row['preset']} {shlex.join(flags)}",
             }
             for score in read_scores(stage.parent):

@@ -96,7 +96,7 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
                 "seed": seed,
                 "seconds": round(seconds),
                 "machine": machine.describe_machine(),
-                "commit": json.loads((stage.parent / "config.json").read_text())["git"][:7],
+                "commit": read_commit(stage.parent),
                 "command": f"fcn-jax train {row['preset']} {shlex.join(flags)}",
             }
             for score in read_scores(stage.parent):
@@ -113,6 +113,12 @@ def add_seconds(run_dir: Path, seconds: float) -> float:
     total = seconds + (json.loads(file.read_text()) if file.exists() else 0.0)
     file.write_text(json.dumps(total))
     return total
+
+
+def read_commit(run_dir: Path) -> str:
+    """Read the short hash of the code that a run was last started with; "+" marks code that was not committed."""
+    commit = json.loads((run_dir / "config.json").read_text())["git"]
+    return commit[:7] + ("+" if commit.endswith("+") else "")
 
 
 def read_scores(run_dir: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_runs import CLASSES, RESNET, VGG_WITHOUT_DROPOUT, config, draw_batch, examples
 
@@ -81,6 +82,22 @@ def test_the_loss_falls_and_one_program_does_all_steps():
         values.append(float(metrics["loss"]))
     assert abs(values[0] - np.log(CLASSES)) < 1e-5  # zero scores: every class as likely
     assert np.mean(values[-5:]) < 0.5 * values[0]
+
+
+def test_the_gradients_of_frozen_first_stages_are_not_computed():
+    """A stage behind which all is frozen needs no gradient of its input either."""
+    model = FCN8s(CLASSES, VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dropout=0.0, conv=nn.Conv))
+
+    def count_flops(frozen: tuple[str, ...]) -> float:
+        settings = config(optim=OptimConfig(learning_rate=0.02, frozen=frozen))
+        state = jax.eval_shape(functools.partial(init_state, model, settings))
+        step = jax.jit(functools.partial(train_step, model=model, config=settings))
+        return step.lower(state, batch(settings)).cost_analysis()["flops"]
+
+    saved = count_flops(()) - count_flops(("backbone/conv1", "backbone/conv2"))
+    # Two operations for each weight and pixel: the gradients of both kernels, and that of the input of conv2_1.
+    kernel1, kernel2 = 9 * 3 * 64 * 32 * 32, 9 * 64 * 128 * 16 * 16
+    assert saved > 8 * 2 * (kernel1 + 2 * kernel2)
 
 
 def test_a_batch_that_is_all_void_changes_nothing_but_decay():

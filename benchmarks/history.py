@@ -173,7 +173,7 @@ def describe_command() -> str:
         if argument == "--history":
             next(arguments)
         elif not argument.startswith("--history="):
-            flag, equals, value = argument.rpartition("=")
+            flag, equals, value = ("", "", argument) if os.path.isabs(argument) else argument.rpartition("=")
             typed.append(flag + equals + (Path(value).name if os.path.isabs(value) else value))
     tunables = os.environ.get("GLIBC_TUNABLES")
     before = f"GLIBC_TUNABLES={shlex.quote(tunables)} " if tunables else ""

@@ -15,7 +15,7 @@ BENCHMARKS = Path(history.__file__).parent
 @pytest.fixture
 def recorder(tmp_path, monkeypatch) -> history.Recorder:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    arguments = ["/here/benchmarks/startup.py", "--quick", "--voc", "/data/VOCdevkit", "--history", "h.csv"]
+    arguments = ["/here/benchmarks/startup.py", "--quick", "--voc", "/data==1/VOCdevkit", "--history", "h.csv"]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
     return history.Recorder("startup", True, tmp_path / "history.csv")

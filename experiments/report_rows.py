@@ -15,13 +15,16 @@ from matplotlib.figure import Figure
 
 from fcn_jax.runtime.files import write_atomically
 
+FREQUENT = 20  # val images that show a class
+
 Rows = dict[str, dict[int, list[dict[str, str]]]]  # row, step -> one line for each seed
 
 
 def report(folder: Path) -> None:
     """Write `table.md` and `curves.svg` into the folder of an experiment."""
     rows = read_rows(folder / "results.csv")
-    write_atomically(folder / "table.md", format_scores(rows) + "\n" + format_classes(folder, rows))
+    classes = read_classes(folder / "classes.csv")
+    write_atomically(folder / "table.md", format_scores(rows, classes) + "\n" + format_classes(rows, classes))
     draw_curves(rows, folder / "curves.svg")
 
 
@@ -34,34 +37,42 @@ def read_rows(file: Path) -> Rows:
     return {name: dict(sorted(steps.items())) for name, steps in rows.items()}
 
 
-def format_scores(rows: Rows) -> str:
-    """Format a table with a line for each row: scores after the last step, in %, as mean and range over the seeds."""
-    lines = [
-        "| row | steps | seeds | mean IU, % | pixel accuracy, % | minutes |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+def read_classes(file: Path) -> dict[str, int]:
+    """Read the classes of the experiment, each with the number of val images that show it."""
+    with file.open() as lines:
+        return {line["name"]: int(line["val_images"]) for line in csv.DictReader(lines)}
+
+
+def format_scores(rows: Rows, classes: dict[str, int]) -> str:
+    """Format a table with a line for each row: scores after the last step, in %, as mean and range over the seeds.
+
+    Where a class is rare, a column has the mean over the classes that at least `FREQUENT` val images show.
+    """
+    frequent = [index for index, count in enumerate(classes.values()) if count >= FREQUENT]
+    has_rare = 0 < len(frequent) < len(classes)
+    columns = ["row", "steps", "seeds", "mean IU, %", "pixel accuracy, %", "minutes"]
+    if has_rare:
+        columns.insert(4, f"mean IU of {len(frequent)} frequent classes, %")
+    lines = [columns, ["---"] * len(columns)]
     for name, steps in rows.items():
         last = max(steps)
         runs = steps[last]
-        seeds = " ".join(run["seed"] for run in runs)
-        minutes = [float(run["seconds"]) / 60 for run in runs]
-        scores = [_format_range([100 * float(run[column]) for run in runs]) for column in ("mean_iu", "pixel_accuracy")]
-        lines.append(f"| {name} | {last} | {seeds} | {scores[0]} | {scores[1]} | {statistics.median(minutes):.0f} |")
-    return "\n".join(lines) + "\n"
+        values = {column: [100 * float(run[column]) for run in runs] for column in ("mean_iu", "pixel_accuracy")}
+        line = [name, str(last), " ".join(run["seed"] for run in runs), _format_range(values["mean_iu"])]
+        if has_rare:
+            line.append(_format_range([statistics.mean(_read_ious(run, frequent)) for run in runs]))
+        minutes = statistics.median(float(run["seconds"]) / 60 for run in runs)
+        lines.append([*line, _format_range(values["pixel_accuracy"]), f"{minutes:.0f}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def format_classes(folder: Path, rows: Rows) -> str:
+def format_classes(rows: Rows, classes: dict[str, int]) -> str:
     """Format a table with a column for each class: IU after the last step, in %, as mean over the seeds."""
-    names = (folder / "classes.txt").read_text().split()
-    lines = [f"| row | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    lines = [["row", *classes], ["---"] * (1 + len(classes))]
     for name, steps in rows.items():
-        runs = [run["per_class_iu"].split(" ") for run in steps[max(steps)]]
-        means = []
-        for values in zip(*runs, strict=True):
-            known = [100 * float(value) for value in values if value]
-            means.append(f"{statistics.mean(known):.0f}" if known else "")
-        lines.append(f"| {name} | {' | '.join(means)} |")
-    return "\n".join(lines) + "\n"
+        known = [[x for run in steps[max(steps)] for x in _read_ious(run, [index])] for index in range(len(classes))]
+        lines.append([name, *(f"{statistics.mean(values):.0f}" if values else "" for values in known)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def draw_curves(rows: Rows, file: Path) -> None:
@@ -78,6 +89,12 @@ def draw_curves(rows: Rows, file: Path) -> None:
     ax.legend(fontsize=8)
     with matplotlib.rc_context({"svg.hashsalt": "rows"}):  # the same ids in every call
         figure.savefig(file, metadata={"Date": None})
+
+
+def _read_ious(run: dict[str, str], classes: list[int]) -> list[float]:
+    """Read the IU of these classes, in %, without those found neither in the truth nor in the prediction."""
+    values = run["per_class_iu"].split(" ")
+    return [100 * float(values[index]) for index in classes if values[index]]
 
 
 def _format_range(values: list[float]) -> str:

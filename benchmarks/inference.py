@@ -15,15 +15,18 @@ Each measurement is a process of its own, ours and the peer's by turns.
 """
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import history
 from machine import has_gpu
 from markdown_table import head, row, times
+from meters import ON_GPU, Effort
 from segmenting import HEIGHT, WIDTH, ours, ours_folder, ours_reference, pytorch, pytorch_folder
 from separate import answer, last_line, measure
 
@@ -58,7 +61,7 @@ def main() -> None:
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"{', '.join(unknown)}: rows are {', '.join(ROWS)}")
     rows = options.rows or [row for row in ROWS if not (options.quick and row == "batch16")]
-    rounds = 1 if options.quick else 2
+    rounds = 1 if options.quick or has_gpu() else 2
     recorder = history.Recorder("inference", options.quick, options.history)
     print(f"{recorder.describe()}\n")
     print(head("what", "dtype", "ours, images/s", "peer", "peer, images/s", "×"))
@@ -75,9 +78,14 @@ def main() -> None:
 
 def in_memory(recorder: history.Recorder, batch: int, rounds: int) -> None:
     """Measure the rows of images in memory."""
-    for dtype in ("float32", "bfloat16") if has_gpu() else ("float32",):
-        case = {"batch": batch, "dtype": dtype, "repeats": max(2, 8 // batch)}
-        us, peer = by_turns(rounds, lambda case=case: run("ours", **case), lambda case=case: run("pytorch", **case))
+    gpu = has_gpu()
+    effort = ON_GPU if gpu else Effort(rounds, 1, max(2, 8 // batch))
+    for dtype in ("float32", "bfloat16") if gpu else ("float32",):
+        case = {"batch": batch, "dtype": dtype, "rounds": effort.rounds, "repeats": effort.repeats}
+        turns = by_turns(
+            effort.processes, *(lambda name=name, case=case: run(name, **case) for name in ("ours", "pytorch"))
+        )
+        us, peer = ([*itertools.chain(*times)] for times in turns)
         case = f"FCN-8s VGG16, {HEIGHT}x{WIDTH}, batch {batch}"
         report(recorder, "images to class maps", case, dtype, rates(batch, us), "PyTorch", rates(batch, peer))
 
@@ -143,7 +151,7 @@ def report(
     print(row(f"{case}, {task}", dtype, found.ours, peer, found.peer_value, times(found.ratio)), flush=True)
 
 
-def by_turns(rounds: int, *measurements: Callable[[], float]) -> list[tuple[float, ...]]:
+def by_turns(rounds: int, *measurements: Callable[[], Any]) -> list[tuple]:
     """Take measurements by turns, and return the values of each of them."""
     return list(zip(*([take() for take in measurements] for _ in range(rounds)), strict=True))
 

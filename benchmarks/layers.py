@@ -40,6 +40,7 @@ from fcn_jax.layers import conv_transpose, max_pool, upsample_bilinear
 
 CASES = ((64, 32, 16), (32, 16, 32), (16, 8, 64), (4, 2, 32))  # kernel, stride, input size
 LEARNED, FIXED, POOLING = "learned transposed convolution", "fixed bilinear", "max pooling"
+COPIED = 1 << 28  # numbers in the copy that measures the bandwidth of a GPU's memory
 PASSES = {"forward": "forward", "both": "forward + backward"}
 
 
@@ -147,8 +148,7 @@ def pooling_table(recorder: history.Recorder, repeats: int) -> None:
 
 def gpu_table(recorder: history.Recorder, repeats: int) -> None:
     """Compare batch 16 on the GPU: every method, both dtypes, and the share of the memory's bandwidth."""
-    cuda = bool(torch and torch.cuda.is_available())
-    big = jnp.zeros((1 << 28,), jnp.float32)
+    big = jnp.zeros((COPIED,), jnp.float32)
     copy = jax_runs(lambda x: x + 1, (big,))["forward"]
     bandwidth = 2 * big.nbytes / statistics.median(measure_ms({"copy": copy}, repeats)["copy"]) * 1e3
     del big
@@ -164,13 +164,14 @@ def gpu_table(recorder: history.Recorder, repeats: int) -> None:
             add(candidates, f"ours {method}", jax_runs(lambda x, w, f=forward: f(x, w), (x, w)))
         add(candidates, "fixed", jax_runs(functools.partial(upsample_bilinear, stride=stride), (x,)))
         add(candidates, "flax", jax_runs(functools.partial(flax_transposed, stride=stride), (x, w)))
-        if cuda:
+        if torch:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
             for last in (False, True):
                 learned = functools.partial(torch_transposed, stride=stride)
                 fixed = functools.partial(torch_interpolate, stride=stride)
                 nchw, weight = x.transpose(0, 3, 1, 2), w.transpose(2, 3, 0, 1)
-                add(candidates, f"torch learned {last}", torch_runs(learned, (nchw, weight), last, "cuda", dtype))
-                add(candidates, f"torch fixed {last}", torch_runs(fixed, (nchw,), last, "cuda", dtype))
+                add(candidates, f"torch learned {last}", torch_runs(learned, (nchw, weight), last, device, dtype))
+                add(candidates, f"torch fixed {last}", torch_runs(fixed, (nchw,), last, device, dtype))
         times = measure_ms(candidates, repeats)
         output = 16 * (n * stride) ** 2 * CHANNELS * x.dtype.itemsize
         # What has to move: input and kernel in, output out; backward the same with the cotangent, plus both gradients.

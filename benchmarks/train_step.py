@@ -1,23 +1,26 @@
-"""A training step and a forward pass against PyTorch: `python benchmarks/train_step.py [--quick]`.
+"""A training step and a forward pass against PyTorch: `python benchmarks/train_step.py [--quick] [--sides SIDE ...]`.
 
 FCN-8s on VGG16 (fc6 and fc7 as in the paper) and on ResNet34, random images, float32 on CPUs; on a GPU bfloat16 too,
-where the peer is `torch.compile` with autocast and cuDNN's benchmark. PyTorch uses channels last and all cores. Ours
-is the program's own step, augmentation included; the peer's has none. Each measurement is a process of its own, ours
-and the peer's by turns, so that the peak of its memory is its own too: the resident set on CPUs, the allocator's on a
-GPU.
+where the peer is `torch.compile` with autocast and cuDNN's benchmark, and both multiply float32 in TF32. PyTorch uses
+channels last and all cores. Ours is the program's own step, augmentation included; the peer's has none. Each
+measurement is a process of its own, ours and the peer's by turns, so that the peak of its memory is its own too: the
+resident set on CPUs, the allocator's on a GPU.
 """
 
 import argparse
 import os
+from collections.abc import Sequence
 
 import history
 from machine import has_gpu
 from markdown_table import head, row, times
-from meters import resident, seconds
+from meters import ON_GPU, Effort, resident, seconds
 from pytorch_fcn8s import CLASSES, torch_fcn8s
 from separate import answer, measure
 
 PEER = "PyTorch"
+SIDES = (224, 512)
+QUICK, ON_CPU = Effort(1, 1, 3), Effort(2, 1, 8)
 
 
 def main() -> None:
@@ -25,13 +28,15 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="ResNet34 alone, few steps")
+    parser.add_argument("--sides", type=int, nargs="+", choices=SIDES, default=SIDES, help="sides of the square images")
     history.add_argument(parser)
     options = parser.parse_args()
     gpu = has_gpu()
     # About as many pixels in both sizes of a CPU, where a step of VGG16 takes seconds.
-    sizes = ((224, 16), (512, 16)) if gpu else ((224, 8), (512, 2))
-    cases = [(backbone, side, batch) for side, batch in sizes for backbone in ("resnet34", "vgg16")]
+    batches = {224: 16, 512: 16} if gpu else {224: 8, 512: 2}
+    cases = [(backbone, side, batches[side]) for side in options.sides for backbone in ("resnet34", "vgg16")]
     cases = cases[:1] if options.quick else cases
+    effort = QUICK if options.quick else ON_GPU if gpu else ON_CPU
     dtypes = ("float32", "bfloat16") if gpu else ("float32",)
     recorder = history.Recorder("train_step", options.quick, options.history)
     print(f"{recorder.describe()}\n")
@@ -39,32 +44,33 @@ def main() -> None:
     print(head(*columns, "GFLOP/s", "memory, ×"))
     for backbone, side, batch in cases:
         for dtype in dtypes:
-            compare(recorder, backbone, side, batch, dtype, options.quick)
+            compare(recorder, backbone, side, batch, dtype, effort)
 
 
-def compare(recorder: history.Recorder, backbone: str, side: int, batch: int, dtype: str, quick: bool) -> None:
+def compare(recorder: history.Recorder, backbone: str, side: int, batch: int, dtype: str, effort: Effort) -> None:
     """Measure a case by turns, print its row and record it."""
-    case = {"backbone": backbone, "side": side, "batch": batch, "dtype": dtype, "repeats": 3 if quick else 8}
-    rounds = [[measure(__file__, name, **case) for name in ("ours", "pytorch")] for _ in range(1 if quick else 2)]
-    us, peer = zip(*rounds, strict=True)
+    processes, rounds, repeats = effort
+    case = {"backbone": backbone, "side": side, "batch": batch, "dtype": dtype, "rounds": rounds, "repeats": repeats}
+    turns = [[measure(__file__, name, **case) for name in ("ours", "pytorch")] for _ in range(processes)]
+    us, peer = zip(*turns, strict=True)
     setting = f"FCN-8s {backbone}, {batch} x {side}², {dtype}"
 
-    def rate(name: str, found: tuple[dict[str, float], ...]) -> list[float]:
-        return [batch / one[name] for one in found]
+    def rate(name: str, found: Sequence[dict], amount: float = batch) -> list[float]:
+        return [amount / time for one in found for time in one[name]]
 
-    def gigabytes(found: tuple[dict[str, float], ...]) -> list[float]:
+    def gigabytes(found: Sequence[dict]) -> list[float]:
         return [one["memory"] / 1e9 for one in found]
 
     step = recorder.add("training step", setting, "images/s", rate("step", us), PEER, rate("step", peer))
     forward = recorder.add("forward pass", setting, "images/s", rate("forward", us), PEER, rate("forward", peer))
-    operations = recorder.add("operations", setting, "GFLOP/s", [one["flops"] / one["step"] / 1e9 for one in us])
+    operations = recorder.add("operations", setting, "GFLOP/s", rate("step", us, us[0]["flops"] / 1e9))
     memory = recorder.add("memory", setting, "GB", gigabytes(us), PEER, gigabytes(peer))
     shown = [f"FCN-8s {backbone}", f"{batch} x {side}²", dtype, step.ours, step.peer_value]
     shown += [times(step.ratio), times(forward.ratio), f"{operations.ours:.0f}", times(memory.ratio)]
     print(row(*shown), flush=True)
 
 
-def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict[str, float]:
+def ours(backbone: str, side: int, batch: int, dtype: str, rounds: int, repeats: int) -> dict:
     """Measure the program's own step, its operations, its memory, and the forward pass."""
     from functools import partial
 
@@ -112,14 +118,14 @@ def ours(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict
         state, metrics = step(state, data)
         jax.block_until_ready(metrics)
 
-    result = {"step": seconds(one, repeats), "flops": step.cost_analysis()["flops"]}
+    result = {"step": seconds(one, rounds, repeats), "flops": step.cost_analysis()["flops"]}
     on_gpu = jax.default_backend() == "gpu"
     result["memory"] = jax.devices()[0].memory_stats()["peak_bytes_in_use"] if on_gpu else resident()
-    result["forward"] = seconds(lambda: jax.block_until_ready(forward(state.variables, images)), repeats)
+    result["forward"] = seconds(lambda: jax.block_until_ready(forward(state.variables, images)), rounds, repeats)
     return result
 
 
-def pytorch(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> dict[str, float]:
+def pytorch(backbone: str, side: int, batch: int, dtype: str, rounds: int, repeats: int) -> dict:
     """Measure the same network, loss and optimizer in PyTorch."""
     import torch
 
@@ -127,6 +133,7 @@ def pytorch(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> d
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
     torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does, and as cuDNN's convolutions do
     model = torch_fcn8s(backbone).to(device, memory_format=torch.channels_last)
     call = torch.compile(model) if cuda else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -148,10 +155,10 @@ def pytorch(backbone: str, side: int, batch: int, dtype: str, repeats: int) -> d
             call(images)
         wait()
 
-    result = {"step": seconds(one, repeats)}
+    result = {"step": seconds(one, rounds, repeats)}
     result["memory"] = torch.cuda.max_memory_allocated() if cuda else resident()
     model.eval()
-    result["forward"] = seconds(forward, repeats)
+    result["forward"] = seconds(forward, rounds, repeats)
     return result
 
 

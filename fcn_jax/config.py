@@ -42,6 +42,7 @@ class InputConfig:
             all(0 < value < math.inf for value in self.std),
             f"model.input.std is {self.std}; every value must be above 0 and finite",
         )
+        _require(all(map(math.isfinite, self.mean)), f"model.input.mean is {self.mean}; every value must be finite")
 
 
 # Input of the Caffe networks: BGR, 0 to 255, the mean of ImageNet subtracted (the reference's voc_layers.py).
@@ -109,6 +110,10 @@ class ModelConfig:
         _require(
             self.fc_kernel > 0 and self.fc_kernel % 2 == 1,
             f"model.fc-kernel is {self.fc_kernel}; it must be odd and at least 1, to keep cells in place",
+        )
+        _require(
+            all(map(math.isfinite, self.skip_scales)),
+            f"model.skip-scales are {self.skip_scales}; both factors must be finite",
         )
         resnet = self.backbone.startswith("resnet")
         _require(
@@ -208,9 +213,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         rate = self.learning_rate
         _require(rate is None or 0 < rate < math.inf, f"optim.learning-rate is {rate}; it must be above 0 and finite")
-        _require(self.power >= 0, f"optim.power is {self.power}; it must be at least 0")
+        _require(0 <= self.power < math.inf, f"optim.power is {self.power}; it must be at least 0 and finite")
         _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; it must be at least 0 and below 1")
-        _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; it must be at least 0")
+        _require(
+            0 <= self.weight_decay < math.inf,
+            f"optim.weight-decay is {self.weight_decay}; it must be at least 0 and finite",
+        )
         _require(
             self.warmup_steps is None or self.warmup_steps >= 0,
             f"optim.warmup-steps is {self.warmup_steps}; it must be at least 0",
@@ -237,9 +245,13 @@ class OptimConfig:
             "a parameter, use optim.frozen",
         )
         _require(
-            self.auxiliary_weight >= 0, f"optim.auxiliary-weight is {self.auxiliary_weight}; it must be at least 0"
+            0 <= self.auxiliary_weight < math.inf,
+            f"optim.auxiliary-weight is {self.auxiliary_weight}; it must be at least 0 and finite",
         )
-        _require(self.bias_factor > 0, f"optim.bias-factor is {self.bias_factor}; it must be above 0")
+        _require(
+            0 < self.bias_factor < math.inf,
+            f"optim.bias-factor is {self.bias_factor}; it must be above 0 and finite",
+        )
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,12 @@ REFUSED = [
     (OptimConfig, {"weight_decay": -1e-4}, r"optim\.weight-decay is -0\.0001.* at least 0"),
     (OptimConfig, {"warmup_steps": -1}, r"optim\.warmup-steps is -1.* at least 0"),
     (OptimConfig, {"clip_norm": -1.0}, r"optim\.clip-norm is -1\.0.* above 0 .* 0 for no clipping"),
+    *[
+        (OptimConfig, {name: INF}, rf"optim\.{name.replace('_', '-')} is inf.* finite")
+        for name in ("power", "weight_decay", "auxiliary_weight", "bias_factor")
+    ],
+    (ModelConfig, {"skip_scales": (1.0, NAN)}, r"model\.skip-scales are \(1\.0, nan\).* finite"),
+    (InputConfig, {"mean": (0.0, INF, 0.0)}, r"model\.input\.mean is \(0\.0, inf, 0\.0\).* finite"),
     (OptimConfig, {"clip_norm": math.inf}, r"optim\.clip-norm is inf.* finite"),
     (OptimConfig, {"feature_scale": math.inf}, r"optim\.feature-scale is inf.* above 0 and finite"),
     (OptimConfig, {"class_weights": (1.0, -1.0)}, r"optim\.class-weights are \(1\.0, -1\.0\).* at least 0"),

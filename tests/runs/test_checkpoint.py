@@ -19,6 +19,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from fcn_jax.config import Config, OptimConfig
+from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint import MANIFEST, Checkpoints, find_latest_step
 from fcn_jax.training.optim import make_optimizer
@@ -68,7 +69,7 @@ def test_trees_come_back_bit_for_bit(tmp_path):
     odd[:1].view(np.uint32)[0] = 0x7FC12345  # a NaN that carries something
     params = {"conv": {"kernel": generator.normal(size=(3, 3, 2, 4)).astype(np.float32), "bias": odd}}
     optim = OptimConfig(learning_rate=0.1, warmup_steps=2, clip_norm=1.0)
-    transformation = make_optimizer(Config(optim=optim, steps=10))
+    transformation = make_optimizer(fill_config(Config(optim=optim, steps=10)))
     state, update = transformation.init(params), jax.jit(transformation.update)
     for _ in range(3):
         gradient = jax.tree.map(lambda x: generator.normal(size=x.shape).astype(np.float32), params)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcn_jax.config import Config, DataOptions, OptimConfig, RunOptions
+from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
@@ -134,7 +134,7 @@ def test_a_second_training_is_kept_out_until_the_first_is_gone(tmp_path):
 
 
 def test_a_run_with_a_constant_rate_may_be_prolonged(tmp_path):
-    constant = dataclasses.replace(CONFIG, optim=OptimConfig(learning_rate=0.1, schedule="constant"))
+    constant = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, schedule="constant"))
     start(tmp_path, constant)
     start(tmp_path, dataclasses.replace(constant, steps=40))
     assert open_run(tmp_path).config.steps == 40

@@ -198,10 +198,10 @@ def interrupt(monkeypatch, after: int) -> None:
 
     read = loop._read_finite
 
-    def look(metrics, step):
+    def look(metrics, step, config):
         if next(steps, None) is None:
             raise KeyboardInterrupt
-        return read(metrics, step)
+        return read(metrics, step, config)
 
     monkeypatch.setattr(loop, "_read_finite", look)
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_runs import CLASSES, RESNET, VGG_WITHOUT_DROPOUT, config, draw_batch, examples
 
-from fcn_jax.config import AugmentConfig, Config, InputConfig, OptimConfig
+from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, ModelConfig, OptimConfig
 from fcn_jax.data.augment import draw_changes, find_origin, normalise
 from fcn_jax.data.batches import Batch
 from fcn_jax.models.backbones.resnet import ResNet
@@ -82,6 +82,14 @@ def test_the_loss_falls_and_one_program_does_all_steps():
         values.append(float(metrics["loss"]))
     assert abs(values[0] - np.log(CLASSES)) < 1e-5  # zero scores: every class as likely
     assert np.mean(values[-5:]) < 0.5 * values[0]
+
+
+def test_a_network_without_batch_norm_learns_at_its_default_rate():
+    """A small VGG; test_defaults_train.py has every backbone in full."""
+    settings = config(model=ModelConfig(backbone="vgg16"), data=DataConfig("shapes"), optim=OptimConfig(), steps=30)
+    values = losses(1, VGG_WITHOUT_DROPOUT, settings, steps=30)[:, 0]
+    assert np.isfinite(values).all()
+    assert np.mean(values[-5:]) < 0.9 * values[0]
 
 
 def test_the_gradients_of_frozen_first_stages_are_not_computed():

@@ -7,6 +7,7 @@
 """
 
 import csv
+import io
 import json
 import shlex
 import subprocess
@@ -18,6 +19,10 @@ from typing import Any
 
 import tyro
 from report_rows import report
+
+from fcn_jax.cli.train import read_flags
+from fcn_jax.config import HEADS
+from fcn_jax.runtime.files import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import machine
@@ -82,27 +87,29 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
     command = [sys.executable, "-m", "fcn_jax", "train", row["preset"], *flags, *where, "--run-dir", str(run_dir)]
     code = subprocess.run(command, check=False).returncode
     seconds = add_seconds(run_dir, time.time() - began)
-    stages = sorted(run_dir.glob("fcn*/config.json")) or [run_dir / "config.json"]
-    if code or not all(is_done(stage.parent) for stage in stages):
-        raise SystemExit(f"{row['row']} with seed {seed} ended with {code}; the same command goes on")
-    new = not results.exists()
-    with results.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
-        if new:
-            writer.writeheader()
-        for stage in stages:
-            known = {
-                "row": row["row"] if stage.parent == run_dir else f"{row['row']}/{stage.parent.name}",
-                "seed": seed,
-                "seconds": round(seconds),
-                "machine": machine.describe_machine(),
-                "commit": read_commit(stage.parent),
-                "command": f"fcn-jax train {row['preset']} {shlex.join(flags)}",
-            }
-            for score in read_scores(stage.parent):
-                ious = " ".join("" if x is None else f"{x:.4f}" for x in score["per_class_iu"])
-                numbers = {name: f"{x:.4f}" for name, x in score.items() if isinstance(x, float)}
-                writer.writerow({**score, **numbers, "per_class_iu": ious, **known})
+    _, config, _ = read_flags([row["preset"], *flags])
+    stages = [run_dir / head for head in HEADS[: HEADS.index(config.model.head) + 1]] if config.staged else [run_dir]
+    if code or not all(map(is_done, stages)):
+        raise SystemExit(f"{row['row']} with seed {seed} is not done, exit status {code}; the same command goes on")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    if not results.exists():
+        writer.writeheader()
+    for stage in stages:
+        known = {
+            "row": f"{row['row']}/{stage.name}" if config.staged else row["row"],
+            "seed": seed,
+            "seconds": round(seconds),
+            "machine": machine.describe_machine(),
+            "commit": read_commit(stage),
+            "command": f"fcn-jax train {row['preset']} {shlex.join(flags)}",
+        }
+        for score in read_scores(stage):
+            ious = " ".join("" if x is None else f"{x:.4f}" for x in score["per_class_iu"])
+            numbers = {name: f"{x:.4f}" for name, x in score.items() if isinstance(x, float)}
+            writer.writerow({**score, **numbers, "per_class_iu": ious, **known})
+    before = results.read_text() if results.exists() else ""
+    write_atomically(results, before + text.getvalue())
 
 
 def add_seconds(run_dir: Path, seconds: float) -> float:
@@ -111,7 +118,7 @@ def add_seconds(run_dir: Path, seconds: float) -> float:
         return seconds
     file = run_dir / "seconds.json"
     total = seconds + (json.loads(file.read_text()) if file.exists() else 0.0)
-    file.write_text(json.dumps(total))
+    write_atomically(file, json.dumps(total))
     return total
 
 
@@ -122,8 +129,9 @@ def read_commit(run_dir: Path) -> str:
 
 
 def read_scores(run_dir: Path) -> list[dict[str, Any]]:
-    """Read the evaluations of a run, in the order of their steps."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    """Read the evaluations of a run, in the order of their steps; none if the run has not begun."""
+    file = run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [line for line in lines if line["split"] == "val"]
 
 

@@ -78,7 +78,7 @@ def unit(feature_scale: float, path: str) -> float:
     Without batch norm the features grow with the input. If the input is c times as large, the network computes the same
     scores with c times the biases of the backbone and 1 / c times the kernels of the score layers. Plain gradient
     descent would learn those biases c squared times more slowly, and those kernels c squared times as fast, which
-    diverges: c is 57 for the pixels 0 to 255 of Caffe's networks. In these units it takes the same steps as in the
+    diverges: c is 57.6 for the pixels 0 to 255 of Caffe's networks. In these units it takes the same steps as in the
     network whose input is normalised.
     """
     if path.startswith("backbone/") and path.endswith("/bias"):

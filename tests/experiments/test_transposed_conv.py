@@ -125,7 +125,7 @@ def test_a_resnet_derives_the_odd_setting(size):
 
     def logits(way: training.Upsampling | None) -> jax.Array:
         model = training.build_network(study, training.Variant(way), 4)
-        variables = dict(model.init(jax.random.key(1), images))
+        variables = dict(jax.jit(model.init)(jax.random.key(1), images))
         leaves, tree = jax.tree.flatten(variables["params"])
         keys = jax.random.split(jax.random.key(2), len(leaves))
         drawn = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]

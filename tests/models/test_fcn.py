@@ -104,7 +104,7 @@ def test_output_pixels_lie_where_the_input_pixels_are(backbone):
     for head in HEADS.values():
         for upsampling in ("learned", "fixed"):
             model = head(num_classes=2, backbone=Ramp(maps, centres), upsampling=upsampling)
-            variables = model.init(jax.random.key(0), image.values)
+            variables = jax.jit(model.init)(jax.random.key(0), image.values)
             params = {
                 **variables.get("params", {}),
                 "score_fr": {"kernel": jnp.eye(2)[None, None], "bias": jnp.zeros(2)},

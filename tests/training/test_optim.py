@@ -234,7 +234,7 @@ def test_in_the_units_of_its_features_a_network_learns_as_with_a_normalised_inpu
     generator = np.random.default_rng(5)
     images = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
     pull = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
-    params = model.init(jax.random.key(0), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
     start = jax.tree.map(lambda x: np.asarray(x + generator.normal(0, 0.1, x.shape), np.float32), params)
 
     def rescale(params, c):
@@ -246,13 +246,14 @@ def test_in_the_units_of_its_features_a_network_learns_as_with_a_normalised_inpu
                 flat[path] = value / c
         return traverse_util.unflatten_dict(flat)
 
+    find_gradient = jax.jit(jax.grad(lambda params, images: (model.apply({"params": params}, images) * pull).sum()))
+
     def learn(params, images, feature_scale):
         optim = OptimConfig(learning_rate=0.1, weight_decay=0.1, clip_norm=3.0, feature_scale=feature_scale)
         transformation = make_optimizer(of(optim))
         state = transformation.init(params)
         for _ in range(4):
-            gradient = jax.grad(lambda p: (model.apply({"params": p}, images) * pull).sum())(params)
-            updates, state = transformation.update(gradient, state, params)
+            updates, state = transformation.update(find_gradient(params, images), state, params)
             params = optax.apply_updates(params, updates)
         return params
 

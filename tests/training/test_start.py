@@ -66,9 +66,9 @@ def coarse_and_finer(on_pixels: bool, finer, size=(160, 224)) -> tuple[np.ndarra
     """Scores at stride 32, the coarse net's logits, and those of the finer one that starts from it."""
     image = jnp.zeros((1, *size, 3))
     coarse_net, finer_net = (kind(len(NAMES), Maps(on_pixels)) for kind in (FCN32s, finer))
-    coarse = coarse_net.init(jax.random.key(0), image)
+    coarse = jax.jit(coarse_net.init)(jax.random.key(0), image)
     coarse["params"]["score_fr"]["kernel"] = jnp.eye(3)[None, None]
-    fresh = finer_net.init(jax.random.key(1), image)
+    fresh = jax.jit(finer_net.init)(jax.random.key(1), image)
     start = match_weights(fresh, weights_of(coarse), NAMES).merge_into(fresh)
     scores = jax.random.normal(jax.random.key(32), (1, 5, 7, 3))
     return tuple(np.asarray(x) for x in (scores, coarse_net.apply(coarse, image), finer_net.apply(start, image)))

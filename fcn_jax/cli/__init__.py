@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from fcn_jax.cli.words import choose
 from fcn_jax.errors import InputError, OutOfMemory
 from fcn_jax.presets import PRESETS
+from fcn_jax.runtime.streams import protect_output
 
 HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in JAX
 
@@ -42,7 +43,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
-    The exit status is 2 for bad input, 1 if training has diverged or memory has run out, and 130 on Ctrl-C.
+    The exit status is 2 for bad input, 1 if training has diverged, memory has run out or output was lost, 130 on
+    Ctrl-C, and 141 if the reader of the output has gone.
 
     Args:
         arguments: the words after `fcn-jax`; None: those of the process.
@@ -51,21 +53,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Run full garbage collections ten times less often. Importing and tracing make half a million objects that stay,
     # and scanning them adds half a second to the start.
     gc.set_threshold(*gc.get_threshold()[:2], 100)
-    try:
-        match words:
-            case [] | ["-h" | "--help", *_]:
-                print(HELP)
-            case ["data" | "weights" as group] | ["data" | "weights" as group, "-h" | "--help", *_]:
-                lines = [line for line in HELP.splitlines() if line.startswith(f"  fcn-jax {group} ")]
-                print("\n".join([*lines, "", f"`fcn-jax {group} COMMAND --help` shows the flags of a command."]))
-            case [command, *rest]:
-                importlib.import_module(COMMANDS[choose("command", command, COMMANDS)]).run(rest)
-    except InputError as error:
-        _exit(str(error), 2)
-    except (FloatingPointError, OutOfMemory) as error:
-        _exit(str(error), 1)
-    except KeyboardInterrupt:
-        _exit("stopped", 130)
+    with protect_output():
+        try:
+            _run(words)
+        except InputError as error:
+            _exit(str(error), 2)
+        except (FloatingPointError, OutOfMemory) as error:
+            _exit(str(error), 1)
+        except KeyboardInterrupt:
+            _exit("stopped", 130)
+
+
+def _run(words: list[str]) -> None:
+    match words:
+        case [] | ["-h" | "--help", *_]:
+            print(HELP)
+        case ["data" | "weights" as group] | ["data" | "weights" as group, "-h" | "--help", *_]:
+            lines = [line for line in HELP.splitlines() if line.startswith(f"  fcn-jax {group} ")]
+            print("\n".join([*lines, "", f"`fcn-jax {group} COMMAND --help` shows the flags of a command."]))
+        case [command, *rest]:
+            importlib.import_module(COMMANDS[choose("command", command, COMMANDS)]).run(rest)
 
 
 def _exit(message: str, code: int) -> None:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 
 import jax
 import pytest
@@ -31,7 +32,7 @@ def start(busy: float) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_a_wish(number):
     with start(busy=0) as process:
         process.send_signal(number)
@@ -67,3 +68,28 @@ def test_one_of_several_hosts_catches_nothing(monkeypatch):
     with catch_stop_signals() as is_stop_wanted:
         assert signal.getsignal(signal.SIGTERM) is before
         assert not is_stop_wanted()
+
+
+def test_a_thread_catches_nothing():
+    """Python has signals in its main thread only; a training in a thread goes on without them."""
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def work():
+        with catch_stop_signals() as is_stop_wanted:
+            seen.append((signal.getsignal(signal.SIGTERM), is_stop_wanted()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(before, False)]
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with catch_stop_signals() as is_stop_wanted:
+            signal.raise_signal(signal.SIGHUP)
+            assert not is_stop_wanted()
+    finally:
+        signal.signal(signal.SIGHUP, previous)

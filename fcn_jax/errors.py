@@ -15,6 +15,10 @@ class OutOfMemory(Exception):  # noqa: N818
     """A lack of memory on the host or a device. The text says where, how much was needed, and what to change."""
 
 
+class WriteFailed(Exception):  # noqa: N818
+    """A file that could not be written, on a full disk for example. The text says which, why, and what to do."""
+
+
 def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'fcn8s'?" for the known name nearest to a word, or nothing if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -3,6 +3,7 @@
 JAX and the data sets are imported only by the commands that need them, so that help appears at once.
 """
 
+import errno
 import gc
 import importlib
 import sys
@@ -10,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 
 from fcn_jax.cli.words import choose
-from fcn_jax.errors import InputError, OutOfMemory
+from fcn_jax.errors import InputError, OutOfMemory, WriteFailed
 from fcn_jax.presets import PRESETS
 from fcn_jax.runtime.streams import protect_output
 
@@ -39,12 +40,14 @@ COMMANDS = {
     "data": "fcn_jax.cli.data",
 }
 
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
-    The exit status is 2 for bad input, 1 if training has diverged, memory has run out or output was lost, 130 on
-    Ctrl-C, and 141 if the reader of the output has gone.
+    The exit status is 2 for bad input, 1 if training has diverged, memory has run out or something could not be
+    written, 130 on Ctrl-C, and 141 if the reader of the output has gone.
 
     Args:
         arguments: the words after `fcn-jax`; None: those of the process.
@@ -58,8 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(words)
         except InputError as error:
             _exit(str(error), 2)
-        except (FloatingPointError, OutOfMemory) as error:
+        except (FloatingPointError, OutOfMemory, WriteFailed) as error:
             _exit(str(error), 1)
+        except OSError as error:
+            if error.errno not in CANNOT_WRITE:
+                raise
+            _exit(f"a file could not be written ({error}); make room or give another folder, then start again", 1)
         except KeyboardInterrupt:
             _exit("stopped", 130)
 

@@ -1,9 +1,14 @@
 """Checkpoints of a run, written by Orbax: the latest N, and the best by mean IU on val, each with its checksums."""
 
+import contextlib
+import errno
 import json
 import logging
 import math
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +16,28 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, WriteFailed
 from fcn_jax.runtime.files import sha256, write_atomically
+from fcn_jax.runtime.memory import format_bytes
 
 MANIFEST = "sha256.json"
 BEST_BY = "mean_iu"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a failed save may be due to
+COMPRESSED = 0.9  # Orbax compresses trained float32 arrays to this share of their size
 
 # Two warnings of Orbax are hidden because both are intended: checkpoints between evaluations have no score, and a
-# folder may be opened for reading only.
+# folder may be opened for reading only. Its errors are hidden because it raises them too, and each of its threads logs
+# a failed save with a stack trace of its own.
 INTENDED = ("tracked_metric", "read_only", "read only")
-logging.getLogger("absl").addFilter(lambda record: not any(words in record.getMessage() for words in INTENDED))
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    if "orbax" in record.pathname and record.levelno >= logging.ERROR:
+        return False
+    return not any(words in record.getMessage() for words in INTENDED)
+
+
+logging.getLogger("absl").addFilter(_is_worth_showing)
 
 
 def find_latest_step(run_dir: Path) -> int | None:
@@ -47,6 +64,8 @@ class Checkpoints:
             InputError: the metrics of a checkpoint cannot be read.
         """
         self._folder, self._read_only = folder.absolute(), read_only
+        self._background = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
         latest = preservation_policy.LatestN(keep)
         best = preservation_policy.BestN(get_metric_fn=_read_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
@@ -70,8 +89,14 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._finish()
-        self._manager.close()
+        try:
+            self.wait()
+            if not self._read_only:
+                self._write_manifests()
+        finally:
+            self._background.shutdown()
+            with contextlib.suppress(OSError, ValueError):  # it raises the error of a failed save once more
+                self._manager.close()
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in order."""
@@ -87,12 +112,33 @@ class Checkpoints:
         return self.latest() if best is None else best
 
     def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Save named trees of arrays in the background, with the metrics of the val split, or None without them."""
-        self._finish()
-        arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        self._manager.save(
-            step, args=ocp.args.Composite(**arguments), metrics=None if metrics is None else dict(metrics)
-        )
+        """Save named trees of arrays in the background, with the metrics of the val split, or None without them.
+
+        Raises:
+            WriteFailed: there is no room for this checkpoint, or the save before it failed.
+        """
+        self.wait()
+        if jax.process_index() == 0:
+            self._require_room(step, items)
+        arguments = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()})
+        with self._explain_failure(step):
+            self._manager.save(step, args=arguments, metrics=None if metrics is None else dict(metrics))
+        self._saving = self._background.submit(self._complete, step)
+
+    def look_after(self) -> None:
+        """Raise WriteFailed if the save in the background has failed. Call this often."""
+        if self._saving is not None and self._saving.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the save in the background.
+
+        Raises:
+            WriteFailed: it failed.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
         """Read the named trees of a step.
@@ -116,15 +162,44 @@ class Checkpoints:
             ) from error
         return {name: restored[name] for name in like}
 
-    def _finish(self) -> None:
-        """Wait for the running save and write its checksums. Orbax itself restores flipped bits without an error."""
-        self._manager.wait_until_finished()
-        if jax.process_index() != 0 or self._read_only:
+    def _complete(self, step: int) -> None:
+        """Wait for a save and write its checksums. Orbax itself restores flipped bits without an error."""
+        with self._explain_failure(step):
+            self._manager.wait_until_finished()
+            self._write_manifests()
+
+    def _write_manifests(self) -> None:
+        if jax.process_index() != 0:
             return
         for step in self._list_complete():
             folder = self._folder / str(step)
             if not (folder / MANIFEST).exists():
                 write_atomically(folder / MANIFEST, json.dumps(_compute_checksums(folder), indent=1))
+
+    def _require_room(self, step: int, items: Mapping[str, Any]) -> None:
+        """Raise WriteFailed if the disk has too little room: Orbax's own errors come late, and in hundreds of lines."""
+        needed = sum(array.nbytes for array in jax.tree.leaves(items))
+        if shutil.disk_usage(self._folder).free < COMPRESSED * needed:
+            raise self._describe_failure(step, f"no room for {format_bytes(needed)}")
+
+    @contextlib.contextmanager
+    def _explain_failure(self, step: int) -> Iterator[None]:
+        """Replace errors of a save by one line, and remove what it wrote."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # Orbax raises ValueError for a full disk
+            for leftover in self._folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            raise self._describe_failure(step, _find_reason(error)) from error
+
+    def _describe_failure(self, step: int, reason: str) -> WriteFailed:
+        complete = self._list_complete()
+        usage = shutil.disk_usage(self._folder)
+        return WriteFailed(
+            f"the checkpoint of step {step} could not be written to {self._folder} ({reason}; "
+            f"{format_bytes(usage.free)} of {format_bytes(usage.total)} are free); make room, then the same command "
+            + (f"goes on after step {complete[-1]}, the last complete one" if complete else "starts the run again")
+        )
 
     def _list_complete(self) -> list[int]:
         """List the steps whose folders have their final names, in order."""
@@ -146,6 +221,14 @@ class Checkpoints:
                 raise InputError(f"checkpoint {folder} is damaged: {name} is missing; {remedy}")
             if sha256(file) != checksum:
                 raise InputError(f"checkpoint {folder} is damaged: {name} is not what was written; {remedy}")
+
+
+def _find_reason(error: Exception) -> str:
+    """Find the reason of the system, such as "No space left on device", in an error of Orbax."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    known = [text for text in map(os.strerror, FULL) if text in str(error)]
+    return known[0] if known else str(error).splitlines()[0]
 
 
 def _read_score(metrics: Mapping[str, float]) -> float:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from fcn_jax.errors import WriteFailed
 from fcn_jax.runtime.files import write_atomically
 from fcn_jax.runtime.json_values import to_json
 
@@ -50,14 +51,24 @@ class MetricsLog:
             self._board.close()
 
     def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Write one line, synchronised with the disk, and its scalars to TensorBoard."""
+        """Write one line, synchronised with the disk, and its scalars to TensorBoard.
+
+        Raises:
+            WriteFailed: the line cannot be written.
+        """
         if jax.process_index() != 0:
             return
         line = json.dumps(to_json({"step": step, "split": split, **values}), allow_nan=False)
-        with self._file.open("a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._file.open("a") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise WriteFailed(
+                f"{self._file} cannot be written ({error.strerror}); mend that, then the same command goes on from the "
+                "last checkpoint"
+            ) from error
         for name, value in values.items():
             if np.ndim(value) == 0 and math.isfinite(value):
                 self._board.add_scalar(f"{split}/{name}", float(value), step)

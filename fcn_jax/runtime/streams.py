@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 # As a shell reports a program that SIGPIPE ended, which is how most programs end when their reader has gone.
 READER_GONE = 141
@@ -18,7 +18,7 @@ class SafeStream:
         failure: the first error; None: everything was written.
     """
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: Any):
         """Wrap a stream. Characters that it cannot encode are written as backslash escapes."""
         self._stream = stream
         self.failure: Exception | None = None

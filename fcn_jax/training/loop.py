@@ -45,6 +45,7 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
     Raises:
         InputError: configuration, data or weights that do not fit.
         FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        WriteFailed: a checkpoint could not be written; the run goes on from the one before it.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     setup = set_up(config, options, run_dir)
@@ -93,6 +94,7 @@ def take_steps(
 
     Raises:
         FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        WriteFailed: a checkpoint could not be written.
         OutOfMemory: an evaluation needs more memory than there is.
     """
     config, options = run.config, run.options
@@ -107,6 +109,7 @@ def take_steps(
     wait, metrics = InputWait(), None
     for step in range(first + 1, config.steps + 1):
         state, metrics = setup.step(state, wait.take(batches, metrics))
+        checkpoints.look_after()
 
         ends = step == config.steps
         stops = ends or is_stop_wanted()

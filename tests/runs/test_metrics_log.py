@@ -14,6 +14,7 @@ from PIL import Image
 from processes import both_end_well, free_address
 from tensorboardX.proto import event_pb2
 
+from fcn_jax.errors import WriteFailed
 from fcn_jax.runs.metrics_log import MetricsLog
 
 
@@ -183,3 +184,10 @@ def test_of_two_processes_the_first_alone_writes(tmp_path):
     # The second has a run as well, and leaves the files to the first.
     assert second == ["metrics.jsonl"]
     assert lines(made[1]) == [{"step": 9}]
+
+
+def test_a_line_that_cannot_be_written_is_named(tmp_path):
+    log = MetricsLog(tmp_path, 0)
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(WriteFailed, match=r"metrics\.jsonl cannot be written \(Is a directory\); mend that"):
+        log.add(1, "train", {"loss": 1.0})

@@ -110,6 +110,9 @@ def take_steps(
     for step in range(first + 1, config.steps + 1):
         state, metrics = setup.step(state, wait.take(batches, metrics))
         checkpoints.look_after()
+        if step == first + 1:
+            jax.block_until_ready(metrics)
+            progress.restart(step)
 
         ends = step == config.steps
         stops = ends or is_stop_wanted()
@@ -129,6 +132,7 @@ def take_steps(
             wait.restart()
         if saves:
             save_state(checkpoints, state, step, evaluation.metrics.mean_iu if evaluation else None)
+            progress.restart(step)
         if ends:
             return evaluation
         if stops:

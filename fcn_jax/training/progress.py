@@ -18,7 +18,7 @@ class Progress:
     """Display of step, loss, images/s and time left. Use it in a `with` statement."""
 
     def __init__(self, config: Config, first_step: int):
-        """Start the clock, and the bar if there is a terminal.
+        """Start the bar if there is a terminal.
 
         Args:
             config: configuration with every value set (`fill_config`).
@@ -26,8 +26,8 @@ class Progress:
         """
         assert config.steps is not None
         assert config.batch_size is not None
-        self._steps, self._batch_size, self._first = config.steps, config.batch_size, first_step
-        self._began = time.perf_counter()
+        self._steps, self._batch_size = config.steps, config.batch_size
+        self.restart(first_step)
         self._bar = None
         if sys.stdout.isatty():
             self._bar = tqdm(total=self._steps, initial=first_step, unit="step", file=sys.stdout, dynamic_ncols=True)
@@ -39,24 +39,29 @@ class Progress:
         if self._bar:
             self._bar.close()
 
+    def restart(self, step: int) -> None:
+        """Measure images/s from now on, after so many steps, so that what came before does not count."""
+        self._since, self._began = step, time.perf_counter()
+
     def show(self, step: int, loss: float, input_wait: float) -> None:
         """Show the loss, and the share of time spent waiting for input (`InputWait`).
 
-        The images/s are the mean since the start, compilation included.
+        The images/s and the time left are those of the steps since the last line. The first step counts in neither,
+        because most of it is compilation.
         """
-        seconds = time.perf_counter() - self._began
-        rate = (step - self._first) / seconds
-        images = rate * self._batch_size
-        waiting = f"input {input_wait:.1%}"
+        steps, seconds = step - self._since, time.perf_counter() - self._began
+        self.restart(step)
+        facts = [f"loss {loss:.4f}"]
+        if steps:
+            facts.append(f"{steps * self._batch_size / seconds:.1f} images/s")
+        facts.append(f"input {input_wait:.1%}")
         if self._bar:
             self._bar.update(step - self._bar.n)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {images:.1f} images/s, {waiting}")
-        else:
-            left = format_duration((self._steps - step) / rate)
-            print(
-                f"step {step}/{self._steps}  loss {loss:.4f}  {images:.1f} images/s  {waiting}  {left} left",
-                flush=True,
-            )
+            self._bar.set_postfix_str(", ".join(facts))
+            return
+        if steps:
+            facts.append(f"{format_duration((self._steps - step) * seconds / steps)} left")
+        print("  ".join([f"step {step}/{self._steps}", *facts]), flush=True)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

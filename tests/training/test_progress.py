@@ -1,9 +1,11 @@
-"""The share of time in which the devices wait for input."""
+"""The progress lines, and the share of time in which the devices wait for input."""
 
 import pytest
 
+from fcn_jax.config import Config
+from fcn_jax.data.defaults import fill_config
 from fcn_jax.training import progress
-from fcn_jax.training.progress import InputWait
+from fcn_jax.training.progress import InputWait, Progress
 
 
 class Clock:
@@ -53,3 +55,23 @@ def test_what_is_not_training_does_not_count(monkeypatch):
     wait.take(batches, None)
     clock.now += 3
     assert wait.share() == pytest.approx(1 / 4)
+
+
+def test_lines_show_the_present_rate_and_what_it_leaves_to_do(monkeypatch, capsys):
+    """100 steps of 4 images: a second each at first, then two. Compilation and evaluation do not count."""
+    clock = Clock(monkeypatch)
+    with Progress(fill_config(Config(steps=100, batch_size=4)), 0) as shown:
+        clock.now += 60  # compilation, and the first step
+        shown.restart(1)
+        shown.show(1, 2.0, 0.5)
+        clock.now += 9
+        shown.show(10, 1.5, 0.0)
+        clock.now += 30  # an evaluation
+        shown.restart(10)
+        clock.now += 20
+        shown.show(20, 1.0, 0.25)
+    assert capsys.readouterr().out.splitlines() == [
+        "step 1/100  loss 2.0000  input 50.0%",
+        "step 10/100  loss 1.5000  4.0 images/s  input 0.0%  0:01:30 left",
+        "step 20/100  loss 1.0000  2.0 images/s  input 25.0%  0:02:40 left",
+    ]

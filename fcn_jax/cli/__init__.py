@@ -40,7 +40,8 @@ COMMANDS = {
     "data": "fcn_jax.cli.data",
 }
 
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Errors of a file that its owner or the disk is the reason of: there is nothing to mend in the program.
+NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except (FloatingPointError, OutOfMemory, WriteFailed) as error:
             _exit(str(error), 1)
         except OSError as error:
-            if error.errno not in CANNOT_WRITE:
+            if error.errno not in NOT_OURS:
                 raise
-            _exit(f"a file could not be written ({error}); make room or give another folder, then start again", 1)
+            _exit(f"a file cannot be used ({error}); make room, change its permissions or give another folder", 1)
         except KeyboardInterrupt:
             _exit("stopped", 130)
 

@@ -14,6 +14,7 @@ from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
+from fcn_jax.runtime.files import expand_home, find_cache_folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def run(words: list[str]) -> None:
     """Train, or resume a run."""
     preset, config, options = read_flags(words)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    run_dir = options.run_dir.expanduser() if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
+    run_dir = expand_home(options.run_dir) if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
     if re.match(r"\w+:/", str(run_dir)):
         raise InputError(f"run-dir is {run_dir}, which is not a folder here; mount it, or give a local --run-dir")
     if config.data.name == "shapes":
@@ -37,12 +38,11 @@ def run(words: list[str]) -> None:
             f"  ./launch.sh {preset} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
     fill_config(config)  # reports an unknown data set before JAX is loaded
-    from fcn_jax.data.dataset import cache_folder
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
     from fcn_jax.training.loop import train
     from fcn_jax.training.staged import train_staged
 
-    keep_compiled(options.data.cache or cache_folder())
+    keep_compiled(options.data.cache or find_cache_folder())
     give_back_memory()
     (train_staged if config.staged else train)(config, options, run_dir)
 

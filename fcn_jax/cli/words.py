@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_jax.errors import InputError, suggest_nearest
+from fcn_jax.runtime.files import expand_home, find_cache_folder
 
 if TYPE_CHECKING:
     from fcn_jax.runs.run_dir import Run
@@ -30,8 +31,8 @@ def require_batch_size(batch_size: int | None) -> None:
 
 
 def make_absolute(path: Path) -> Path:
-    """Make a path absolute and expand ~, which shells do not expand in --flag=~/folder."""
-    return path.expanduser().absolute()
+    """Make a path absolute and expand ~ at its start."""
+    return expand_home(path).absolute()
 
 
 def require_writable(*files: Path | None) -> None:
@@ -57,11 +58,10 @@ def open_run_with_cache(folder: Path) -> "Run":
     Raises:
         InputError: `folder` is not a run directory, or its `config.json` cannot be understood.
     """
-    from fcn_jax.data.dataset import cache_folder
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
 
     run = open_run(folder)
-    keep_compiled(run.options.data.cache or cache_folder())
+    keep_compiled(run.options.data.cache or find_cache_folder())
     give_back_memory()
     return run

@@ -5,6 +5,7 @@ TensorFlow Datasets writes the records as array_record files. TensorFlow itself 
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,32 @@ from fcn_jax.runtime.files import lock_file
 from fcn_jax.runtime.progress import show_progress
 
 SHARD = 128 << 20  # bytes of source files in a shard; TFDS keeps one shard in memory while it writes
+
+
+@contextlib.contextmanager
+def _accept_owners_without_name() -> Iterator[None]:
+    """Let TFDS ask for the names of owners of files. In containers users often have a number only."""
+    if os.name == "nt":
+        yield
+        return
+    import grp
+    import pwd
+
+    def accept(look_up: Callable[[int], Any], field: str) -> Callable[[int], Any]:
+        def find(number: int) -> Any:
+            try:
+                return look_up(number)
+            except KeyError:
+                return SimpleNamespace(**{field: str(number)})
+
+        return find
+
+    before = pwd.getpwuid, grp.getgrgid
+    pwd.getpwuid, grp.getgrgid = accept(before[0], "pw_name"), accept(before[1], "gr_name")
+    try:
+        yield
+    finally:
+        pwd.getpwuid, grp.getgrgid = before
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -80,7 +107,8 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     for leftover in (self._folder / self.name).glob("incomplete.*"):  # of a killed process
                         shutil.rmtree(leftover)
                 shutil.rmtree(self.data_dir, ignore_errors=True)
-                with show_progress(f"preparing {self.name}", len(self._entries), "images") as self._advance:
+                progress = show_progress(f"preparing {self.name}", len(self._entries), "images")
+                with progress as self._advance, _accept_owners_without_name():
                     self.download_and_prepare()
             except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
                 if not self._is_built():  # without file locks another process may have built it

@@ -4,7 +4,6 @@
 """
 
 import io
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from fcn_jax.data import labels
 from fcn_jax.data.sources import get_source
 from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.files import expand_home, find_cache_folder
 
 
 class Example(NamedTuple):
@@ -100,11 +100,6 @@ class Dataset:
         return Source(self._open(split), self.folder)
 
 
-def cache_folder() -> Path:
-    """Return the default folder of prepared data: `fcn_jax` in the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcn_jax"
-
-
 def prepare(
     name: str,
     dir: str | Path | None = None,  # noqa: A002
@@ -118,7 +113,7 @@ def prepare(
     Args:
         name: one of `fcn_jax.data.sources.SOURCES`.
         dir: folder or archive of its files, which stay unchanged; None for a data set that is drawn or downloaded.
-        cache: the folder for prepared data and downloads; `cache_folder()` if None.
+        cache: the folder for prepared data and downloads; `find_cache_folder()` if None.
         classes: only for "folder", a file of class names instead of `classes.txt`.
         void: only for "folder", labels that count as void besides 255.
 
@@ -130,9 +125,9 @@ def prepare(
     """
     source = get_source(name)
     request = Request(
-        dir=None if dir is None else Path(dir).expanduser(),
-        cache=Path(cache).expanduser() if cache else cache_folder(),
-        classes=Path(classes).expanduser() if classes else None,
+        dir=None if dir is None else expand_home(dir),
+        cache=expand_home(cache) if cache else find_cache_folder(),
+        classes=expand_home(classes) if classes else None,
         void=tuple(int(label) for label in void),
     )
     if not source.takes_classes and (request.classes or request.void):

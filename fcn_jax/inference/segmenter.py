@@ -11,6 +11,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, default_batch_size, make_unlabelled, replicate_locally, segment
 from fcn_jax.inference.trained import load_trained
 from fcn_jax.runs.run_dir import open_run
+from fcn_jax.runtime.files import expand_home
 
 Image = UInt8[np.ndarray, "height width 3"]
 ClassMap = UInt8[np.ndarray, "height width"]
@@ -60,7 +61,7 @@ class Segmenter:
         Raises:
             InputError: `run_dir` is not a run directory, it has no such checkpoint, or that is damaged.
         """
-        run = open_run(Path(run_dir).expanduser())
+        run = open_run(expand_home(run_dir))
         trained = load_trained(run, step, labelled=False)
         return cls(trained.forward, trained.variables, run.class_names, run.palette)
 

@@ -71,7 +71,7 @@ def open_run(folder: Path) -> Run:
             np.array(stored["palette"], np.uint8),
             stored["contents"],
         )
-    except (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{file} is not the configuration of a run ({error!r}); restore it or start a new run"
         ) from error

@@ -1,9 +1,10 @@
-"""Atomic writes, locks between processes, and checksums of files."""
+"""Atomic writes, locks between processes, checksums of files, and the folders of the user."""
 
 import contextlib
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -90,6 +91,39 @@ def try_lock(file: Path, otherwise: str) -> Iterator[bool]:
         if free is False:
             raise InputError(otherwise)
         yield free is True
+
+
+def expand_home(path: str | Path) -> Path:
+    """Expand ~ at the start of a path, which shells do not expand in --flag=~/folder.
+
+    Raises:
+        InputError: the user has no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be expanded ({error}); set HOME, or give a path without ~") from error
+
+
+def find_cache_folder() -> Path:
+    """Return the default folder of prepared data, downloads and compiled programs.
+
+    It is `fcn_jax` in the user's cache directory. A user without a home directory, as in many containers, has a folder
+    among the temporary files.
+
+    Raises:
+        InputError: the folder among the temporary files belongs to another user.
+    """
+    if directory := os.environ.get("XDG_CACHE_HOME"):
+        return Path(directory) / "fcn_jax"
+    try:
+        return Path.home() / ".cache" / "fcn_jax"
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir(), f"fcn_jax-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder} belongs to another user; set HOME or XDG_CACHE_HOME, or give --data.cache")
+    return folder
 
 
 def sha256(file: Path) -> str:

@@ -7,11 +7,11 @@ import numpy as np
 from flax import traverse_util
 
 from fcn_jax.config import InputConfig, ModelConfig
-from fcn_jax.data.dataset import cache_folder
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
+from fcn_jax.runtime.files import find_cache_folder
 from fcn_jax.weights.imagenet import fetch_weights
 from fcn_jax.weights.read import read_weights
 from fcn_jax.weights.weights import Weights
@@ -22,7 +22,7 @@ def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
 
     Args:
         model: configuration that names the weights.
-        cache: folder for downloads; None: `cache_folder()`.
+        cache: folder for downloads; None: `find_cache_folder()`.
 
     Raises:
         InputError: the weights cannot be read.
@@ -30,7 +30,7 @@ def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
     if model.init_from is not None:
         return read_file_or_run(model.init_from)
     if model.weights == "imagenet":
-        return read_weights(fetch_weights(model.backbone, cache or cache_folder()))
+        return read_weights(fetch_weights(model.backbone, cache or find_cache_folder()))
     return None if model.weights is None else read_weights(Path(model.weights))
 
 

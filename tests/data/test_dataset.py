@@ -1,7 +1,9 @@
 """Preparing a data set by its name, and reading it by index."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from fcn_jax.data.labels import palette
 from fcn_jax.data.sources import SOURCES
 from fcn_jax.data.sources.source import DataSource, Defaults, Drawn, Found, Request
 from fcn_jax.errors import InputError
+from fcn_jax.runtime import files
 
 
 @pytest.fixture
@@ -101,8 +104,26 @@ def test_cache_folder(tree, tmp_path, monkeypatch):
     assert prepare("folder", tree).folder.is_relative_to(tmp_path / "xdg" / "fcn_jax" / "folder")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert datasets.cache_folder() == tmp_path / ".cache" / "fcn_jax"
+    assert files.find_cache_folder() == tmp_path / ".cache" / "fcn_jax"
     assert prepare("folder", str(tree), "~/c").folder.is_relative_to(tmp_path / "c")
+
+
+def test_without_a_home_the_cache_folder_is_a_temporary_one_of_the_user(tmp_path, monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(files.Path, "home", no_home)
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / f"fcn_jax-{os.getuid()}"
+    assert files.find_cache_folder() == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(files.os, "getuid", lambda: 12345)
+    folder.rename(tmp_path / "fcn_jax-12345")
+    with pytest.raises(InputError, match="fcn_jax-12345 belongs to another user; set HOME or XDG_CACHE_HOME, or give"):
+        files.find_cache_folder()
+    with pytest.raises(InputError, match="~nobody-here/x cannot be expanded"):
+        files.expand_home("~nobody-here/x")
 
 
 # A new data set: what its file would hold, and its name in the table

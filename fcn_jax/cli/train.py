@@ -39,9 +39,11 @@ def run(words: list[str]) -> None:
         )
     fill_config(config)  # reports an unknown data set before JAX is loaded
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
+    from fcn_jax.runtime.devices import require_devices
     from fcn_jax.training.loop import train
     from fcn_jax.training.staged import train_staged
 
+    require_devices()
     keep_compiled(options.data.cache or find_cache_folder())
     give_back_memory()
     (train_staged if config.staged else train)(config, options, run_dir)

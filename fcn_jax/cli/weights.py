@@ -27,11 +27,13 @@ def run(words: list[str]) -> None:
     flags = tyro.cli(Import, prog="fcn-jax weights import", args=words[1:])
     require_writable(flags.out)
     from fcn_jax.data.sources.folder import read_class_names
+    from fcn_jax.runtime.devices import require_devices
     from fcn_jax.training.start import read_file_or_run
     from fcn_jax.weights import ours
     from fcn_jax.weights.classes import name_classes
     from fcn_jax.weights.describe import describe_weights
 
+    require_devices()
     weights = read_file_or_run(flags.file)
     if flags.classes is not None:
         weights = name_classes(weights, read_class_names(flags.classes))

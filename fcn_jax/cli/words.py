@@ -60,8 +60,10 @@ def open_run_with_cache(folder: Path) -> "Run":
     """
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
+    from fcn_jax.runtime.devices import require_devices
 
     run = open_run(folder)
+    require_devices()
     keep_compiled(run.options.data.cache or find_cache_folder())
     give_back_memory()
     return run

@@ -1,5 +1,6 @@
 """`fcn-jax predict RUN IMAGE... [flags]`."""
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +37,14 @@ def run(words: list[str]) -> None:
     """Segment photographs and print the file name of each result."""
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
     require_batch_size(flags.batch_size)
-    from fcn_jax.inference.predict import find_images, predict
+    from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     files = find_images(flags.images)
+    for line in describe_left_out(flags.images):
+        print(line, file=sys.stderr)
     run = open_run_with_cache(flags.run)
     trained = load_trained(run, flags.step, labelled=False)
     batch_size = default_batch_size(flags.batch_size or run.options.eval_batch_size)

@@ -2,6 +2,7 @@
 
 import glob
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from fcn_jax.inference.segment import Forward, Segmented, make_unlabelled, segme
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
 from fcn_jax.runtime.threads import map_in_threads
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
+# Formats that Pillow recognises and does not decode itself.
+UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
@@ -32,9 +34,9 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            visible = (file for file in path.iterdir() if not file.name.startswith("."))
-            found = sorted(file for file in visible if file.suffix.lower() in SUFFIXES)
-            missing = f"folder {path} holds no image ({' '.join(SUFFIXES)}); give another folder, or files by name"
+            found, others = _list_folder(path)
+            kinds = f", only files of {_count_suffixes(others)}" if others else ""
+            missing = f"folder {path} holds no image{kinds}; give another folder, or files by name"
         elif path.is_file():
             found, missing = [path], ""
         else:
@@ -50,6 +52,16 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
             if other != file:
                 raise InputError(f"{other} and {file} would both be written as {name}; give each its own --out")
     return files
+
+
+def describe_left_out(patterns: Sequence[str]) -> list[str]:
+    """Describe the files that `find_images` leaves out of each folder, because Pillow does not read their kind."""
+    listed = [(folder, _list_folder(folder)[1]) for folder in map(Path, patterns) if folder.is_dir()]
+    return [
+        f"{folder}: {len(others)} files are left out, which are of kinds that cannot be read: {_count_suffixes(others)}"
+        for folder, others in listed
+        if others
+    ]
 
 
 def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
@@ -130,6 +142,20 @@ def predict(
     yield from map_in_threads(write, results, workers)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
+
+
+def _list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the images of a folder, and its other files. Hidden files and folders are in neither list."""
+    kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in set(Image.OPEN) - {*UNDECODED}}
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
+    images = [file for file in files if file.suffix.lower() in kinds]
+    return images, [file for file in files if file not in set(images)]
+
+
+def _count_suffixes(files: Sequence[Path]) -> str:
+    """Count files by suffix, such as ".heic (2), .txt (1)"."""
+    counts = Counter(file.suffix.lower() or "no suffix" for file in files)
+    return ", ".join(f"{suffix} ({count})" for suffix, count in counts.most_common())
 
 
 def _name_results(file: Path) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from PIL import Image
 from fcn_jax.data.labels import palette
 from fcn_jax.errors import InputError
 from fcn_jax.inference import predict as module
-from fcn_jax.inference.predict import find_images, predict, read_image
+from fcn_jax.inference.predict import describe_left_out, find_images, predict, read_image
 from fcn_jax.inference.visualize import overlay
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
@@ -37,6 +37,28 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def test_files_of_a_folder_that_are_left_out_are_counted_by_kind(tmp_path):
+    touch(tmp_path, "in/a.HEIC", "in/b.heic", "in/c.jpg", "in/notes", "in/.hidden", "in/deep/d.heic", "whole/e.jfif")
+    folders = [str(tmp_path / "in"), str(tmp_path / "whole"), str(tmp_path / "in" / "c.jpg")]
+    assert [file.name for file in find_images(folders)] == ["c.jpg", "e.jfif"]
+    assert describe_left_out(folders) == [
+        f"{tmp_path}/in: 3 files are left out, which are of kinds that cannot be read: .heic (2), no suffix (1)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".jfif", "JPEG"), (".jp2", "JPEG2000"), (".avif", "AVIF"), (".qoi", None)]
+)
+def test_every_kind_that_pillow_reads_is_found(tmp_path, suffix, kind):
+    file = tmp_path / f"a{suffix}"
+    if kind is None:
+        touch(tmp_path, file.name)
+    else:
+        file.write_bytes(encoded(Image.fromarray(RGB), kind))
+        assert read_image(file).shape == RGB.shape
+    assert find_images([str(tmp_path)]) == [file]
 
 
 def test_find_files_folders_and_globs_each_once_in_order(tmp_path):
@@ -66,7 +88,7 @@ def test_nothing_found(tmp_path):
     # A glob that matches folders alone names no image.
     with pytest.raises(InputError, match="matches no file"):
         find_images([str(tmp_path / "emp*")])
-    with pytest.raises(InputError, match="empty holds no image"):
+    with pytest.raises(InputError, match=r"empty holds no image, only files of \.md \(1\); give another"):
         find_images([str(tmp_path / "empty")])
 
 

@@ -9,8 +9,8 @@ from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
 from fcn_jax.errors import InputError
 
 LAYOUT = (
-    "a folder with images/SPLIT/* and labels/SPLIT/* with the same stems (labels: PNG with the class number of each "
-    "pixel, 255 for void), and classes.txt with one class name per line, the first for label 0"
+    "a folder with images/SPLIT/* and labels/SPLIT/* with the same stems, in sub-folders or not (labels: PNG with the "
+    "class number of each pixel, 255 for void), and classes.txt with one class name per line, the first for label 0"
 )
 
 

@@ -9,9 +9,10 @@ from fcn_jax.errors import InputError
 
 
 def pair_files(images: Path, masks: Path) -> list[Files]:
-    """Pair the pictures of two folders by stem, in the order of the stems.
+    """Pair the pictures of two folders, and of their sub-folders, by stem, in the order of the stems.
 
-    A stem found in one folder only gets the file name that its partner should have.
+    The stem of a picture in a sub-folder has the sub-folder's name before it: sub/a. A stem found in one folder only
+    gets the file name that its partner should have.
     """
     left, right = _group_by_stem(images), _group_by_stem(masks)
     return [
@@ -40,8 +41,10 @@ def read_names(file: Path) -> list[str]:
 def _group_by_stem(folder: Path) -> dict[str, list[Path]]:
     kinds = Image.registered_extensions()
     stems: dict[str, list[Path]] = {}
-    for file in sorted(folder.glob("*")):
+    for file in sorted(folder.rglob("*")):
+        place = file.relative_to(folder)
+        hidden = any(part.startswith(".") for part in place.parts)
         # `is_file` would drop a link to a file that is gone. Such an example is reported when it is read.
-        if file.suffix.lower() in kinds and not file.name.startswith(".") and not file.is_dir():
-            stems.setdefault(file.stem, []).append(file)
+        if file.suffix.lower() in kinds and not hidden and not file.is_dir():
+            stems.setdefault(place.with_suffix("").as_posix(), []).append(file)
     return stems

@@ -30,6 +30,17 @@ def test_what_is_found(tree):
     assert [example.name for example in found.splits["train"]] == ["a", "b"]
 
 
+def test_sub_folders_are_part_of_a_split(tree):
+    for stem in ("berlin/a", "berlin/c", "deep/er/a"):
+        save(picture(), tree / f"images/train/{stem}.png")
+        save(mask(), tree / f"labels/train/{stem}.png")
+    (tree / "images/train/.trash").mkdir()
+    save(picture(), tree / "images/train/.trash/x.png")
+    examples = look(tree).splits["train"]
+    assert [example.name for example in examples] == ["a", "b", "berlin/a", "berlin/c", "deep/er/a"]
+    assert examples[2][1:] == (tree / "images/train/berlin/a.png", tree / "labels/train/berlin/a.png")
+
+
 def test_any_splits_in_order(tree):
     for split in ("test", "extra-1"):
         save(picture(), tree / f"images/{split}/x.png")

@@ -6,6 +6,7 @@ function is the other, so gradients are matrix products too.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +40,12 @@ def channel_sums(x: jax.Array, method: str | None = None) -> jax.Array:
     return (jnp.ones((1, len(x)), x.dtype) @ x)[0]
 
 
-def broadcast_channels(channels: jax.Array, shape: tuple[int, ...], method: str | None = None) -> jax.Array:
+def broadcast_channels(channels: jax.Array, shape: tuple[Any, ...], method: str | None = None) -> jax.Array:
     """Broadcast one value per channel to all cells of an array.
 
     Args:
         channels: ``[channels]``.
-        shape: shape of the result, ``(*cells, channels)``.
+        shape: shape of the result, ``(*cells, channels)``; its sizes may be symbols of `jax.export`.
         method: "plain" broadcasts, "matmul" multiplies with ones; None chooses "matmul" on CPUs, otherwise "plain".
 
     Returns:

@@ -26,7 +26,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from .backend import is_cpu, is_single_device
 from .channel_sums import broadcast_channels
-from .sizes import check_method
+from .sizes import are_known, check_method
 from .winograd import winograd_conv, winograd_kernel_gradient
 
 _METHODS = ("plain", "barriers", "winograd", "patches")
@@ -107,9 +107,9 @@ def conv(
     **Method.** ``"plain"`` is `lax.conv_general_dilated`. The other methods are faster on CPUs and have one group:
     ``"barriers"`` is the plain convolution with optimization barriers for its gradients, ``"winograd"`` is Winograd's
     algorithm (3x3, stride 1, dilation 1, padding 0 to 2, float32), ``"patches"`` is a matrix product of written-out
-    patches. ``None`` chooses when the function is traced: "plain" on accelerators, with groups and for 1x1; "patches"
-    if the window is larger than the map or the result; "winograd" if it is faster and its memory is small; otherwise
-    "barriers".
+    patches. ``None`` chooses when the function is traced: "plain" on accelerators, with groups, for 1x1 and for sizes
+    that are symbols of `jax.export`; "patches" if the window is larger than the map or the result; "winograd" if it is
+    faster and its memory is small; otherwise "barriers".
 
     Args:
         x: ``[batch, height, width, in]``.
@@ -152,7 +152,7 @@ def conv(
 
 def _choose_method(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int, groups: int) -> str:
     """Choose by the rule in the docstring of `conv`."""
-    if not is_cpu() or groups > 1:
+    if not is_cpu() or groups > 1 or not are_known(x.shape):
         return "plain"
     for side, window in zip(x.shape[1:3], kernel.shape[:2], strict=True):
         window = (window - 1) * dilation + 1

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax import export
 from random_variables import draw_images, draw_variables
 
 import fcn_jax
@@ -52,6 +53,19 @@ def test_image_on_a_canvas_scores_as_alone(backbone, head):
         alone = apply(variables, canvas[index : index + 1, :height, :width])
         assert np.abs(alone).max() > 1e-3
         np.testing.assert_allclose(together[index : index + 1, :height, :width], alone, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", SMALL)
+def test_an_exported_network_takes_any_number_of_images(backbone):
+    model, variables, apply = network(backbone)
+    (count,) = export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((count, 40, 56, 3), jnp.float32)
+    exported = export.export(jax.jit(model.apply))(variables, images)
+    for n in (1, 3):
+        images = draw_images(n, 40, 56)
+        expected = apply(variables, images)
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(exported.call(variables, images), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_image_on_a_canvas_is_not_what_a_padded_one_gives():

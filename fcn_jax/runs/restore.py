@@ -1,6 +1,8 @@
 """Restore a trained network's variables from the checkpoints of a run."""
 
+import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,13 +27,30 @@ def restore_variables(run: Run, model: Network, step: int | None = None) -> tupl
     Raises:
         InputError: the run has no checkpoint, or none of `step`, or the checkpoint is damaged.
     """
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        chosen = checkpoints.best() if step is None else step
-        if chosen is None or chosen not in checkpoints.steps():
-            there = ", ".join(map(str, checkpoints.steps())) or "none"
-            which = "" if step is None else f" {step}"
-            raise InputError(f"{run.folder} has no checkpoint{which}; there are: {there}; train it on, or give another")
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = jax.eval_shape(partial(init_variables, model, 0))
-        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
-        return checkpoints.restore(chosen, {"variables": like})["variables"], chosen
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.eval_shape(partial(init_variables, model, 0))
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+    while True:
+        with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+            chosen = checkpoints.best() if step is None else step
+            if chosen is None or chosen not in checkpoints.steps():
+                there = ", ".join(map(str, checkpoints.steps())) or "none"
+                which = "" if step is None else f" {step}"
+                raise InputError(
+                    f"{run.folder} has no checkpoint{which}; there are: {there}; train it on, or give another"
+                )
+            try:
+                return checkpoints.restore(chosen, {"variables": like})["variables"], chosen
+            except InputError:
+                # A training that goes on removes checkpoints: then another one is the best or the last.
+                if not _is_removed_soon(run.checkpoints / str(chosen)):
+                    raise
+
+
+def _is_removed_soon(folder: Path) -> bool:
+    """Return whether a folder that cannot be read is gone, or goes within two seconds."""
+    for _ in range(20):
+        if not folder.exists():
+            return True
+        time.sleep(0.1)
+    return False

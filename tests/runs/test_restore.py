@@ -1,5 +1,8 @@
 """Restoring a network's variables from a run."""
 
+import shutil
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -27,7 +30,7 @@ def test_a_run_without_a_checkpoint_is_refused(run, step, which):
         restore_variables(run, MODEL, step)
 
 
-def test_the_best_is_restored_or_the_one_that_is_asked_for(run):
+def test_the_best_is_restored_or_the_one_that_is_asked_for(run, monkeypatch):
     states = {step: init_variables(MODEL, seed=step) for step in (1, 2)}
     with Checkpoints(run.checkpoints) as checkpoints:
         for step, score in ((1, 0.9), (2, 0.3)):
@@ -39,3 +42,18 @@ def test_the_best_is_restored_or_the_one_that_is_asked_for(run):
             np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(InputError, match="has no checkpoint 5; there are: 1, 2"):
         restore_variables(run, MODEL, 5)
+
+    # A training that goes on removes the best in the moment in which it is read, file by file.
+    read = Checkpoints.restore
+
+    def remove_and_read(checkpoints, step, like):
+        if step == 1:
+            (run.checkpoints / "1" / "sha256.json").unlink()
+            shutil.rmtree(run.checkpoints / "1" / "variables")
+            threading.Timer(0.3, shutil.rmtree, [run.checkpoints / "1"]).start()
+        return read(checkpoints, step, like)
+
+    monkeypatch.setattr(Checkpoints, "restore", remove_and_read)
+    assert restore_variables(run, MODEL)[1] == 2
+    with pytest.raises(InputError, match="has no checkpoint 1; there are: 2"):
+        restore_variables(run, MODEL, 1)

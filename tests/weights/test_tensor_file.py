@@ -1,6 +1,8 @@
 """Formats told by their first bytes, and files that hold no tensors."""
 
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -21,6 +23,20 @@ def test_pytorch_s_files_are_read_whatever_their_name(torch, tmp_path):
     assert read_tensors(tmp_path / "x.safetensors")["a"].tolist() == [0, 1, 2]
 
 
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def archive(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as opened:
+        for name in names:
+            opened.writestr(name, b"content")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -28,9 +44,17 @@ def test_pytorch_s_files_are_read_whatever_their_name(torch, tmp_path):
         (b"<!DOCTYPE html>\n<html>Quota exceeded</html>" * 9, r"is text \('<!DOCTYPE html>'\), as a failed download"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"is text \('version https://git-lfs"),
         (b"\x89HDF\r\n\x1a\n" + bytes(300), r"not supported \(it starts with b'\\x89HDF"),
-        (pickle.dumps({"a": np.ones(3)}), "is of a format that is not supported"),
+        (pickle.dumps({"a": np.ones(3)}), "is a pickle, which can run any code"),
+        (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(300), r"is a MATLAB file; read it with scipy\.io\.loadmat"),
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(300), r"\(or h5py, from version 7\.3 on\)"),
+        # ir_version 8, producer_name "pytorch", as torch.onnx.export writes them.
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(300), "is an ONNX file; give the weights that it was made"),
+        (b"\x1c\0\0\0TFL3" + bytes(300), "is a TensorFlow Lite file"),
+        (npy(np.ones(3)), "is one array of NumPy without a name"),
+        (archive("metadata.json", "config.json", "model.weights.h5"), r"is a \.keras archive; unpack it, and give its"),
+        (archive("a.npy", "b.npy"), r"is an \.npz archive of NumPy; save its arrays by name"),
     ],
-    ids=["empty", "page", "lfs", "hdf5", "pickle"],
+    ids=["empty", "page", "lfs", "hdf5", "pickle", "mat5", "mat7", "onnx", "tflite", "npy", "keras", "npz"],
 )
 def test_other_files_are_described(tmp_path, content, message):
     (tmp_path / "x.pth").write_bytes(content)

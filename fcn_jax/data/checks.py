@@ -11,19 +11,18 @@ turned to fit. If both images have the same size, the image is refused.
 """
 
 import io
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, ImageOps
-from PIL.PngImagePlugin import putchunk
+from PIL import Image, ImageFile
 
+from fcn_jax.data.exif import read_orientation, turn_upright, warn_of_damage
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.png import drop_damaged_chunks, strip_palette
 from fcn_jax.errors import InputError
 
-_ORIENTATION = 0x0112  # EXIF tag
 _JPEG = ("JPEG", "MPO")  # MPO, made by some phones: a JPEG followed by further images
 _GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow scales the values of a grey file of 2 or 4 bits to 0..255
 
@@ -80,7 +79,7 @@ def read_pair(image: Path, mask: Path, num_classes: int, void: tuple[int, ...]) 
     plain = label is indices and drawn.image.format == "PNG" and drawn.rawmode in ("L", "P")
     return (
         found.data if as_found else encode_png(np.asarray(turned.convert("RGB"))),
-        _strip_palette(drawn.data) if plain else encode_png(label),
+        strip_palette(drawn.data) if plain else encode_png(label),
         label.shape,
     )
 
@@ -115,6 +114,7 @@ def _open_file(file: Path, what: str) -> _File:
             "a mask, so add the file or remove its partner"
         ) from error
     try:
+        data, damaged = drop_damaged_chunks(data)
         image = Image.open(io.BytesIO(data))
         rawmode = str(image.tile[0].args) if image.tile else image.mode
         with Image.open(io.BytesIO(data)) as other:
@@ -122,7 +122,7 @@ def _open_file(file: Path, what: str) -> _File:
                 other.verify()  # the file's checksums; decoding alone lets some damaged pixels pass
             # A JPEG that is kept byte for byte has to be read, but its pixels are not used: only an eighth of its rows
             # and columns is computed. libjpeg does not scale lossless files, which have the marker below.
-            is_kept = other.format in _JPEG and other.mode == "RGB" and _read_orientation(other) == 1
+            is_kept = other.format in _JPEG and other.mode == "RGB" and read_orientation(other, file.name) == 1
             if is_kept and b"\xff\xc3" not in data:
                 other.draft(None, (1, 1))
                 other.load()
@@ -132,6 +132,8 @@ def _open_file(file: Path, what: str) -> _File:
         raise InputError(
             f"{what} {file.name} cannot be decoded ({error}): it is incomplete, damaged or not a picture; get it anew"
         ) from error
+    if damaged:
+        warn_of_damage(file.name, f"the part {', '.join(damaged)}")
     return _File(data, image, rawmode)
 
 
@@ -166,30 +168,9 @@ def _read_indices(file: _File, name: str) -> UInt8[np.ndarray, "height width"]:
     return label
 
 
-def _strip_palette(data: bytes) -> bytes:
-    """Turn a PNG of 8-bit indices into one of grey values. The stored pixels are the same, so none is decoded."""
-    kept, place, kind = io.BytesIO(), 8, b""
-    kept.write(data[:place])
-    while kind != b"IEND":  # always found: the file has been verified
-        length, kind = struct.unpack_from(">I4s", data, place)
-        body = data[place + 8 : place + 8 + length]
-        if kind == b"IHDR":
-            body = body[:9] + b"\0" + body[10:]  # colour type: grey
-        if kind in (b"IHDR", b"IDAT", b"IEND"):
-            putchunk(kept, kind, body)
-        place += 12 + length
-    return kept.getvalue()
-
-
-def _read_orientation(image: Image.Image) -> int:
-    """Return 2 to 8 if EXIF says that the image has to be turned or mirrored, else 1."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    return orientation if orientation in range(2, 9) else 1
-
-
 def _turn_like_mask(image: Image.Image, shape: tuple[int, int], name: str) -> Image.Image:
     """Turn the image by its EXIF orientation if its mask has the size of the turned image."""
-    orientation = _read_orientation(image)
+    orientation = read_orientation(image, name)
     if orientation == 1:
         return image
     if orientation < 5 or image.width == image.height:
@@ -197,4 +178,4 @@ def _turn_like_mask(image: Image.Image, shape: tuple[int, int], name: str) -> Im
             f"image {name} has EXIF orientation {orientation}, and its size cannot tell whether the mask was drawn "
             "on the stored or on the turned image; turn the pixels to fit the mask and remove the tag"
         )
-    return ImageOps.exif_transpose(image) if shape == (image.width, image.height) else image
+    return turn_upright(image, orientation) if shape == (image.width, image.height) else image

@@ -1,6 +1,7 @@
 """Segment image files with a trained network and write the class maps as PNGs."""
 
 import glob
+import io
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.exif import read_orientation, turn_upright, warn_of_damage
+from fcn_jax.data.png import drop_damaged_chunks
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, Segmented, make_unlabelled, segment
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
@@ -71,13 +74,16 @@ def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
         InputError: the file is not an image, is incomplete, or has more than 8 bits a sample.
     """
     try:
-        with Image.open(file) as image:
-            upright, mode = ImageOps.exif_transpose(image), image.mode
+        data, damaged = drop_damaged_chunks(file.read_bytes())
+        with Image.open(io.BytesIO(data)) as image:
+            upright, mode = turn_upright(image, read_orientation(image, file.name)), image.mode
             rgb = np.asarray(upright.convert("RGB"))
     except MemoryError:
         raise
     except Exception as error:  # decoders raise errors of any type on damaged data
         raise InputError(f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like") from error
+    if damaged:
+        warn_of_damage(file.name, f"the part {', '.join(damaged)}")
     if mode.startswith(("I", "F")):
         # Pillow clips such values at 255, which makes nearly all of them white.
         raise InputError(f"{file} has more than 8 bits a sample (mode {mode}); save it with 8 bits")

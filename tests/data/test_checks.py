@@ -130,6 +130,23 @@ def test_orientation_that_the_sizes_do_not_show(pair, orientation, size):
     assert line.startswith(f"image z.png has EXIF orientation {orientation}, and its size cannot tell")
 
 
+def test_damaged_parts_that_the_pixels_do_not_depend_on_are_ignored(pair, capsys):
+    """EXIF data that are no EXIF, and EXIF data whose checksum is wrong."""
+    image = save(picture(), pair[0], exif=b"Exif\0\0garbage!")
+    label = save(mask(), pair[1])
+    np.testing.assert_array_equal(read(*pair)[0], image)
+    assert "warning: EXIF data (not a TIFF file" in capsys.readouterr().err
+    for file in pair:
+        with Image.open(file) as opened:
+            opened.save(file, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+        file.write_bytes(file.read_bytes().replace(b"MM\0*", b"MM\1*"))
+    read_image, read_label = read(*pair)
+    np.testing.assert_array_equal(read_image, image)
+    np.testing.assert_array_equal(read_label, label)
+    warned = capsys.readouterr().err.splitlines()
+    assert warned == [f"warning: the part eXIf of {f.name} is damaged and ignored; the pixels are whole" for f in pair]
+
+
 # Masks
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fcn_jax.data.labels import palette
 from fcn_jax.errors import InputError
@@ -202,11 +203,28 @@ def test_files_that_are_no_images_are_refused(tmp_path, content):
         read_image(tmp_path / "a.jpg")
 
 
+def test_damaged_exif_data_are_ignored_with_a_warning(tmp_path, capsys):
+    for name, kind in (("a.png", "PNG"), ("b.webp", "WEBP")):
+        (tmp_path / name).write_bytes(encoded(Image.fromarray(RGB), kind, exif=b"Exif\0\0II*\0"))
+        assert read_image(tmp_path / name).shape == RGB.shape
+    text = PngInfo()
+    text.add_text("author", "somebody")
+    content = encoded(Image.fromarray(RGB), "PNG", pnginfo=text)
+    (tmp_path / "c.png").write_bytes(content.replace(b"somebody", b"somebodx"))  # the checksum is that of the former
+    np.testing.assert_array_equal(read_image(tmp_path / "c.png"), RGB)
+    warned = capsys.readouterr().err.splitlines()
+    assert [re.sub(r"\(.*\)", "(...)", line) for line in warned] == [
+        "warning: EXIF data (...) of a.png is damaged and ignored; the pixels are whole",
+        "warning: EXIF data (...) of b.webp is damaged and ignored; the pixels are whole",
+        "warning: the part tEXt of c.png is damaged and ignored; the pixels are whole",
+    ]
+
+
 def test_whatever_a_decoder_raises_leaves_out_that_file_alone(tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(RGB).save(tmp_path / "in" / "a.png")
-    # EXIF without an entry, and a DDS file of no known pixel format: struct.error and NotImplementedError.
-    (tmp_path / "in" / "b.png").write_bytes(encoded(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0II*\0"))
+    # A PNG without pixels, and a DDS file of no known pixel format: SyntaxError and NotImplementedError.
+    (tmp_path / "in" / "b.png").write_bytes(encoded(Image.fromarray(RGB), "PNG")[:33])
     header = b"DDS " + (124).to_bytes(4, "little") + bytes(68) + (32).to_bytes(4, "little") + bytes(48)
     (tmp_path / "in" / "c.jpg").write_bytes(header)
     results = predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "out", palette(5), 8)

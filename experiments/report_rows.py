@@ -58,7 +58,12 @@ def format_scores(rows: Rows, classes: dict[str, int]) -> str:
         last = max(steps)
         runs = steps[last]
         values = {column: [100 * float(run[column]) for run in runs] for column in ("mean_iu", "pixel_accuracy")}
-        line = [name, str(last), " ".join(run["seed"] for run in runs), _format_range(values["mean_iu"])]
+        line = [
+            name,
+            str(last),
+            " ".join(sorted((run["seed"] for run in runs), key=int)),
+            _format_range(values["mean_iu"]),
+        ]
         if has_rare:
             line.append(_format_range([statistics.mean(_read_ious(run, frequent)) for run in runs]))
         minutes = statistics.median(float(run["seconds"]) / 60 for run in runs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, OptimConfig, RunOptions
+from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.augment import draw_changes
 from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
@@ -20,6 +20,7 @@ VGG_WITHOUT_DROPOUT = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dr
 
 def config(**changes) -> Config:
     settings = {
+        "model": ModelConfig(backbone="resnet18"),
         "augment": AugmentConfig(crop=32, scale=(0.7, 1.4)),
         "optim": OptimConfig(learning_rate=0.02, weight_decay=1e-3),
         "steps": 40,

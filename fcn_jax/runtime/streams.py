@@ -63,11 +63,13 @@ def protect_output() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     output, errors = SafeStream(sys.stdout), SafeStream(sys.stderr)
     sys.stdout, sys.stderr = output, errors  # pyright: ignore[reportAttributeAccessIssue]
+    ended = None
     try:
         yield
-    except SystemExit as end:
+    except SystemExit as end:  # as after --help
         if end.code:
             raise
+        ended = end
     finally:
         output.flush()
         errors.flush()
@@ -78,6 +80,8 @@ def protect_output() -> Iterator[None]:
         sys.exit(f"fcn-jax: the output could not be written ({output.failure})")
     if errors.failure is not None:
         sys.exit(1)
+    if ended is not None:
+        raise ended
 
 
 def is_reader_gone() -> bool:

@@ -129,7 +129,7 @@ def test_a_resnet_derives_the_odd_setting(size):
         leaves, tree = jax.tree.flatten(variables["params"])
         keys = jax.random.split(jax.random.key(2), len(leaves))
         drawn = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-        return jnp.asarray(model.apply({**variables, "params": jax.tree.unflatten(tree, drawn)}, images))
+        return jnp.asarray(jax.jit(model.apply)({**variables, "params": jax.tree.unflatten(tree, drawn)}, images))
 
     derived = logits(None)
     np.testing.assert_allclose(logits(make_learned(choose_odd)), derived, atol=1e-4 * float(jnp.abs(derived).max()))

@@ -92,14 +92,14 @@ class Ramp(nn.Module):
         return (*blank, top.replace(values=ramp))
 
 
-def seen_rows(backbone: nn.Module, side: int, cell: int) -> np.ndarray:
-    """Find the rows of an image of one column that a cell of the coarsest map depends on: a NaN there reaches it."""
+def seen_rows(backbone: nn.Module, side: int, cells: tuple[int, ...]) -> list[np.ndarray]:
+    """Find the rows of an image of one column that cells of the coarsest map depend on: a NaN there reaches them."""
     columns = np.ones((side, side, 1, 3), np.float32)
     columns[np.arange(side), np.arange(side)] = np.nan
     shapes = jax.eval_shape(backbone.init, jax.random.key(0), FeatureMap(jnp.ones((1, 8, 1, 3))))
     variables = jax.tree.map(lambda shape: jnp.ones(shape.shape), shapes)
     top = jax.jit(lambda x: backbone.apply(variables, FeatureMap(x))[2].values)(columns)
-    return np.flatnonzero(np.isnan(np.asarray(top[:, cell, 0, 0])))
+    return [np.flatnonzero(np.isnan(np.asarray(top[:, cell, 0, 0]))) for cell in cells]
 
 
 @pytest.mark.parametrize("backbone", SMALL)
@@ -107,7 +107,7 @@ def test_output_pixels_lie_where_the_input_pixels_are(backbone):
     """The coordinate of a cell's centre, upsampled by the heads, comes to the pixel with that coordinate."""
     side = 320
     net = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=3) if backbone == "vgg" else SMALL[backbone]
-    first, last = (seen_rows(net, side, cell)[[0, -1]].mean() for cell in (4, 5))
+    first, last = (rows[[0, -1]].mean() for rows in seen_rows(net, side, (4, 5)))
     centres = first + (last - first) * (np.arange(side // 32) - 4)
 
     image = FeatureMap(jnp.zeros((1, side, side, 3)))
@@ -123,7 +123,7 @@ def test_output_pixels_lie_where_the_input_pixels_are(backbone):
                 **variables.get("params", {}),
                 "score_fr": {"kernel": jnp.eye(2)[None, None], "bias": jnp.zeros(2)},
             }
-            logits = model.apply({"params": params}, image.values)
+            logits = jax.jit(model.apply)({"params": params}, image.values)
             # Within a stride of the border there is nothing to interpolate with.
             inside = np.arange(64, side - 64)
             rows, columns = np.meshgrid(inside, inside, indexing="ij")

@@ -5,6 +5,7 @@ import sys
 from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF tag
+# Pillow's exif_transpose also writes the other EXIF data anew, which fails where those are damaged.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

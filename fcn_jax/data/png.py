@@ -57,5 +57,5 @@ def _list_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         if end > len(data):
             return
         body = data[place + 8 : end]
-        yield kind, body, zlib.crc32(kind + body) == int.from_bytes(data[end : end + 4], "big")
+        yield kind, body, zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end : end + 4], "big")
         place = end + 4

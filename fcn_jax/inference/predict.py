@@ -154,8 +154,10 @@ def _list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """List the images of a folder, and its other files. Hidden files and folders are in neither list."""
     kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in set(Image.OPEN) - {*UNDECODED}}
     files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
-    images = [file for file in files if file.suffix.lower() in kinds]
-    return images, [file for file in files if file not in set(images)]
+    return (
+        [file for file in files if file.suffix.lower() in kinds],
+        [file for file in files if file.suffix.lower() not in kinds],
+    )
 
 
 def _count_suffixes(files: Sequence[Path]) -> str:

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from fcn_jax.cli.words import choose, make_absolute
+from fcn_jax.cli.words import choose, make_absolute, start_jax
 from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
-from fcn_jax.runtime.files import expand_home, find_cache_folder
+from fcn_jax.runtime.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,10 @@ def run(words: list[str]) -> None:
             f"  ./launch.sh {preset} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
     fill_config(config)  # reports an unknown data set before JAX is loaded
-    from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
-    from fcn_jax.runtime.devices import require_devices
     from fcn_jax.training.loop import train
     from fcn_jax.training.staged import train_staged
 
-    require_devices()
-    keep_compiled(options.data.cache or find_cache_folder())
-    give_back_memory()
+    start_jax(options.data.cache)
     (train_staged if config.staged else train)(config, options, run_dir)
 
 

@@ -52,18 +52,28 @@ def require_writable(*files: Path | None) -> None:
             raise InputError(f"{file} cannot be written ({error}); give a file in a folder that exists") from error
 
 
+def start_jax(cache: Path | None) -> None:
+    """Start JAX's backends, and keep compiled programs in the cache; None: in the default one.
+
+    Raises:
+        InputError: JAX cannot use the platform that it is asked for.
+    """
+    from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
+    from fcn_jax.runtime.devices import require_devices
+
+    require_devices()
+    keep_compiled(cache or find_cache_folder())
+    give_back_memory()
+
+
 def open_run_with_cache(folder: Path) -> "Run":
     """Open a run directory, and keep compiled programs in the folder where its training keeps them.
 
     Raises:
-        InputError: `folder` is not a run directory, or its `config.json` cannot be understood.
+        InputError: `folder` is not a run directory, its `config.json` cannot be understood, or JAX cannot start.
     """
     from fcn_jax.runs.run_dir import open_run
-    from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
-    from fcn_jax.runtime.devices import require_devices
 
     run = open_run(folder)
-    require_devices()
-    keep_compiled(run.options.data.cache or find_cache_folder())
-    give_back_memory()
+    start_jax(run.options.data.cache)
     return run

@@ -148,9 +148,16 @@ class DataConfig:
     name: str = "shapes"
     """data set; `fcn-jax data list` shows them all"""
     void: tuple[int, ...] = ()
-    """label values that mean void, besides 255 (only for the data set `folder`)"""
+    """label values that mean void, besides 255 (only for the data sets `folder` and `voc`)"""
+    map: tuple[str, ...] = ()
+    """what values of masks mean, as 255=1 0=void 1-150=0 #800000=1 (only for the data sets `folder` and `voc`)"""
     train_split: str = "train"
     """split to train on"""
+    hold_out: float = 0.0
+    """share of train-split to set apart, 0 to below 1, as the split held-out, which is then evaluated on; 0: none"""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.hold_out < 1, f"data.hold-out is {self.hold_out}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -307,9 +314,11 @@ class DataOptions:
     cache: Path | None = None
     """folder for prepared data, downloads and compiled programs; None: fcn_jax in the user's cache directory"""
     classes: Path | None = None
-    """file with one class name per line (only for the data set `folder`); None: classes.txt in data.dir"""
-    val_split: str = "val"
-    """split to evaluate on"""
+    """file with one class name, or name,red,green,blue, per line (only for `folder` and `voc`); None: it is in dir"""
+    label_suffix: str = ""
+    """what the name of a mask has after that of its image, as _mask (only for the data sets `folder` and `voc`)"""
+    val_split: str | None = None
+    """split to evaluate on; None: held-out if data.hold-out is above 0, else val"""
     decoded: Literal["never", "disk", "device"] = "never"
     """where to keep decoded training images: disk: data.cache; device: 4 bytes * images * largest size on each"""
 

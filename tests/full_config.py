@@ -29,7 +29,7 @@ FULL = Config(
         allow=("backbone/fc6", "backbone/fc7"),
         input=CAFFE_INPUT,
     ),
-    data=DataConfig("folder", (11, 12), "train2"),
+    data=DataConfig("folder", (11, 12), ("255=1", "7=void"), "train2", 0.125),
     augment=AugmentConfig(64, (0.75, 1.5), False, 0.25),
     optim=OptimConfig(
         learning_rate=0.125,
@@ -61,7 +61,7 @@ FROM_RUN = dataclasses.replace(
 )
 ONLY_FROM_RUN = {"model.init_from", "model.padding"}
 FULL_OPTIONS = RunOptions(
-    data=DataOptions(Path("a b/c"), Path("/cache"), Path("names.txt"), "val2", "disk"),
+    data=DataOptions(Path("a b/c"), Path("/cache"), Path("names.txt"), "_mask", "val2", "disk"),
     run_dir=Path("runs/x"),
     eval_every=5,
     checkpoint_every=6,

@@ -44,6 +44,7 @@ REFUSED = [
         {"weights": "a.pth", "init_from": Path("runs/b")},
         r"model\.weights is a\.pth .*model\.init-from is runs/b.* starts from one of them",
     ),
+    (DataConfig, {"hold_out": 1.0}, r"data\.hold-out is 1\.0.* below 1"),
     (AugmentConfig, {"crop": 0}, r"augment\.crop is 0.* at least 1"),
     (AugmentConfig, {"scale": (2.0, 0.5)}, r"augment\.scale is \(2\.0, 0\.5\).* smallest and the largest"),
     (AugmentConfig, {"scale": (0.0, 1.0)}, r"augment\.scale is \(0\.0, 1\.0\).* above 0"),
@@ -116,6 +117,8 @@ def test_every_rule_is_broken_by_a_case_above():
 ENDS = [
     (InputConfig, "std", (math.ulp(0), 1.0, 1.0), (0.0, 1.0, 1.0)),
     (ModelConfig, "fc_features", 1, 0),
+    (DataConfig, "hold_out", 0.0, -math.ulp(0)),
+    (DataConfig, "hold_out", 1.0 - 2**-53, 1.0),
     (ModelConfig, "fc_kernel", 1, 0),
     (ModelConfig, "fc_kernel", 3, 2),
     (AugmentConfig, "crop", 1, 0),
@@ -187,7 +190,8 @@ def test_what_is_left_open_is_none_and_none_is_always_taken():
     }  # fmt: skip
     left_open = {name for name, value in flatten(dataclasses.asdict(options)).items() if value is None}
     assert left_open == {
-        "data.dir", "data.cache", "data.classes", "run_dir", "eval_every", "checkpoint_every", "eval_batch_size",
+        "data.dir", "data.cache", "data.classes", "data.val_split", "run_dir", "eval_every", "checkpoint_every",
+        "eval_batch_size",
     }  # fmt: skip
 
 

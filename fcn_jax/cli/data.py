@@ -21,9 +21,17 @@ class Prepare:
     cache: Path | None = None
     """folder for prepared data; None: fcn_jax in the user's cache directory"""
     classes: Path | None = None
-    """file with one class name per line (only for the data set `folder`); None: classes.txt in dir"""
+    """file with one class name, or name,red,green,blue, per line (only for `folder` and `voc`); None: it is in dir"""
     void: tuple[int, ...] = ()
-    """label values that mean void, besides 255 (only for the data set `folder`)"""
+    """label values that mean void, besides 255 (only for the data sets `folder` and `voc`)"""
+    map: tuple[str, ...] = ()
+    """what values of masks mean, as 255=1 0=void 1-150=0 #800000=1 (only for the data sets `folder` and `voc`)"""
+    label_suffix: str = ""
+    """what the name of a mask has after that of its image, as _mask (only for the data sets `folder` and `voc`)"""
+    train_split: str = "train"
+    """split that hold-out takes from"""
+    hold_out: float = 0.0
+    """share of train-split to set apart as the split held-out, 0 to below 1"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,17 @@ def _prepare(flags: Prepare) -> Any:
     from fcn_jax.data.dataset import prepare
 
     try:
-        dataset = prepare(flags.name, flags.dir, flags.cache, classes=flags.classes, void=flags.void)
+        dataset = prepare(
+            flags.name,
+            flags.dir,
+            flags.cache,
+            classes=flags.classes,
+            void=flags.void,
+            map=flags.map,
+            label_suffix=flags.label_suffix,
+            hold_out=flags.hold_out,
+            train_split=flags.train_split,
+        )
     except InputError as error:
         # The message names flags of `train` and `eval`, which have a prefix that those of `data` lack.
         raise InputError(str(error).replace("--data.", "--")) from error
@@ -66,21 +84,19 @@ def _check(flags: Check) -> None:
     dataset = _prepare(flags)
     import numpy as np
 
-    from fcn_jax.data.dataset import count_labels
+    from fcn_jax.data.absent import describe_absent_classes
     from fcn_jax.data.labels import IGNORE
     from fcn_jax.inference.visualize import overlay, save_png, stack
 
     rows = []
     for split in dataset.splits:
-        counts = count_labels(dataset, split)
+        counts = dataset.pixels[split]
         print(f"\n{split}: pixels by label")
         names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
         for value in np.flatnonzero(counts).tolist():
             print(f"  {value:>3} {names[value]:20} {counts[value]:>14,} {100 * counts[value] / counts.sum():6.2f} %")
-        if np.flatnonzero(counts[:IGNORE]).tolist() == [0] and counts[IGNORE]:
-            print("      only 0 and 255: are the masks black and white? White, 255, is void; save it as class 1")
-        for absent in [name for value, name in enumerate(dataset.class_names) if not counts[value]]:
-            print(f"      {absent}: in no image of {split}")
+        if absent := describe_absent_classes(counts, dataset.class_names):
+            print(f"      {absent.replace('--data.', '--')}")
         source = dataset.source(split)
         for example in (source[index] for index in range(min(4, len(source)))):
             rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from fcn_jax.cli.words import open_run_with_cache, require_batch_size, require_writable
+from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.errors import InputError
 
 
@@ -22,9 +23,13 @@ class OtherData:
     cache: Path | None = None
     """folder for prepared data; None: the run's"""
     classes: Path | None = None
-    """file with one class name per line (only for the data set `folder`); None: the run's"""
+    """file with one class name per line (only for the data sets `folder` and `voc`); None: the run's"""
     void: tuple[int, ...] | None = None
-    """label values that mean void, besides 255 (only for the data set `folder`); None: the run's"""
+    """label values that mean void, besides 255 (only for the data sets `folder` and `voc`); None: the run's"""
+    map: tuple[str, ...] | None = None
+    """what values of masks mean, as 255=1 (only for the data sets `folder` and `voc`); None: the run's"""
+    label_suffix: str | None = None
+    """what the name of a mask has after that of its image (only for `folder` and `voc`); None: the run's"""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class Eval:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run directory, made by `fcn-jax train`"""
-    split: str = "val"
-    """split to score"""
+    split: str | None = None
+    """split to score; None: the run's val-split"""
     data: OtherData = field(default_factory=OtherData)
     json: Path | None = None
     """JSON file for the scores and the confusion matrix; None: the scores are only printed"""
@@ -62,22 +67,28 @@ def run(words: list[str]) -> None:
 
     run = open_run_with_cache(flags.run)
     trained = load_trained(run, flags.step, labelled=True)
-    same = flags.data.name in (None, run.config.data.name)
-    own = run.options.data
-    name = flags.data.name or run.config.data.name
+    given = flags.data
+    name = given.name or run.config.data.name
+    same = name == run.config.data.name
+    own, labels = (run.options.data, run.config.data) if same else (DataOptions(), DataConfig())
     dataset = prepare(
         name,
-        flags.data.dir or (own.dir if same else None),
-        flags.data.cache or own.cache,
-        classes=flags.data.classes or (own.classes if same else None),
-        void=flags.data.void if flags.data.void is not None else (run.config.data.void if same else ()),
+        given.dir or own.dir,
+        given.cache or run.options.data.cache,
+        classes=given.classes or own.classes,
+        void=labels.void if given.void is None else given.void,
+        map=labels.map if given.map is None else given.map,
+        label_suffix=own.label_suffix if given.label_suffix is None else given.label_suffix,
+        hold_out=labels.hold_out,
+        train_split=labels.train_split,
     )
     if dataset.class_names != run.class_names:
         raise InputError(
             f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {name} has "
             f"{', '.join(dataset.class_names)}; score it on data with the same classes"
         )
-    source = dataset.source(flags.split)
+    split = flags.split or own.val_split or "val"
+    source = dataset.source(split)
     panels = Panels(source, run.palette, run.class_names)
     with explain_out_of_memory(trained.forward, "evaluation", IN_EVALUATION) as forward:
         result = evaluate(
@@ -91,12 +102,12 @@ def run(words: list[str]) -> None:
         )
     print(format_table(result, run.class_names))
     print(
-        f"{result.num_examples} images of {name} {flags.split} in {result.seconds:.1f} s, "
+        f"{result.num_examples} images of {name} {split} in {result.seconds:.1f} s, "
         f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} canvas sizes; "
         f"step {trained.step} of {run.folder}"
     )
     if flags.json:
-        scores = {"step": trained.step, "split": flags.split, **describe_scores(result, run.class_names)}
+        scores = {"step": trained.step, "split": split, **describe_scores(result, run.class_names)}
         write_atomically(flags.json, json.dumps(to_json(scores), indent=1) + "\n")
     if flags.picture and (picture := panels.draw()) is not None:
         save_png(picture, flags.picture)

@@ -26,7 +26,7 @@ def run(words: list[str]) -> None:
     choose("weights command", words[0], ("import",))
     flags = tyro.cli(Import, prog="fcn-jax weights import", args=words[1:])
     require_writable(flags.out)
-    from fcn_jax.data.sources.folder import read_class_names
+    from fcn_jax.data.sources.class_file import read_classes
     from fcn_jax.runtime.devices import require_devices
     from fcn_jax.training.start import read_file_or_run
     from fcn_jax.weights import ours
@@ -36,7 +36,7 @@ def run(words: list[str]) -> None:
     require_devices()
     weights = read_file_or_run(flags.file)
     if flags.classes is not None:
-        weights = name_classes(weights, read_class_names(flags.classes))
+        weights = name_classes(weights, read_classes(flags.classes).names)
     print(describe_weights(weights))
     ours.write(flags.out, weights)
     print(f"written: {flags.out}, {flags.out.stat().st_size / 1e6:.1f} MB")

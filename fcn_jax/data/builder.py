@@ -19,14 +19,15 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from fcn_jax.data.checks import check_label, encode_png, read_pair
+from fcn_jax.data.checks import Pair, count_pixels, encode_png, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
 from fcn_jax.data.sources.source import Files, Found
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.files import lock_file
+from fcn_jax.runtime.files import lock_file, write_atomically
 from fcn_jax.runtime.progress import show_progress
 
 SHARD = 128 << 20  # bytes of source files in a shard; TFDS keeps one shard in memory while it writes
+LISTED = 10  # problems of the files that an error lists; a file has all
 
 
 @contextlib.contextmanager
@@ -128,6 +129,11 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.as_data_source(split, decoders=encoded)  # pyright: ignore[reportCallIssue]
 
     @property
+    def pixels(self) -> dict[str, list[int]]:
+        """Number of pixels of each label, 0 to 255, in each split."""
+        return self._metadata["pixels"]
+
+    @property
     def _metadata(self) -> dict:
         metadata = self.info.metadata
         assert isinstance(metadata, dict)
@@ -139,12 +145,16 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             return False
         self.info.read_from_directory(self.data_dir)
         try:
-            return all(self.max_size) and all(
-                ArrayRecordFileAdapter.num_examples(path) == length
-                for split in self.info.splits.values()
-                for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+            return (
+                all(self.max_size)
+                and all(map(sum, self.pixels.values()))
+                and all(
+                    ArrayRecordFileAdapter.num_examples(path) == length
+                    for split in self.info.splits.values()
+                    for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+                )
             )
-        except (OSError, RuntimeError, ValueError, KeyError):  # KeyError: the largest size was never stored
+        except (OSError, RuntimeError, ValueError, KeyError):  # KeyError: nothing was stored, or by an earlier release
             return False
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -175,6 +185,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if list_problems(self._entries, self._found.splits):
             raise self._collect_problems(0)
         self._metadata["max_size"] = [0, 0]
+        self._metadata["pixels"] = {split: [0] * 256 for split in self._found.splits}
         starts, filled = [], SHARD
         for i, entry in enumerate(self._entries):
             if filled >= SHARD or entry.split != self._entries[i - 1].split:
@@ -187,39 +198,43 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return shards
 
     def _read_shard(self, start: int, stop: int) -> Iterator[tuple[int, dict]]:
+        entries = self._entries[start:stop]
         with ThreadPoolExecutor() as pool:
-            for i, record in enumerate(pool.map(self._read_record, self._entries[start:stop]), start):
-                if isinstance(record, list):
+            for i, (entry, pair) in enumerate(zip(entries, pool.map(self._read, entries), strict=True), start):
+                if isinstance(pair, list):
                     raise self._collect_problems(i)
                 self._advance(1)
-                self._metadata["max_size"] = np.maximum(self.max_size, (record["height"], record["width"])).tolist()
-                yield i, record
+                self._metadata["max_size"] = np.maximum(self.max_size, pair.shape).tolist()
+                self.pixels[entry.split] = np.add(self.pixels[entry.split], pair.counts).tolist()
+                height, width = pair.shape
+                record = {"image": pair.image, "label": pair.label, "height": height, "width": width}
+                yield i, {"name": entry.example.name, **record}
 
-    def _read_record(self, entry: Entry) -> dict[str, Any] | list[str]:
-        """Read an example into a record, or list what is wrong with it."""
-        example, classes, void = entry.example, len(self._found.class_names), self._found.void
+    def _read(self, entry: Entry) -> Pair | list[str]:
+        """Read and check an example, or list what is wrong with it."""
+        example, classes, label_map = entry.example, len(self._found.class_names), self._found.label_map
         try:
             if isinstance(example, Files):
-                image, label, (height, width) = read_pair(example.image, example.mask, classes, void)
-            else:
-                pixels, label = example.draw()
-                height, width = label.shape
-                image, label = (
-                    encode_png(pixels),
-                    encode_png(check_label(label, example.name, classes, void)),
-                )
+                return read_pair(example.image, example.mask, classes, label_map)
+            image, mask = example.draw()
+            label = label_map.look_up(mask, example.name, classes)
+            return Pair(encode_png(image), encode_png(label), count_pixels(label), label.shape)
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
-        return {"name": example.name, "image": image, "label": label, "height": height, "width": width}
 
     def _collect_problems(self, start: int) -> InputError:
         """Read on from the first wrong example to the end, and make one error of everything that is wrong."""
         problems = list_problems(self._entries, self._found.splits)
+        readable = [entry for entry in self._entries[start:] if entry.is_complete]
         with ThreadPoolExecutor() as pool:
-            for record in pool.map(self._read_record, self._entries[start:]):
-                problems += record if isinstance(record, list) else []
+            for pair in pool.map(self._read, readable):
+                problems += pair if isinstance(pair, list) else []
         things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
-        listed = "".join(f"\n  {problem}" for problem in problems)
+        listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
+        if len(problems) > LISTED:
+            file = self._folder / "problems.txt"
+            write_atomically(file, "\n".join(problems) + "\n")
+            listed += f"\nand {len(problems) - LISTED} more; all are listed in {file}"
         return InputError(f"{things} wrong with the {len(self._entries)} examples of {self.name}:{listed}")
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image, ImageFile
 
 from fcn_jax.data.exif import read_orientation, turn_upright, warn_of_damage
-from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.png import drop_damaged_chunks, strip_palette
 from fcn_jax.errors import InputError
 
@@ -40,17 +40,30 @@ def encode_png(array: UInt8[np.ndarray, "height width *channels"]) -> bytes:
     return file.getvalue()
 
 
-def read_pair(image: Path, mask: Path, num_classes: int, void: tuple[int, ...]) -> tuple[bytes, bytes, tuple[int, int]]:
+class Pair(NamedTuple):
+    """An example as it is stored.
+
+    Attributes:
+        image: a JPEG or PNG in RGB.
+        label: a PNG with the class of each pixel, and 255 for void.
+        counts: number of pixels of each label, int64 [256].
+        shape: height and width of both.
+    """
+
+    image: bytes
+    label: bytes
+    counts: Int64[np.ndarray, "256"]
+    shape: tuple[int, int]
+
+
+def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap) -> Pair:
     """Read and check the two files of an example.
 
     Args:
         image: the image file.
         mask: the mask file.
         num_classes: labels are 0..num_classes - 1.
-        void: labels that count as void besides 255.
-
-    Returns:
-        The image as JPEG or PNG in RGB, the label as PNG with 255 for void, and their height and width.
+        label_map: the labels of the samples of the mask.
 
     Raises:
         InputError: something is wrong; the message has one line for each problem.
@@ -64,7 +77,7 @@ def read_pair(image: Path, mask: Path, num_classes: int, void: tuple[int, ...]) 
     try:
         drawn = _open_file(mask, "mask")
         indices = _read_indices(drawn, mask.name)
-        label = check_label(indices, mask.name, num_classes, void)
+        label = label_map.look_up(indices, mask.name, num_classes)
     except InputError as error:
         problems.append(str(error))
     if problems:
@@ -77,32 +90,17 @@ def read_pair(image: Path, mask: Path, num_classes: int, void: tuple[int, ...]) 
         )
     as_found = turned is found.image and turned.mode == "RGB" and found.image.format in (*_JPEG, "PNG")
     plain = label is indices and drawn.image.format == "PNG" and drawn.rawmode in ("L", "P")
-    return (
+    return Pair(
         found.data if as_found else encode_png(np.asarray(turned.convert("RGB"))),
         strip_palette(drawn.data) if plain else encode_png(label),
+        count_pixels(label),
         label.shape,
     )
 
 
-def check_label(
-    label: UInt8[np.ndarray, "height width"], name: str, num_classes: int, void: tuple[int, ...] = ()
-) -> UInt8[np.ndarray, "height width"]:
-    """Check the values of a label, and return it with 255 for all void labels.
-
-    Raises:
-        InputError: a label is not a class and not void; the message names the labels and the file.
-    """
-    beyond = np.unique(label[(label >= num_classes) & (label != IGNORE)])
-    wrong = [str(v) for v in beyond if v not in void]
-    if wrong:
-        labels, are = ("label", "is") if len(wrong) == 1 else ("labels", "are")
-        raise InputError(
-            f"{labels} {', '.join(wrong)} in {name} {are} outside 0..{num_classes - 1} and {are} not 255; "
-            "correct the mask, or for images of your own add the class to classes.txt or the label to --data.void"
-        )
-    if void and (voids := np.isin(label, void)).any():
-        return np.where(voids, np.uint8(IGNORE), label)
-    return label
+def count_pixels(label: UInt8[np.ndarray, "height width"]) -> Int64[np.ndarray, "256"]:
+    """Count the pixels of each label."""
+    return np.bincount(label.ravel(), minlength=256)
 
 
 def _open_file(file: Path, what: str) -> _File:

@@ -5,7 +5,6 @@
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
@@ -15,7 +14,8 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from fcn_jax.data import labels
-from fcn_jax.data.sources import get_source
+from fcn_jax.data.hold_out import set_apart
+from fcn_jax.data.sources import SOURCES, get_source
 from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import expand_home, find_cache_folder
@@ -78,6 +78,7 @@ class Dataset:
         max_size: the largest height and the largest width of all images.
         folder: the folder of its records.
         contents: a hash of its names and sizes, the same for a copy in another place.
+        pixels: the number of pixels of each label in each split; label 255 is void.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Dataset:
     folder: Path
     contents: str
     _open: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
+    pixels: dict[str, Int64[np.ndarray, "256"]] = field(default_factory=dict, repr=False)
 
     def source(self, split: str) -> Source:
         """Open a split.
@@ -107,6 +109,10 @@ def prepare(
     *,
     classes: str | Path | None = None,
     void: Iterable[int] = (),
+    map: Iterable[str] = (),  # noqa: A002
+    label_suffix: str = "",
+    hold_out: float = 0.0,
+    train_split: str = "train",
 ) -> Dataset:
     """Check and build a data set, unless it was built from the same files before.
 
@@ -114,8 +120,12 @@ def prepare(
         name: one of `fcn_jax.data.sources.SOURCES`.
         dir: folder or archive of its files, which stay unchanged; None for a data set that is drawn or downloaded.
         cache: the folder for prepared data and downloads; `find_cache_folder()` if None.
-        classes: only for "folder", a file of class names instead of `classes.txt`.
-        void: only for "folder", labels that count as void besides 255.
+        classes: only for "folder" and "voc", a file of class names, with or without colours (`read_classes`).
+        void: only for "folder" and "voc", labels that count as void besides 255.
+        map: only for "folder" and "voc", what the samples of masks mean, as "255=1" (`parse_label_map`).
+        label_suffix: only for "folder" and "voc", what the stem of a mask has after that of its image.
+        hold_out: share of `train_split` to set apart as the split `held-out`, 0 to below 1.
+        train_split: the split that `hold_out` takes from.
 
     Returns:
         The data set; `source` reads its examples.
@@ -129,12 +139,19 @@ def prepare(
         cache=expand_home(cache) if cache else find_cache_folder(),
         classes=expand_home(classes) if classes else None,
         void=tuple(int(label) for label in void),
+        map=tuple(map),
+        label_suffix=label_suffix,
     )
-    if not source.takes_classes and (request.classes or request.void):
-        raise InputError(f"{name} has its own class names and void labels; `classes` and `void` are only for folder")
+    if not source.takes_classes and (request.classes or request.void or request.map or request.label_suffix):
+        raise InputError(
+            f"{name} has its own classes, labels and names of files; classes, void, map and label-suffix are only for "
+            + " and ".join(other.name for other in SOURCES.values() if other.takes_classes)
+        )
     if request.dir is not None and not request.dir.exists():
         raise InputError(f"{request.dir} does not exist; give the folder of {name} as --data.dir")
     found = source.find(request)
+    if hold_out:
+        found = set_apart(found, train_split, hold_out)
     from fcn_jax.data.builder import SegmentationBuilder  # TFDS takes a second to import; wrong arguments fail before
 
     builder = SegmentationBuilder(name, found, request.cache)
@@ -148,17 +165,6 @@ def prepare(
         max_size=builder.max_size,
         folder=Path(builder.data_dir),
         contents=builder.contents,
+        pixels={split: np.array(pixels) for split, pixels in builder.pixels.items()},
         _open=builder.open_records,
     )
-
-
-def count_labels(dataset: Dataset, split: str) -> Int64[np.ndarray, "256"]:
-    """Count the pixels of each label in a split; label 255 is void.
-
-    Raises:
-        InputError: there is no such split.
-    """
-    source = dataset.source(split)
-    with ThreadPoolExecutor() as pool:
-        counts = pool.map(lambda i: np.bincount(source[i].label.ravel(), minlength=256), range(len(source)))
-        return sum(counts, np.zeros(256, np.int64))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from fcn_jax.config import Config, InputConfig, ModelConfig, OptimConfig, RunOptions
+from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.data.sources import get_source
 
 
@@ -82,7 +83,7 @@ def _fill_optim(optim: OptimConfig, model: ModelConfig, learning_rate: float, st
 
 
 def fill_options(options: RunOptions, config: Config) -> RunOptions:
-    """Return the options with every interval set.
+    """Return the options with every interval and the split to evaluate on set.
 
     Args:
         options: options of the run.
@@ -93,4 +94,10 @@ def fill_options(options: RunOptions, config: Config) -> RunOptions:
     """
     assert config.steps is not None
     eval_every = options.eval_every or max(min(get_source(config.data.name).defaults.eval_every, config.steps), 1)
-    return dataclasses.replace(options, eval_every=eval_every, checkpoint_every=options.checkpoint_every or eval_every)
+    val_split = options.data.val_split or (HELD_OUT if config.data.hold_out else "val")
+    return dataclasses.replace(
+        options,
+        data=dataclasses.replace(options.data, val_split=val_split),
+        eval_every=eval_every,
+        checkpoint_every=options.checkpoint_every or eval_every,
+    )

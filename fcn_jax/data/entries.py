@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from fcn_jax.data.sources.source import Drawn, Files, Found
 
@@ -19,6 +19,11 @@ class Entry(NamedTuple):
     example: Files | Drawn
     stats: tuple[tuple[str, int, int], ...]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of its files exist."""
+        return isinstance(self.example, Drawn) or len(self.stats) == 2
+
 
 def list_entries(found: Found) -> list[Entry]:
     """List all examples, split by split, without reading their files."""
@@ -28,17 +33,52 @@ def list_entries(found: Found) -> list[Entry]:
 
 
 def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
-    """Describe splits without examples, and names that occur twice in a split."""
-    names = Counter((entry.split, entry.example.name) for entry in entries)
-    filled = {split for split, _ in names}
-    return [
-        *(f"{split}: the split has no examples; add some or remove it" for split in splits if split not in filled),
-        *(
+    """Describe splits without examples, names that occur twice in a split, and files that are not there."""
+    by_split: dict[str, list[Entry]] = {split: [] for split in splits}
+    for entry in entries:
+        by_split[entry.split].append(entry)
+    problems = []
+    for split, members in by_split.items():
+        if not members:
+            problems.append(f"{split}: the split has no examples; add some or remove it")
+        names = Counter(entry.example.name for entry in members)
+        problems += [
             f"{split}: there are {count} examples {name!r}; a name stands for one image and mask, so rename them"
-            for (split, name), count in names.items()
+            for name, count in names.items()
             if count > 1
-        ),
+        ]
+        lone = [entry.example for entry in members if not entry.is_complete and isinstance(entry.example, Files)]
+        problems += [f"{split}: {line}" for line in _describe_lone(lone)]
+    return problems
+
+
+def _describe_lone(examples: Sequence[Files]) -> list[str]:
+    """Describe examples of which a file is not there: first the rule, then a line for each."""
+    if not examples:
+        return []
+    images = [example for example in examples if example.image.exists()]
+    masks = [example for example in examples if example.mask.exists()]
+    neither = [example for example in examples if not example.image.exists() and not example.mask.exists()]
+    lines = [
+        *(f"image {e.image.name} has no mask {e.mask.name} in {e.mask.parent}" for e in images),
+        *(f"mask {e.mask.name} has no image {e.image.name} in {e.image.parent}" for e in masks),
+        *(f"{e.name} has no image {e.image.name} in {e.image.parent} and no mask {e.mask.name}" for e in neither),
     ]
+    suffix = _find_suffix({e.name for e in images}, [e.name for e in masks])
+    remedy = "add the missing file, or remove its partner"
+    if suffix:
+        remedy = f"these seem to have {suffix!r} after it, so give --data.label-suffix={suffix}"
+    rule = f"a mask has the name of its image, without the extension; {remedy}"
+    if len(lines) == 1:
+        return [f"{lines[0]}: {rule}"]
+    counts = {"images without mask": images, "masks without image": masks, "names without both": neither}
+    return [f"{', '.join(f'{len(e)} {what}' for what, e in counts.items() if e)}: {rule}", *lines]
+
+
+def _find_suffix(images: Collection[str], masks: Iterable[str]) -> str | None:
+    """Find what the names of most masks have after the name of an image."""
+    suffixes = Counter(mask[end:] for mask in masks for end in range(len(mask) - 1, 0, -1) if mask[:end] in images)
+    return max(suffixes, key=lambda suffix: (suffixes[suffix], len(suffix))) if suffixes else None
 
 
 def hash_contents(found: Found, entries: Sequence[Entry]) -> str:
@@ -61,7 +101,10 @@ def _list_stats(example: Files | Drawn) -> tuple[tuple[str, int, int], ...]:
 
 
 def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
-    about = [FORMAT, found.class_names, found.void, tuple(found.splits)]
+    labels = found.label_map
+    about: list[Any] = [FORMAT, found.class_names, labels.void, tuple(found.splits)]
+    if labels.numbers or labels.colours:
+        about.append([labels.numbers, labels.colours])
     firsts = {entry.split: entry.example for entry in reversed(entries)}
     drawings = [_hash_drawing(example) for example in firsts.values()]
     names = [(entry.split, entry.example.name) for entry in entries]

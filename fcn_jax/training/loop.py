@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax.config import Config, RunOptions
+from fcn_jax.data.absent import describe_absent_classes
 from fcn_jax.data.batches import train_batches
 from fcn_jax.data.decoded import open_decoded
 from fcn_jax.errors import InputError
@@ -63,6 +64,10 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
         if setup.resume_step == last:
             say(f"{run_dir} has all of its {last} steps; nothing to do")
             return None
+        if not first and (
+            absent := describe_absent_classes(setup.dataset.pixels[run.config.data.train_split], run.class_names)
+        ):
+            say(f"warning: split {run.config.data.train_split}: {absent}")
         state = _begin(setup, checkpoints, say)
         say(format_parameters(state.variables["params"]))
         say(f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps"))

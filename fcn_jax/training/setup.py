@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.batches import require_room
-from fcn_jax.data.dataset import Dataset, Example, prepare
+from fcn_jax.data.dataset import Dataset, Example, Source, prepare
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
@@ -92,9 +92,20 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     config = fill_config(dataclasses.replace(config, model=model_config))
 
     data = options.data
-    dataset = prepare(config.data.name, data.dir, data.cache, classes=data.classes, void=config.data.void)
+    dataset = prepare(
+        config.data.name,
+        data.dir,
+        data.cache,
+        classes=data.classes,
+        void=config.data.void,
+        map=config.data.map,
+        label_suffix=data.label_suffix,
+        hold_out=config.data.hold_out,
+        train_split=config.data.train_split,
+    )
     _check_class_weights(config, dataset.class_names)
-    train_source, val_source = dataset.source(config.data.train_split), dataset.source(data.val_split)
+    train_source = _open_split(dataset, "--data.train-split", config.data.train_split)
+    val_source = _open_split(dataset, "--data.val-split", data.val_split)
     if data.decoded == "device":
         require_room(len(train_source), dataset.max_size)
 
@@ -133,6 +144,16 @@ def _shard_batches(config: Config) -> NamedSharding:
             f"accumulation steps; give a multiple of {devices * config.accumulate}"
         )
     return NamedSharding(jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data"))
+
+
+def _open_split(dataset: Dataset, flag: str, split: str | None) -> Source:
+    assert split
+    if split not in dataset.splits:
+        raise InputError(
+            f"{dataset.name} has no split {split!r} here; it has {', '.join(dataset.splits)}: choose one of them with "
+            f"{flag}" + ("" if "train" in flag else ", or set a tenth of train-split apart with --data.hold-out 0.1")
+        )
+    return dataset.source(split)
 
 
 def _check_class_weights(config: Config, class_names: tuple[str, ...]) -> None:

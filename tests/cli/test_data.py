@@ -42,9 +42,13 @@ def test_data_check_suspects_black_and_white_masks(place):
         (white / kind / "train").mkdir(parents=True)
     pixels = np.zeros((9, 9), np.uint8)
     pixels[3:6] = 255
-    Image.fromarray(pixels).save(white / "labels/train/a.png")
-    Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(white / "images/train/a.png")
+    for stem in ("a", "b"):
+        Image.fromarray(pixels).save(white / f"labels/train/{stem}_mask.png")
+        Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(white / f"images/train/{stem}.png")
     (white / "classes.txt").write_text("ground\nthing\n")
-    output = place.run("data", "check", "folder", "--dir", white, "--out", "white.png")
-    assert "black and white" in output
-    assert "thing: in no image of train" in output
+    words = ("data", "check", "folder", "--dir", white, "--out", "white.png", "--label-suffix=_mask")
+    assert "the class thing: in no image; masks of 0 and 255, black and white, need --map 255=1" in place.run(*words)
+    output = place.run(*words, "--map", "255=1", "--hold-out", "0.5")
+    assert "in no image" not in output
+    for split in ("train", "held-out"):
+        assert f"folder {split}: 1 images" in output

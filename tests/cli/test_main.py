@@ -122,7 +122,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
     [
         ("tran fcn8s", "did you mean 'train'?"),
         ("train fcn8", "did you mean 'fcn8s'?"),
-        ("train fcn8s --data.name voc", "did you mean 'voc2012'?"),
+        ("train fcn8s --data.name voc2021", "did you mean 'voc2012'?"),
         ("train fcn8s --steps -2", "fcn-jax: steps is -2"),
         ("train fcn8s --model.fc-kernel 2", "fcn-jax: model.fc-kernel is 2; it must be odd"),
         ("train fcn8s --run-dir gs://bucket/run", "run-dir is gs:/bucket/run, which is not a folder here"),

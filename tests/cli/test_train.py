@@ -22,7 +22,8 @@ from fcn_jax.presets import PRESETS
 FLAGS = """
 --steps --batch-size --accumulate --seed --staged --stage-factors --run-dir --eval-every --checkpoint-every --keep
 --log-every --eval-batch-size --workers --profile --dry-run
---data.name --data.dir --data.cache --data.classes --data.void --data.train-split --data.val-split --data.decoded
+--data.name --data.dir --data.cache --data.classes --data.label-suffix --data.void --data.map
+--data.train-split --data.hold-out --data.val-split --data.decoded
 --model.head --model.backbone --model.fc-features --model.fc-kernel --model.padding --model.skip-scales
 --model.upsampling --model.dtype --model.output-stride --model.freeze-bn --model.weights --model.init-from
 --model.allow --model.input.order --model.input.mean --model.input.std
@@ -74,11 +75,13 @@ def test_a_preset_without_flags_is_itself(name):
 
 def test_flags_reach_the_configuration_and_the_options():
     words = """fcn8s --steps 3 --seed 7 --run-dir r --eval-every 2 --workers 1 --augment.no-flip --augment.scale 0.5 2
-    --data.void 3 4 --data.train-split t --data.val-split v --optim.rate-factors score 10 upscore 0.5
+    --data.void 3 4 --data.map 255=1 #800000=void --data.train-split t --data.val-split v
+    --optim.rate-factors score 10 upscore 0.5
     --optim.class-weights 1 2 --model.allow backbone/fc --model.skip-scales 1 0.5 --dry-run"""
     _, config, options = read_flags(words.split())
     assert (config.steps, config.seed, config.batch_size) == (3, 7, None)
     assert (config.augment.flip, config.augment.scale, config.augment.crop) == (False, (0.5, 2.0), None)
+    assert config.data.map == ("255=1", "#800000=void")
     assert (config.data.void, config.data.train_split, options.data.val_split) == ((3, 4), "t", "v")
     assert config.optim.rate_factors == (("score", 10.0), ("upscore", 0.5))
     assert config.optim.class_weights == (1.0, 2.0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,9 +115,9 @@ def test_everything_wrong_is_listed_at_once(tree):
     for line, start in zip(
         lines,
         [
+            "train: mask c.png has no image c.jpg in ",
             "train: label 37 in a.png",
             "train: mask b.png is colour-coded",
-            "train: image c.jpg cannot be read",
             "train: image e.jpg cannot be decoded",
             "train: mask e.png cannot be decoded",
             "val: mask d.png has 9x6 pixels",
@@ -130,22 +131,40 @@ def test_one_thing_wrong(tree):
     (tree / "labels/val/d.png").unlink()
     heading, lines = refuse(tree)
     assert heading == "1 thing is wrong with the 4 examples of folder:"
-    assert [line.partition(" cannot")[0] for line in lines] == ["val: mask d.png"]
+    assert [line.partition(" in ")[0] for line in lines] == ["val: image d.png has no mask d.png"]
 
 
 def test_links_to_missing_files_are_reported(tree):
     (tree / "images/train/z.png").symlink_to(tree / "gone.png")
     (tree / "labels/train/z.png").symlink_to(tree / "gone.png")
-    _, (image, label) = refuse(tree)
-    assert image.startswith("train: image z.png cannot be read")
-    assert label.startswith("train: mask z.png cannot be read")
+    _, (line,) = refuse(tree)
+    assert line.startswith("train: z has no image z.png in ")
+
+
+def test_at_most_ten_problems_are_shown_and_a_file_has_all(tree):
+    for place in range(300):
+        save(picture(), tree / f"images/train/x{place:03}.png")
+        save(mask(), tree / f"labels/train/x{place:03}_mask.png")
+    heading, lines = refuse(tree)
+    assert heading == "601 things are wrong with the 604 examples of folder:"
+    assert len(lines) == 11
+    assert lines[0] == (
+        "train: 300 images without mask, 300 masks without image: a mask has the name of its image, without the "
+        "extension; these seem to have '_mask' after it, so give --data.label-suffix=_mask"
+    )
+    assert lines[1].startswith("train: image x000.png has no mask x000.png in ")
+    assert lines[10].startswith("and 591 more; all are listed in ")
+    listed = Path(lines[10].removeprefix("and 591 more; all are listed in ")).read_text().splitlines()
+    assert len(listed) == 601
+    assert listed[-1].startswith("train: mask x299_mask.png has no image x299_mask.jpg in ")
 
 
 def test_problems_of_the_list_and_of_the_files_are_listed_together(tree):
-    (tree / "images/test").mkdir()
+    for kind in ("images", "labels"):
+        (tree / kind / "test").mkdir()
     save(picture(), tree / "images/train/a.jpg")
     (tree / "labels/val/d.png").write_bytes(b"")
-    _, (empty, twice, damaged) = refuse(tree)
+    _, (twice, empty, damaged) = refuse(tree)
     assert empty.startswith("test: the split has no examples")
     assert twice.startswith("train: there are 2 examples 'a'")
     assert damaged.startswith("val: mask d.png cannot be decoded")
@@ -203,7 +222,7 @@ def test_source_is_only_read(tree):
         return {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in [tree, *tree.rglob("*")]}
 
     before = state()
-    datasets.count_labels(prepare(tree), "train")
+    list(prepare(tree).source("train"))
     assert state() == before
 
 
@@ -326,7 +345,7 @@ def test_no_tensorflow_no_output_of_others_and_no_temporary_files(tree, tmp_path
         from fcn_jax.data import dataset as datasets
         slow = [m for m in ("tensorflow_datasets", "array_record") if m in sys.modules]
         data = datasets.prepare("folder", {str(tree)!r}, {str(tmp_path / "cache")!r})
-        datasets.count_labels(data, "train")
+        list(data.source("train"))
         data.source("val")[0]
         print(slow, [m for m in ("tensorflow", "cv2") if m in sys.modules])
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from full_config import FROM_RUN, FULL, FULL_OPTIONS, flatten
 
-from fcn_jax.config import CAFFE_INPUT, Config, DataConfig, InputConfig, ModelConfig, RunOptions
+from fcn_jax.config import CAFFE_INPUT, Config, DataConfig, DataOptions, InputConfig, ModelConfig, RunOptions
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.sources import SOURCES
 from fcn_jax.data.sources.source import Defaults
@@ -125,17 +125,31 @@ def test_a_batch_size_of_the_data_set_that_cannot_be_split():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_intervals(name):
+    on_val = DataOptions(val_split="val")
+
+    def fill(config, **given):
+        return fill_options(RunOptions(data=on_val, **given), config)
+
+    def expect(eval_every, checkpoint_every):
+        return RunOptions(data=on_val, eval_every=eval_every, checkpoint_every=checkpoint_every)
+
     wants = SOURCES[name].defaults
     config = fill_config(on(Config(), name))
-    assert fill_options(RunOptions(), config) == RunOptions(
-        eval_every=wants.eval_every, checkpoint_every=wants.eval_every
-    )
+    assert fill(config) == expect(wants.eval_every, wants.eval_every)
     # A short run is evaluated at its end.
     short = dataclasses.replace(config, steps=20)
-    assert fill_options(RunOptions(), short) == RunOptions(eval_every=20, checkpoint_every=20)
+    assert fill(short) == expect(20, 20)
     # Checkpoints follow evaluations unless they are given; an interval that is given may be longer than the run.
-    assert fill_options(RunOptions(eval_every=30), short) == RunOptions(eval_every=30, checkpoint_every=30)
-    assert fill_options(RunOptions(checkpoint_every=7), short) == RunOptions(eval_every=20, checkpoint_every=7)
+    assert fill(short, eval_every=30) == expect(30, 30)
+    assert fill(short, checkpoint_every=7) == expect(20, 7)
+
+
+def test_the_split_to_evaluate_on():
+    def fill(hold_out, val_split):
+        config = fill_config(Config(data=DataConfig(hold_out=hold_out)))
+        return fill_options(RunOptions(data=DataOptions(val_split=val_split)), config).data.val_split
+
+    assert [fill(0.0, None), fill(0.1, None), fill(0.1, "test")] == ["val", "held-out", "test"]
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -3,8 +3,10 @@
 import os
 
 import numpy as np
+import pytest
 
 from fcn_jax.data.entries import hash_contents, hash_source, list_entries, list_problems
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.source import Drawn, Files, Found
 
 
@@ -15,7 +17,9 @@ def make_source(root, times=(0, 1, 2, 3)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(bytes(size))
         os.utime(file, ns=(0, 1_700_000_000_000_000_000 + time))
-    return Found(("ground", "tree"), {"train": [Files("a", *files[:2])], "val": [Files("b", *files[2:])]}, void=(9,))
+    return Found(
+        ("ground", "tree"), {"train": [Files("a", *files[:2])], "val": [Files("b", *files[2:])]}, LabelMap(void=(9,))
+    )
 
 
 def test_hashes_of_earlier_releases(tmp_path):
@@ -51,9 +55,48 @@ def test_a_missing_file_has_no_size(tmp_path):
 
 
 def test_problems(tmp_path):
-    one, two = Files("a", tmp_path, tmp_path), Files("b", tmp_path, tmp_path)
+    file = tmp_path / "x"
+    file.touch()
+    one, two = Files("a", file, file), Files("b", file, file)
     found = Found(("x",), {"train": [one, two, one], "val": [one], "test": []})
-    empty, twice = list_problems(list_entries(found), found.splits)
+    twice, empty = list_problems(list_entries(found), found.splits)
     assert empty.startswith("test: the split has no examples")
     assert twice.startswith("train: there are 2 examples 'a'")
     assert list_problems(list_entries(found)[1:4], ["train", "val"]) == []
+
+
+def list_lone(tmp_path, images, masks):
+    for name in (*images, *masks):
+        (tmp_path / name).touch()
+    examples = [Files(name.split(".")[0], tmp_path / name, tmp_path / "gone.png") for name in images]
+    examples += [Files(name.removesuffix(".png"), tmp_path / "gone.jpg", tmp_path / name) for name in masks]
+    found = Found(("x",), {"train": examples})
+    return list_problems(list_entries(found), found.splits)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    (line,) = list_lone(tmp_path, ["a.jpg"], [])
+    assert line == (
+        f"train: image a.jpg has no mask gone.png in {tmp_path}: a mask has the name of its image, without the "
+        "extension; add the missing file, or remove its partner"
+    )
+
+
+@pytest.mark.parametrize(
+    ("masks", "suffix"),
+    [
+        (["a_mask.png", "ab_mask.png", "b_mask.png"], "_mask"),
+        (["a_L.png", "ab_L.png", "b_old.png"], "_L"),
+        (["a.jpg.png", "ab.jpg.png"], ".jpg"),
+    ],
+)
+def test_a_suffix_is_found(tmp_path, masks, suffix):
+    rule, *lines = list_lone(tmp_path, ["a.jpg", "ab.jpg", "b.jpg"], masks)
+    assert rule.startswith(f"train: 3 images without mask, {len(masks)} masks without image: a mask has the name")
+    assert rule.endswith(f"give --data.label-suffix={suffix}")
+    assert len(lines) == 3 + len(masks)
+
+
+def test_no_suffix_is_found(tmp_path):
+    rule, *_ = list_lone(tmp_path, ["a.jpg", "b.jpg"], ["c_mask.png"])
+    assert rule.endswith("add the missing file, or remove its partner")

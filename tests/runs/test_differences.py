@@ -117,7 +117,7 @@ def test_a_former_run_keeps_what_was_given(tmp_path):
     run = open_run(write(tmp_path, data=data, eval_batch_size=16, keep=5, workers=3, seed=7, steps=0))
     assert (run.config.data.name, run.config.data.void) == ("folder", (9,))
     assert (run.config.seed, run.config.steps) == (7, 0)
-    assert run.options.data == DataOptions(Path("/d"), Path("/home/cache"), Path("/n.txt"), "val", "disk")
+    assert run.options.data == DataOptions(Path("/d"), Path("/home/cache"), Path("/n.txt"), "", "val", "disk")
     assert (run.options.eval_batch_size, run.options.keep, run.options.workers) == (16, 5, 3)
 
 

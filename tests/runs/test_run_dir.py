@@ -68,7 +68,9 @@ def test_an_empty_folder_may_become_a_run(tmp_path):
 def test_the_same_configuration_resumes(tmp_path):
     start(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("kept")
-    moved = dataclasses.replace(OPTIONS, data=DataOptions(dir=Path("else/where")), workers=1, run_dir=tmp_path)
+    moved = dataclasses.replace(
+        OPTIONS, data=DataOptions(dir=Path("else/where"), val_split="test"), workers=1, run_dir=tmp_path
+    )
     assert start(tmp_path, options=moved).options == moved
     assert (tmp_path / "metrics.jsonl").read_text() == "kept"
     assert open_run(tmp_path).options == moved

@@ -46,6 +46,20 @@ def test_class_weights_must_fit_the_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_split_that_is_not_there(tmp_path):
+    config, options = folder_run(tmp_path)
+    train_on = dataclasses.replace(config, data=dataclasses.replace(config.data, train_split="trainaug"))
+    with pytest.raises(InputError, match=r"no split 'trainaug' here; it has train, val: .* --data.train-split$"):
+        train(train_on, options, tmp_path / "run")
+    (tmp_path / "images/val").rename(tmp_path / "images/valid")
+    (tmp_path / "labels/val").rename(tmp_path / "labels/valid")
+    with pytest.raises(
+        InputError, match=r"no split 'val' here; it has train, valid: .*--data.val-split, .*hold-out 0.1"
+    ):
+        train(config, options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_where_decoded_images_are_kept_changes_nothing_and_may_change_on_resume(tmp_path):
     config, options = folder_run(tmp_path, steps=2, eval_every=1, augment=SMALL)
 
@@ -130,12 +144,15 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypat
 
 def test_a_run_of_no_steps_scores_what_it_starts_from(tmp_path):
     config, options = folder_run(tmp_path, steps=0, augment=SMALL)
-    evaluation = train(config, options, tmp_path / "run")
+    (tmp_path / "classes.txt").write_text("sky\nsea\nsand\nfoam\n")
+    said: list[str] = []
+    evaluation = train(config, options, tmp_path / "run", said.append)
+    assert said[0].startswith("warning: split train: the class foam: in no image; if the masks have other values")
     assert [(line["step"], line["split"]) for line in lines(tmp_path / "run")] == [(0, "val")]
     assert lines(tmp_path / "run")[0]["mean_iu"] == evaluation.metrics.mean_iu
     # Scores start at zero: every class is as likely.
-    assert evaluation.loss == pytest.approx(np.log(3), rel=1e-5)
-    said: list[str] = []
+    assert evaluation.loss == pytest.approx(np.log(4), rel=1e-5)
+    said.clear()
     assert train(config, options, tmp_path / "run", said.append) is None
     assert said == [f"{tmp_path / 'run'} has all of its 0 steps; nothing to do"]
 

@@ -1,6 +1,6 @@
 """The table of data sets. Each data set has a file in this folder and an entry in `SOURCES`."""
 
-from fcn_jax.data.sources import camvid, folder, shapes, voc
+from fcn_jax.data.sources import camvid, folder, shapes, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 
@@ -9,6 +9,7 @@ SOURCES: dict[str, DataSource] = {
     "voc2012": voc.SOURCE,
     "camvid": camvid.SOURCE,
     "folder": folder.SOURCE,
+    "voc": voc_layout.SOURCE,
 }
 
 
@@ -21,7 +22,8 @@ def get_source(name: str) -> DataSource:
     if name not in SOURCES:
         nearest = suggest_nearest(name, SOURCES) or ";"
         raise InputError(
-            f"there is no data set {name!r}{nearest} there are {', '.join(SOURCES)}; folder is for images of your own"
+            f"there is no data set {name!r}{nearest} there are {', '.join(SOURCES)}; folder and voc are for images of "
+            "your own"
         )
     return SOURCES[name]
 

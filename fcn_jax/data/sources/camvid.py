@@ -1,5 +1,6 @@
 """CamVid, street scenes filmed from a car, in the version of SegNet: 11 classes, 480x360 (Brostow et al., 2009)."""
 
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.listing import pair_files
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
 from fcn_jax.errors import InputError
@@ -39,7 +40,7 @@ def find(request: Request) -> Found:
                     splits[split] = pair_files(root / images, root / masks)
     if not splits:
         raise InputError(f"{dir} does not hold CamVid; give --data.dir, which is {LAYOUT}")
-    return Found(tuple(COLOURS), splits, void=(VOID,), colours=tuple(COLOURS.values()))
+    return Found(tuple(COLOURS), splits, LabelMap(void=(VOID,)), colours=tuple(COLOURS.values()))
 
 
 SOURCE = DataSource(

@@ -1,10 +1,10 @@
 """The user's own images and masks, in folders."""
 
-import re
-from pathlib import Path
+import sys
 
-from fcn_jax.data.labels import IGNORE
-from fcn_jax.data.sources.listing import pair_files
+from fcn_jax.data.label_map import parse_label_map
+from fcn_jax.data.sources.class_file import read_classes
+from fcn_jax.data.sources.listing import pair_files, require_split_name
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
 from fcn_jax.errors import InputError
 
@@ -18,49 +18,26 @@ def find(request: Request) -> Found:
     """Find every split: train, val and test first, the others by name. Examples are in order of name.
 
     Raises:
-        InputError: the folder is not given or has no splits, or a split, class name or void label is invalid.
+        InputError: the folder is not given or has no splits, or a split, class or entry of the label map is invalid.
     """
     dir = request.require_dir("folder", LAYOUT)  # noqa: A001
-    class_names = read_class_names(request.classes or dir / "classes.txt")
-    for label in request.void:
-        if not len(class_names) <= label <= IGNORE:
-            raise InputError(
-                f"void label {label} is not within {len(class_names)}..{IGNORE}; labels below {len(class_names)} are "
-                "classes, so remove it from --data.void or remove its class name"
-            )
-    found = {f.name for kind in ("images", "labels") for f in (dir / kind).glob("*") if f.is_dir()}
-    found = {split for split in found if not split.startswith(".")}
+    classes = read_classes(request.classes or dir / "classes.txt")
+    label_map = parse_label_map(request.map, request.void, len(classes.names), classes.colours or ())
+    kinds = {kind: {f.name for f in (dir / kind).glob("[!.]*") if f.is_dir()} for kind in ("images", "labels")}
+    found = kinds["images"] & kinds["labels"]
     if not found:
-        raise InputError(f"{dir} has no splits; it should be {LAYOUT}")
+        raise InputError(f"{dir} has no split with images and labels; it should be {LAYOUT}")
+    for kind, other in (("images", "labels"), ("labels", "images")):
+        for split in sorted(kinds[kind] - found):
+            print(f"warning: {kind}/{split} is not used, because there is no {other}/{split}", file=sys.stderr)
     for split in found:
-        if not re.fullmatch(r"[\w-]+", split) or split.lower() == "all":
-            raise InputError(
-                f"the folder {split!r} in {dir} cannot be the name of a split; a name has letters, digits, _ and -, "
-                "and is not 'all', which means every split; rename the folder"
-            )
+        require_split_name(split, dir)
     first = [split for split in ("train", "val", "test") if split in found]
     order = (*first, *sorted(found.difference(first)))
-    splits = {split: pair_files(dir / "images" / split, dir / "labels" / split) for split in order}
-    return Found(class_names, splits, void=request.void)
-
-
-def read_class_names(file: Path) -> tuple[str, ...]:
-    """Read one class name per line.
-
-    Raises:
-        InputError: the file cannot be read as text, has a blank line or a name twice, or does not have 1 to 255 names.
-    """
-    rule = "it has one class name per line, the first for label 0"
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the class names cannot be read from {file} ({error}); {rule}") from error
-    if not 0 < len(lines) <= IGNORE:
-        raise InputError(f"{file} has {len(lines)} class names; {rule}, and 1 to {IGNORE} of them")
-    for number, line in enumerate(lines, 1):
-        if not line or line in lines[: number - 1]:
-            raise InputError(f"line {number} of {file} is {line!r}, blank or used before; {rule}")
-    return tuple(lines)
+    splits = {
+        split: pair_files(dir / "images" / split, dir / "labels" / split, request.label_suffix) for split in order
+    }
+    return Found(classes.names, splits, label_map, classes.colours)
 
 
 SOURCE = DataSource(

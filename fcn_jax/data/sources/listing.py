@@ -1,5 +1,6 @@
 """Lists of examples from folders and text files, shared by the data sets."""
 
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -8,23 +9,29 @@ from fcn_jax.data.sources.source import Files
 from fcn_jax.errors import InputError
 
 
-def pair_files(images: Path, masks: Path) -> list[Files]:
+def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
     """Pair the pictures of two folders, and of their sub-folders, by stem, in the order of the stems.
 
     The stem of a picture in a sub-folder has the sub-folder's name before it: sub/a. A stem found in one folder only
     gets the file name that its partner should have.
+
+    Args:
+        images: the folder of the images.
+        masks: the folder of the masks.
+        suffix: what the stem of a mask has after that of its image. Masks without it are left out.
     """
-    left, right = _group_by_stem(images), _group_by_stem(masks)
+    left = _group_by_stem(images)
+    right = {stem.removesuffix(suffix): files for stem, files in _group_by_stem(masks).items() if stem.endswith(suffix)}
     return [
         Files(stem, image, mask)
         for stem in sorted({*left, *right})
         for image in left.get(stem, [images / f"{stem}.jpg"])
-        for mask in right.get(stem, [masks / f"{stem}.png"])
+        for mask in right.get(stem, [masks / f"{stem}{suffix}.png"])
     ]
 
 
-def read_names(file: Path) -> list[str]:
-    """Read the names of examples: the first word of each line that is not blank.
+def read_list(file: Path) -> list[list[str]]:
+    """Read a list of examples: the words of each line that is not blank.
 
     Raises:
         InputError: the file cannot be read as text.
@@ -32,10 +39,22 @@ def read_names(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); it has one image per line, get it anew") from error
+    return [line.split() for line in text.splitlines() if line.strip()]
+
+
+def require_split_name(name: str, place: Path) -> None:
+    """Raise InputError if a name cannot be that of a split.
+
+    Args:
+        name: the name.
+        place: where it was found, for the message.
+    """
+    if not re.fullmatch(r"[\w-]+", name) or name.lower() == "all":
         raise InputError(
-            f"{file} cannot be read ({error}); it has the name of one image per line, get it anew"
-        ) from error
-    return [line.split()[0] for line in text.splitlines() if line.strip()]
+            f"{name!r} in {place} cannot be the name of a split; a name has letters, digits, _ and -, and is not "
+            "'all', which means every split; rename it"
+        )
 
 
 def _group_by_stem(folder: Path) -> dict[str, list[Path]]:

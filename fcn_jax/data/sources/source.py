@@ -5,12 +5,13 @@ without reading them; `fcn_jax.data.builder` reads, checks and stores them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fcn_jax.data.label_map import Colour, LabelMap
 from fcn_jax.errors import InputError
 
 
@@ -50,12 +51,16 @@ class Request:
         cache: the folder for everything that is downloaded or unpacked.
         classes: a file of class names, only for a data set with `takes_classes`.
         void: labels that count as void besides 255, only for a data set with `takes_classes`.
+        map: what the samples of masks mean, as 255=1, only for a data set with `takes_classes`.
+        label_suffix: what the stem of a mask has after that of its image, only for a data set with `takes_classes`.
     """
 
     dir: Path | None
     cache: Path
     classes: Path | None = None
     void: tuple[int, ...] = ()
+    map: tuple[str, ...] = ()
+    label_suffix: str = ""
 
     def require_dir(self, name: str, layout: str) -> Path:
         """Return `dir`, which the user must give for a data set that is never downloaded.
@@ -79,14 +84,14 @@ class Found:
     Attributes:
         class_names: the name of each label from 0 on.
         splits: the examples of each split, in order. A file that is missing is reported when it is read.
-        void: labels in the masks that count as void besides 255.
+        label_map: the labels of the samples in masks.
         colours: red, green and blue of each class; None for the colours of PASCAL VOC.
     """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, Sequence[Files | Drawn]]
-    void: tuple[int, ...] = ()
-    colours: tuple[tuple[int, int, int], ...] | None = None
+    label_map: LabelMap = field(default_factory=LabelMap)
+    colours: tuple[Colour, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class DataSource:
         description: what the data set is and where to get it, for the table.
         defaults: values for training on it.
         find: the function that lists the examples; it raises InputError if they are not there.
-        takes_classes: whether the user gives class names and void labels.
+        takes_classes: whether the user says which classes there are and what the samples of masks mean.
     """
 
     name: str

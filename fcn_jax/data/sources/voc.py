@@ -5,8 +5,9 @@ import tarfile
 import uuid
 from pathlib import Path
 
-from fcn_jax.data.sources.listing import read_names
+from fcn_jax.data.sources.listing import read_list
 from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
+from fcn_jax.data.sources.voc_layout import LISTS, find_listed
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.download import download
 from fcn_jax.runtime.files import lock_file
@@ -20,7 +21,7 @@ LAYOUT = (
     "the folder VOCdevkit or VOC2012 with JPEGImages/*.jpg, SegmentationClass/*.png and "
     f"ImageSets/Segmentation/{{train,val}}.txt, or the official archive {ARCHIVE}"
 )
-_LISTS, _MASKS, _AUG = "ImageSets/Segmentation", "SegmentationClass", "SegmentationClassAug"
+_MASKS, _AUG = "SegmentationClass", "SegmentationClassAug"
 CLASS_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus",
     "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -32,7 +33,8 @@ def find(request: Request) -> Found:
     """Find the official splits train and val, and trainaug and seg11valid if their lists exist.
 
     trainaug has the masks of SBD. seg11valid has the 736 images of VOC 2011's val that are not in SBD's train, on which
-    the FCN papers score (the reference's data/pascal/seg11valid.txt). Examples are in the order of the lists.
+    the FCN papers score (the reference's data/pascal/seg11valid.txt). Examples are in the order of the lists. A line
+    of a list is a name, or the paths of an image and its mask.
 
     `request.dir` is VOCdevkit, VOC2012, a folder with VOCdevkit or the archive in it, or the archive. Without it the
     archive is downloaded. An archive is unpacked into the cache.
@@ -42,14 +44,15 @@ def find(request: Request) -> Found:
     """
     root = _find_root(request.dir, request.cache)
     masks = {"train": _MASKS, "val": _MASKS}
-    if (root / _LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
+    if (root / LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
         masks["trainaug"] = _AUG
-    if (root / _LISTS / "seg11valid.txt").is_file():
+    if (root / LISTS / "seg11valid.txt").is_file():
         masks["seg11valid"] = _MASKS
     splits = {
         split: [
-            Files(name, root / "JPEGImages" / f"{name}.jpg", root / folder / f"{name}.png")
-            for name in read_names(root / _LISTS / f"{split}.txt")
+            find_listed(words, root)
+            or Files(words[0], root / "JPEGImages" / f"{words[0]}.jpg", root / folder / f"{words[0]}.png")
+            for words in read_list(root / LISTS / f"{split}.txt")
         ]
         for split, folder in masks.items()
     }
@@ -63,7 +66,7 @@ def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
             _unpack(_download(cache), folder)
         return folder / "VOC2012"
     for folder in (dir, dir / "VOC2012", dir / "VOCdevkit" / "VOC2012"):
-        if all((folder / _LISTS / f"{split}.txt").is_file() for split in ("train", "val")):
+        if all((folder / LISTS / f"{split}.txt").is_file() for split in ("train", "val")):
             return folder
     archive = dir / ARCHIVE if dir.is_dir() else dir
     if not archive.is_file():
@@ -117,18 +120,21 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
     for member in tar.getmembers():
         _, _, path = member.name.rpartition("VOC2012/")
         members[path] = member
-    wanted = [path for path in members if path.startswith((f"{_LISTS}/", f"{_MASKS}/", f"{_AUG}/"))]
+    wanted = [path for path in members if path.startswith((f"{LISTS}/", f"{_MASKS}/", f"{_AUG}/"))]
     for split in ("train", "val"):
-        if f"{_LISTS}/{split}.txt" not in members:
-            raise tarfile.ReadError(f"VOCdevkit/VOC2012/{_LISTS}/{split}.txt is missing")
+        if f"{LISTS}/{split}.txt" not in members:
+            raise tarfile.ReadError(f"VOCdevkit/VOC2012/{LISTS}/{split}.txt is missing")
 
     def extract(path: str) -> None:
         tar.extract(members[path].replace(name=f"VOC2012/{path}"), part, filter="data")
 
-    for path in [p for p in wanted if p.startswith(_LISTS) and p.endswith(".txt")]:
+    for path in [p for p in wanted if p.startswith(LISTS) and p.endswith(".txt")]:
         extract(path)
-        names = read_names(part / "VOC2012" / path) if members[path].isfile() else []
-        wanted += [image for n in names if (image := f"JPEGImages/{n}.jpg") in members]
+        lines = read_list(part / "VOC2012" / path) if members[path].isfile() else []
+        listed = [
+            find_listed(words, Path()) or Files(words[0], Path(f"JPEGImages/{words[0]}.jpg"), Path()) for words in lines
+        ]
+        wanted += [image for example in listed if (image := example.image.as_posix()) in members]
     wanted = list(dict.fromkeys(wanted))
     with show_progress(f"unpacking {name}", len(wanted), "files") as advance:
         for path in wanted:

@@ -46,4 +46,4 @@ def test_real_camvid(camvid_dir, tmp_path):
         np.testing.assert_array_equal(image, np.asarray(Image.open(image_file)))
         truth = np.asarray(Image.open(camvid_dir / f"labels/val/{name}.png"))
         np.testing.assert_array_equal(label, np.where(truth == 11, 255, truth))
-    assert datasets.count_labels(data, "val")[11:255].sum() == 0
+    assert data.pixels["val"][11:255].sum() == 0

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from drawn import mask, picture, save
 
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.folder import find
 from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
@@ -25,7 +26,7 @@ def look(tree, **options):
 
 def test_what_is_found(tree):
     found = look(tree, void=(7,))
-    assert (found.class_names, found.void, found.colours) == (("ground", "tree", "water"), (7,), None)
+    assert (found.class_names, found.label_map, found.colours) == (("ground", "tree", "water"), LabelMap((7,)), None)
     assert found.splits["val"] == [("d", tree / "images/val/d.png", tree / "labels/val/d.png")]
     assert [example.name for example in found.splits["train"]] == ["a", "b"]
 
@@ -42,38 +43,34 @@ def test_sub_folders_are_part_of_a_split(tree):
 
 
 def test_any_splits_in_order(tree):
-    for split in ("test", "extra-1"):
+    for split in ("test", "extra-1", "alone"):
         save(picture(), tree / f"images/{split}/x.png")
-    save(mask(), tree / "labels/alone/x.png")
+        save(mask(), tree / f"labels/{split}/x.png")
     (tree / "images/.cache").mkdir()
+    (tree / "labels/.cache").mkdir()
     assert tuple(look(tree).splits) == ("train", "val", "test", "alone", "extra-1")
+
+
+def test_a_split_of_images_or_masks_alone_is_named(tree, capsys):
+    (tree / "images/val").rename(tree / "images/valid")
+    assert tuple(look(tree).splits) == ("train",)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: images/valid is not used, because there is no labels/valid",
+        "warning: labels/val is not used, because there is no images/val",
+    ]
+
+
+def test_masks_with_a_suffix(tree):
+    save(mask(), tree / "labels/train/a_mask.png")
+    (tree / "labels/train/a.png").rename(tree / "labels/train/c.png")
+    first, second = look(tree, label_suffix="_mask").splits["train"]
+    assert (first.name, first.mask) == ("a", tree / "labels/train/a_mask.png")
+    assert (second.name, second.mask) == ("b", tree / "labels/train/b_mask.png")
 
 
 def test_other_class_names(tree):
     (tree / "names.txt").write_text("\ufeffearth\ntree\nsea\n\n", encoding="utf-8")
     assert look(tree, classes=tree / "names.txt").class_names == ("earth", "tree", "sea")
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "has 0 class names"),
-        ("\n".join(f"c{i}" for i in range(256)), "has 256 class names"),
-        ("a\n\nb\n", "line 2 of .* is ''"),
-        ("a\nb\na\n", "line 3 of .* is 'a'"),
-    ],
-)
-def test_class_names_that_are_wrong(tree, text, says):
-    (tree / "classes.txt").write_text(text)
-    with pytest.raises(InputError, match=says):
-        look(tree)
-
-
-def test_class_names_that_cannot_be_read(tree):
-    with pytest.raises(InputError, match=r"cannot be read from .*/none.txt \(.*No such file"):
-        look(tree, classes=tree / "none.txt")
-    with pytest.raises(InputError, match=r"cannot be read from .*/d.png \(.*codec"):
-        look(tree, classes=tree / "labels/val/d.png")
 
 
 @pytest.mark.parametrize("label", [2, 256, -1])
@@ -85,12 +82,13 @@ def test_void_label_that_is_a_class_or_no_label(tree, label):
 def test_no_splits(tree):
     shutil.rmtree(tree / "images")
     shutil.rmtree(tree / "labels")
-    with pytest.raises(InputError, match="has no splits"):
+    with pytest.raises(InputError, match="has no split with images and labels"):
         look(tree)
 
 
 @pytest.mark.parametrize("name", ["all", "a b", "x[1]"])
 def test_names_that_splits_cannot_have(tree, name):
-    (tree / "images" / name).mkdir()
+    for kind in ("images", "labels"):
+        (tree / kind / name).mkdir()
     with pytest.raises(InputError, match="cannot be the name of a split"):
         look(tree)

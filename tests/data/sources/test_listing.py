@@ -1,7 +1,7 @@
 import pytest
 from drawn import mask, picture, save
 
-from fcn_jax.data.sources.listing import pair_files, read_names
+from fcn_jax.data.sources.listing import pair_files, read_list
 from fcn_jax.errors import InputError
 
 
@@ -44,14 +44,14 @@ def test_other_files_are_skipped_and_broken_links_are_not(tmp_path):
     assert names(pair_files(tmp_path / "images", tmp_path / "labels")) == [("a", "a.png", "a.png")]
 
 
-def test_names_are_first_words(tmp_path):
+def test_words_of_lines(tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("\ufeff2007_1 1\n\n  2007_2  -1 x\n", encoding="utf-8")
-    assert read_names(file) == ["2007_1", "2007_2"]
+    assert read_list(file) == [["2007_1", "1"], ["2007_2", "-1", "x"]]
 
 
 def test_a_list_that_cannot_be_read(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"2007_\xff\n")
     for name in ("list.txt", "none.txt"):
         with pytest.raises(InputError, match=rf"{name} cannot be read"):
-            read_names(tmp_path / name)
+            read_list(tmp_path / name)

@@ -11,7 +11,7 @@ from fcn_jax.errors import InputError
 
 
 def test_table():
-    assert list(SOURCES) == ["shapes", "voc2012", "camvid", "folder"]
+    assert list(SOURCES) == ["shapes", "voc2012", "camvid", "folder", "voc"]
     assert all(source.name == name for name, source in SOURCES.items())
     head, *rows = describe_sources().splitlines()
     columns = [head.index(name) for name in ("name", "splits", "classes", "trained by", "what and where")]

@@ -1,0 +1,170 @@
+"""What the samples of a mask mean: the label of each number and of each colour."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fcn_jax.data.labels import IGNORE
+from fcn_jax.errors import InputError
+
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0..255."""
+
+RULE = (
+    "an entry is NUMBER=CLASS, FIRST-LAST=CLASS (FIRST becomes CLASS, the next number the next class) or "
+    "#RRGGBB=CLASS, and CLASS is the number of a class, or void"
+)
+_ENTRY = re.compile(
+    r"(?:#(?P<colour>[0-9a-fA-F]{6})|(?P<first>\d{1,3})(?:-(?P<last>\d{1,3}))?)=(?P<label>\d{1,3}|void)"
+)
+_SHOWN = 5  # number of wrong values that an error names
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The labels of the numbers and colours in masks. A number that is not listed is its own label; 255 is void.
+
+    Attributes:
+        void: numbers that mean void, besides 255.
+        numbers: pairs of a number and its class, for numbers that are not their own.
+        colours: pairs of a colour and its label, for masks in colour.
+    """
+
+    void: tuple[int, ...] = ()
+    numbers: tuple[tuple[int, int], ...] = ()
+    colours: tuple[tuple[Colour, int], ...] = ()
+
+    def look_up(self, mask: UInt8[np.ndarray, "height width *rgb"], name: str, num_classes: int) -> np.ndarray:
+        """Return the label of each pixel of a mask.
+
+        Args:
+            mask: numbers, [height, width], or colours, [height, width, 3].
+            name: file of the mask, for the message.
+            num_classes: labels are 0..num_classes - 1 and 255.
+
+        Returns:
+            Labels, uint8 [height, width]. It is `mask` itself if all its numbers are labels.
+
+        Raises:
+            InputError: a number is not a label, or a colour is not in the map.
+        """
+        return self._look_up_colours(mask, name) if mask.ndim == 3 else self._look_up_numbers(mask, name, num_classes)
+
+    def _look_up_numbers(self, mask: np.ndarray, name: str, num_classes: int) -> np.ndarray:
+        table = np.arange(256, dtype=np.uint8)
+        for number, label in (*((number, IGNORE) for number in self.void), *self.numbers):
+            table[number] = label
+        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+        labels = table[present]
+        wrong = present[(labels >= num_classes) & (labels != IGNORE)].tolist()
+        if wrong:
+            values, are = ("label", "is") if len(wrong) == 1 else ("labels", "are")
+            raise InputError(
+                f"{values} {_join(map(str, wrong), len(wrong))} in {name} {are} outside 0..{num_classes - 1} and {are} "
+                "not 255; correct the mask, or for images of your own add the class to classes.txt, or say with "
+                f"--data.map what the number means: {_suggest(wrong, num_classes)}"
+            )
+        return mask if np.array_equal(labels, present) else table[mask]
+
+    def _look_up_colours(self, mask: np.ndarray, name: str) -> np.ndarray:
+        if not self.colours:
+            raise InputError(
+                f"mask {name} has colours, and there is no table of them; give each with --data.map, as "
+                f"'{_format(mask[0, 0])}=0', or give --data.classes a file with lines 'name,red,green,blue'"
+            )
+        codes = {_encode(np.array(colour)): label for colour, label in self.colours}
+        present, places, counts = np.unique(_encode(mask), return_inverse=True, return_counts=True)
+        wrong = [(code, count) for code, count in zip(present.tolist(), counts, strict=True) if code not in codes]
+        if wrong:
+            shown = (f"#{code:06x} ({count} pixels)" for code, count in sorted(wrong, key=lambda pair: -pair[1]))
+            colours = "a colour" if len(wrong) == 1 else f"{len(wrong)} colours"
+            raise InputError(
+                f"mask {name} has {colours} without a class: {_join(shown, len(wrong))}; add them to the file of "
+                "classes or to --data.map (#RRGGBB=void is possible). Many colours with few pixels come from smoothed "
+                "edges or from a lossy file; then save the mask anew"
+            )
+        return np.array([codes[code] for code in present.tolist()], np.uint8)[places].reshape(mask.shape[:2])
+
+
+def parse_label_map(
+    entries: Iterable[str], void: Sequence[int], num_classes: int, colours: Sequence[Colour] = ()
+) -> LabelMap:
+    """Make a label map of the user's flags.
+
+    Args:
+        entries: values of `--data.map`, as 255=1, 0=void, 1-150=0, #800000=1.
+        void: numbers that mean void, besides 255; they are not classes.
+        num_classes: number of classes.
+        colours: colour of each class, from the file of classes; empty if it has none.
+
+    Raises:
+        InputError: an entry does not have this form, names a class that does not exist, or repeats a value.
+    """
+    for label in void:
+        if not num_classes <= label <= IGNORE:
+            raise InputError(
+                f"void label {label} is not within {num_classes}..{IGNORE}; labels below {num_classes} are classes, so "
+                f"remove it from --data.void, remove its class name, or write --data.map {label}=void"
+            )
+    numbers: dict[int, int] = {}
+    listed: dict[Colour, int] = {}
+    for entry in entries:
+        values, labels = _parse_entry(entry, num_classes)
+        known = listed if isinstance(values[0], tuple) else numbers
+        if not known.keys().isdisjoint(values):
+            raise InputError(f"data.map has {entry!r}, and an entry for the same value before; give each value once")
+        known.update(zip(values, labels, strict=True))
+    return LabelMap(
+        void=(*void, *(number for number, label in numbers.items() if label == IGNORE)),
+        numbers=tuple(pair for pair in numbers.items() if pair[1] != IGNORE),
+        colours=tuple(({colour: label for label, colour in enumerate(colours)} | listed).items()),
+    )
+
+
+def _parse_entry(entry: str, num_classes: int) -> tuple[list[Any], list[int]]:
+    """Return the numbers or the colour of an entry, and their labels."""
+    found = _ENTRY.fullmatch(entry)
+    if not found:
+        raise InputError(f"data.map has {entry!r}; {RULE}")
+    if found["colour"]:
+        values: list[Any] = [tuple(bytes.fromhex(found["colour"]))]
+    else:
+        first, last = int(found["first"]), int(found["last"] or found["first"])
+        if not first <= last <= IGNORE:
+            raise InputError(f"data.map has {entry!r}; numbers go from 0 to {IGNORE}, the smaller one first")
+        values = list(range(first, last + 1))
+    if found["label"] == "void":
+        return values, [IGNORE] * len(values)
+    label = int(found["label"])
+    if label + len(values) > num_classes:
+        raise InputError(
+            f"data.map has {entry!r}, which leads to class {label + len(values) - 1}; the classes are "
+            f"0..{num_classes - 1}"
+        )
+    return values, list(range(label, label + len(values)))
+
+
+def _encode(colours: np.ndarray) -> Any:
+    """Encode colours, [..., 3], as numbers 0xRRGGBB."""
+    return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
+
+
+def _format(colour: np.ndarray) -> str:
+    return f"#{bytes(colour.tolist()).hex()}"
+
+
+def _join(shown: Iterable[str], count: int) -> str:
+    """List the first values, and say how many more there are."""
+    first = [text for _, text in zip(range(_SHOWN), shown, strict=False)]
+    return ", ".join(first) + (f" and {count - _SHOWN} more" if count > _SHOWN else "")
+
+
+def _suggest(wrong: list[int], num_classes: int) -> str:
+    """Suggest a map for numbers that are not labels."""
+    if wrong == [num_classes]:
+        return f"1-{num_classes}=0 if the classes count from 1, {num_classes}=void if it is no class"
+    return f"{wrong[0]}=void if it is no class, {wrong[0]}={num_classes - 1} if it is class {num_classes - 1}"

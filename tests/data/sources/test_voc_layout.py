@@ -1,0 +1,83 @@
+"""Images of the user's own in the layout of PASCAL VOC."""
+
+import numpy as np
+import pytest
+from drawn import mask, picture, save
+
+from fcn_jax.data.label_map import LabelMap
+from fcn_jax.data.sources.source import Request
+from fcn_jax.data.sources.voc_layout import find
+from fcn_jax.errors import InputError
+
+COLOURS = ((0, 0, 0), (250, 50, 83), (51, 221, 255))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """An export of CVAT: masks in the colours of labelmap.txt, and a list of each split."""
+    root = tmp_path / "export"
+    for stem in ("a", "b.1", "c"):
+        save(picture(), root / f"JPEGImages/{stem}.jpg")
+        save(np.array(COLOURS, np.uint8)[mask() % 3], root / f"SegmentationClass/{stem}.png")
+    lines = [
+        f"{name}:{','.join(map(str, colour))}::" for name, colour in zip(("ground", "cat", "dog"), COLOURS, strict=True)
+    ]
+    (root / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *lines]) + "\n")
+    for split, text in (("train", "a\nb.1\n"), ("val", "c\n")):
+        (root / "ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text(text)
+    return root
+
+
+def look(tree, **options):
+    return find(Request(tree, tree.parent / "cache", **options))
+
+
+def test_an_export_of_cvat(tree):
+    found = look(tree)
+    assert found.class_names == ("ground", "cat", "dog")
+    assert found.colours == COLOURS
+    assert found.label_map == LabelMap(colours=tuple(zip(COLOURS, range(3), strict=True)))
+    assert {split: [e.name for e in examples] for split, examples in found.splits.items()} == {
+        "train": ["a", "b.1"],
+        "val": ["c"],
+    }
+
+
+def test_paths_in_lists(tree):
+    (tree / "SegmentationClass").rename(tree / "SegmentationClassAug")
+    (tree / "SegmentationClass").mkdir()
+    (tree / "ImageSets/Segmentation/train.txt").write_text("/JPEGImages/a.jpg /SegmentationClassAug/a.png\n")
+    assert look(tree).splits["train"] == [("a", tree / "JPEGImages/a.jpg", tree / "SegmentationClassAug/a.png")]
+
+
+def test_other_pictures_and_names_that_are_not_there(tree):
+    (tree / "JPEGImages/a.jpg").unlink()
+    save(picture(), tree / "JPEGImages/a.png")
+    (tree / "ImageSets/Segmentation/train.txt").write_text("a\nz\n")
+    first, second = look(tree).splits["train"]
+    assert first.image == tree / "JPEGImages/a.png"
+    assert (second.image, second.mask) == (tree / "JPEGImages/z.jpg", tree / "SegmentationClass/z.png")
+
+
+def test_an_export_of_labelme_without_lists(tmp_path):
+    save(picture(), tmp_path / "JPEGImages/a.jpg")
+    save(mask(), tmp_path / "SegmentationClassPNG/a.png")
+    (tmp_path / "class_names.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
+    found = look(tmp_path)
+    assert (found.class_names, found.colours) == (("_background_", "cat", "dog"), None)
+    assert [example.name for example in found.splits["train"]] == ["a"]
+
+
+def test_what_is_not_there(tree):
+    with pytest.raises(InputError, match="voc is not downloaded"):
+        find(Request(None, tree))
+    with pytest.raises(InputError, match=r"has not the layout of PASCAL VOC; give --data.dir"):
+        look(tree / "JPEGImages")
+    (tree / "labelmap.txt").rename(tree / "names.txt")
+    with pytest.raises(InputError, match=r"does not name its classes; give --data.classes"):
+        look(tree)
+    assert look(tree, classes=tree / "names.txt").class_names == ("ground", "cat", "dog")
+    (tree / "ImageSets/Segmentation/all.txt").write_text("a\n")
+    with pytest.raises(InputError, match=r"'all' in .* cannot be the name of a split"):
+        look(tree, classes=tree / "names.txt")

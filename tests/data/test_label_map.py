@@ -1,0 +1,95 @@
+"""Labels of the numbers and colours of masks, against loops over the pixels."""
+
+import numpy as np
+import pytest
+
+from fcn_jax.data.label_map import LabelMap, parse_label_map
+from fcn_jax.errors import InputError
+
+NUMBERS = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def look_up(entries, mask, classes=3, void=(), colours=()):
+    return parse_label_map(entries, void, classes, colours).look_up(mask, "a.png", classes)
+
+
+def test_a_number_is_its_own_label():
+    mask = np.array([[0, 1], [2, 255]], np.uint8)
+    assert look_up((), mask) is mask
+
+
+@pytest.mark.parametrize(
+    ("entries", "meaning"),
+    [
+        (("255=1",), {0: 0, 255: 1}),
+        (("0=void", "255=0"), {0: 255, 255: 0}),
+        (("0=void", "1-150=0"), {0: 255, **{number: number - 1 for number in range(1, 151)}, 255: 255}),
+        (("50-100=void", "128=2"), {0: 0, 1: 1, 50: 255, 77: 255, 100: 255, 128: 2}),
+    ],
+)
+def test_numbers(entries, meaning):
+    mask = np.random.default_rng(0).choice(np.array(list(meaning), np.uint8), (5, 7))
+    expected = [[meaning[int(number)] for number in row] for row in mask]
+    assert look_up(entries, mask, classes=150).tolist() == expected
+
+
+def test_void_flags_and_void_entries_are_the_same():
+    mask = np.array([[0, 7, 9]], np.uint8)
+    assert look_up((), mask, void=(7, 9)).tolist() == look_up(("7=void", "9=void"), mask).tolist() == [[0, 255, 255]]
+
+
+def test_colours():
+    table = ((0, 0, 0), (128, 0, 0), (128, 64, 128))
+    places = np.random.default_rng(0).integers(0, 4, (9, 5))
+    mask = np.array([*table, (1, 2, 3)], np.uint8)[places]
+    labels = look_up(("#010203=void",), mask, colours=table)
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == np.where(places == 3, 255, places).tolist()
+    assert look_up(("#000000=2", "#010203=0"), mask, colours=table).tolist() == np.array([2, 1, 2, 0])[places].tolist()
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("255:1", "'255:1'; an entry is NUMBER=CLASS"),
+        ("-1=void", "'-1=void'; an entry is"),
+        ("#12345=1", "'#12345=1'; an entry is"),
+        ("1=tree", "'1=tree'; an entry is"),
+        ("9-3=0", "'9-3=0'; numbers go from 0 to 255, the smaller one first"),
+        ("256=0", "'256=0'; numbers go from 0 to 255"),
+        ("7=3", r"'7=3', which leads to class 3; the classes are 0\.\.2"),
+        ("1-4=0", "which leads to class 3"),
+    ],
+)
+def test_entries_that_are_wrong(entry, says):
+    with pytest.raises(InputError, match=says):
+        parse_label_map((entry,), (), 3)
+
+
+def test_an_entry_for_the_same_value_twice():
+    for entries in (("1=0", "0-2=void"), ("#0A0000=1", "#0a0000=2")):
+        with pytest.raises(InputError, match=f"'{entries[1]}', and an entry for the same value before"):
+            parse_label_map(entries, (), 3)
+
+
+def test_numbers_without_a_label():
+    with pytest.raises(InputError, match=r"^label 3 in a.png is outside 0\.\.2 and is not 255; .*1-3=0 if the classes"):
+        look_up((), np.array([[1, 2, 3]], np.uint8))
+    with pytest.raises(InputError, match=r"^labels 3, 4, 5, 6, 7 and 247 more in a.png are outside 0\.\.2"):
+        look_up((), NUMBERS)
+
+
+def test_colours_without_a_label():
+    mask = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(InputError, match=r"has colours, and there is no table.*'#000000=0'"):
+        look_up((), mask)
+    mask[0, 0] = 1, 2, 3
+    with pytest.raises(InputError, match=r"has a colour without a class: #010203 \(1 pixels\); add"):
+        look_up(("#000000=0",), mask)
+    mask[1:3, :, 0] = np.arange(1, 9).reshape(2, 4)
+    with pytest.raises(InputError, match=r"has 9 colours without a class: (#\S+ \(1 pixels\)(, )?){5} and 4 more;"):
+        look_up(("#000000=0",), mask)
+
+
+def test_equal_maps_are_equal():
+    assert parse_label_map(("255=1",), (7,), 3) == LabelMap((7,), ((255, 1),))

@@ -21,6 +21,7 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from fcn_jax.data.checks import check_label, encode_png, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
+from fcn_jax.data.large_images import make_room
 from fcn_jax.data.sources.source import Files, Found
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import lock_file
@@ -200,7 +201,8 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         example, classes, void = entry.example, len(self._found.class_names), self._found.void
         try:
             if isinstance(example, Files):
-                image, label, (height, width) = read_pair(example.image, example.mask, classes, void)
+                with make_room(example.image, example.mask):
+                    image, label, (height, width) = read_pair(example.image, example.mask, classes, void)
             else:
                 pixels, label = example.draw()
                 height, width = label.shape

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import mask, picture, png_chunk, save
+from drawn import make_folder, mask, picture, png_chunk, save
 from PIL import Image
 
 from fcn_jax.data import large_images as module
 from fcn_jax.data.checks import read_pair
+from fcn_jax.data.dataset import prepare
 from fcn_jax.data.large_images import lift_limit, make_room, read_size
 from fcn_jax.errors import InputError
 
@@ -44,6 +45,14 @@ def test_a_pair_beyond_the_limit_is_read(pair):
     with make_room(*pair):
         assert read_pair(*pair, 3, ())[2] == (6, 9)
     assert Image.MAX_IMAGE_PIXELS == 20
+
+
+def test_a_data_set_beyond_the_limit(tmp_path, monkeypatch):
+    make_folder(tmp_path / "data")
+    for limit in (20, 40):  # Pillow refuses the 54 pixels, and warns of them
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        (example,) = prepare("folder", tmp_path / "data", tmp_path / f"cache{limit}").source("val")
+        assert example.image.shape == (6, 9, 3)
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP"])

@@ -4,11 +4,9 @@ The images of a step, their order, and the random changes to them are a function
 threads or hosts does not change them, nor does the step at which a run is resumed, nor the place of decoded images.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
@@ -24,6 +22,7 @@ from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
 from fcn_jax.layers.backend import count_local_devices
+from fcn_jax.runtime.host_memory import read_free_memory
 
 CHUNK = 64 << 20  # bytes that are sent to the devices at once
 
@@ -206,12 +205,7 @@ def _read_free_memory(device: Any) -> float:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats["bytes_in_use"])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return math.inf
-    available = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * available[0] / count_local_devices() if available else math.inf
+    return read_free_memory() / count_local_devices()
 
 
 def _take(

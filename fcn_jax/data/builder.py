@@ -21,6 +21,7 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from fcn_jax.data.checks import Pair, count_pixels, encode_png, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
+from fcn_jax.data.large_images import make_room
 from fcn_jax.data.sources.source import Files, Found
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import lock_file, write_atomically
@@ -215,7 +216,8 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         example, classes, label_map = entry.example, len(self._found.class_names), self._found.label_map
         try:
             if isinstance(example, Files):
-                return read_pair(example.image, example.mask, classes, label_map)
+                with make_room(example.image, example.mask):
+                    return read_pair(example.image, example.mask, classes, label_map)
             image, mask = example.draw()
             label = label_map.look_up(mask, example.name, classes)
             return Pair(encode_png(image), encode_png(label), count_pixels(label), label.shape)

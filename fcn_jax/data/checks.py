@@ -1,7 +1,7 @@
 """Read an image and its mask, and check both.
 
-A mask holds class numbers, in mode P (its indices; the colours are ignored) or grey, with 8 bits or fewer. An 8-bit PNG
-whose numbers are the labels is kept without its palette; other masks are stored as PNG.
+A mask holds class numbers (see masks.py). An 8-bit PNG whose numbers are the labels is kept without its palette; other
+masks are stored as PNG.
 
 A JPEG or PNG in RGB is kept byte for byte. Images that convert to RGB without loss (grey, palette, an alpha channel
 without transparent pixels, other file types) are stored as PNG. Other images are refused.
@@ -16,21 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageFile
+from PIL import Image
 
-from fcn_jax.data.exif import read_orientation, turn_upright, warn_of_damage
+from fcn_jax.data.exif import turn_upright
 from fcn_jax.data.label_map import LabelMap
-from fcn_jax.data.png import drop_damaged_chunks, strip_palette
+from fcn_jax.data.masks import read_samples
+from fcn_jax.data.pictures import JPEG, Picture, convert_to_rgb, open_picture
+from fcn_jax.data.png import strip_palette
 from fcn_jax.errors import InputError
-
-_JPEG = ("JPEG", "MPO")  # MPO, made by some phones: a JPEG followed by further images
-_GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow scales the values of a grey file of 2 or 4 bits to 0..255
-
-
-class _File(NamedTuple):
-    data: bytes
-    image: ImageFile.ImageFile
-    rawmode: str  # layout of the samples in the file; lost on loading, which turns 16-bit colours into 8-bit ones
 
 
 def encode_png(array: UInt8[np.ndarray, "height width *channels"]) -> bytes:
@@ -70,28 +63,28 @@ def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap) ->
     """
     problems = []
     try:
-        found = _open_file(image, "image")
+        found = open_picture(image, "image")
         _check_colours(found, image.name)
     except InputError as error:
         problems.append(str(error))
     try:
-        drawn = _open_file(mask, "mask")
-        indices = _read_indices(drawn, mask.name)
-        label = label_map.look_up(indices, mask.name, num_classes)
+        drawn = open_picture(mask, "mask")
+        samples = read_samples(drawn, mask.name, in_colour=bool(label_map.colours))
+        label = label_map.look_up(samples, mask.name, num_classes)
     except InputError as error:
         problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    turned = _turn_like_mask(found.image, label.shape, image.name)
+    turned = _turn_like_mask(found, label.shape, image.name)
     if label.shape != (turned.height, turned.width):
         raise InputError(
             f"mask {mask.name} has {label.shape[1]}x{label.shape[0]} pixels, its image {image.name} "
             f"{turned.width}x{turned.height}: they must have the same size; make the mask from this image"
         )
-    as_found = turned is found.image and turned.mode == "RGB" and found.image.format in (*_JPEG, "PNG")
-    plain = label is indices and drawn.image.format == "PNG" and drawn.rawmode in ("L", "P")
+    as_found = turned is found.image and turned.mode == "RGB" and found.format in (*JPEG, "PNG")
+    plain = label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P")
     return Pair(
-        found.data if as_found else encode_png(np.asarray(turned.convert("RGB"))),
+        found.data if as_found else encode_png(np.asarray(convert_to_rgb(turned))),
         strip_palette(drawn.data) if plain else encode_png(label),
         count_pixels(label),
         label.shape,
@@ -103,43 +96,11 @@ def count_pixels(label: UInt8[np.ndarray, "height width"]) -> Int64[np.ndarray, 
     return np.bincount(label.ravel(), minlength=256)
 
 
-def _open_file(file: Path, what: str) -> _File:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{what} {file.name} cannot be read in {file.parent} ({error.strerror}): an example is an image and "
-            "a mask, so add the file or remove its partner"
-        ) from error
-    try:
-        data, damaged = drop_damaged_chunks(data)
-        image = Image.open(io.BytesIO(data))
-        rawmode = str(image.tile[0].args) if image.tile else image.mode
-        with Image.open(io.BytesIO(data)) as other:
-            if other.format == "PNG":
-                other.verify()  # the file's checksums; decoding alone lets some damaged pixels pass
-            # A JPEG that is kept byte for byte has to be read, but its pixels are not used: only an eighth of its rows
-            # and columns is computed. libjpeg does not scale lossless files, which have the marker below.
-            is_kept = other.format in _JPEG and other.mode == "RGB" and read_orientation(other, file.name) == 1
-            if is_kept and b"\xff\xc3" not in data:
-                other.draft(None, (1, 1))
-                other.load()
-            else:
-                image.load()
-    except Exception as error:  # a decoder may raise anything on damaged data
-        raise InputError(
-            f"{what} {file.name} cannot be decoded ({error}): it is incomplete, damaged or not a picture; get it anew"
-        ) from error
-    if damaged:
-        warn_of_damage(file.name, f"the part {', '.join(damaged)}")
-    return _File(data, image, rawmode)
-
-
-def _check_colours(file: _File, name: str) -> None:
+def _check_colours(file: Picture, name: str) -> None:
     image = file.image
-    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA") or ";16" in file.rawmode:
+    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA") or ";16" in file.raw_mode:
         raise InputError(
-            f"image {name} is of mode {image.mode} (samples {file.rawmode}), which does not convert to 8-bit "
+            f"image {name} is of mode {image.mode} (samples {file.raw_mode}), which does not convert to 8-bit "
             "RGB without loss; save it as 8-bit RGB"
         )
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
@@ -148,27 +109,9 @@ def _check_colours(file: _File, name: str) -> None:
         )
 
 
-def _read_indices(file: _File, name: str) -> UInt8[np.ndarray, "height width"]:
-    """Return the class numbers stored in a mask, which are never looked up in its palette."""
-    image = file.image
-    if image.format in _JPEG:
-        raise InputError(f"mask {name} is a JPEG, which changes class numbers; save masks as PNG")
-    if image.mode not in ("1", "L", "P"):
-        kind = "16-bit" if image.mode.startswith("I") else "colour-coded" if "RGB" in image.mode else "unsuitable"
-        raise InputError(
-            f"mask {name} is {kind} (mode {image.mode}): a mask holds class numbers, 0 to 255, in one channel "
-            "of 8 bits; save it as PNG of mode L or P"
-        )
-    label = np.asarray(image).astype(np.uint8, copy=False)
-    for rawmode, step in _GREY_STEP.items():
-        if file.rawmode.startswith(rawmode):
-            label = label // np.uint8(step)
-    return label
-
-
-def _turn_like_mask(image: Image.Image, shape: tuple[int, int], name: str) -> Image.Image:
+def _turn_like_mask(picture: Picture, shape: tuple[int, int], name: str) -> Image.Image:
     """Turn the image by its EXIF orientation if its mask has the size of the turned image."""
-    orientation = read_orientation(image, name)
+    image, orientation = picture.image, picture.orientation
     if orientation == 1:
         return image
     if orientation < 5 or image.width == image.height:

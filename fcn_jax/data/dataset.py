@@ -15,6 +15,7 @@ from PIL import Image
 
 from fcn_jax.data import labels
 from fcn_jax.data.hold_out import set_apart
+from fcn_jax.data.large_images import lift_limit
 from fcn_jax.data.sources import SOURCES, get_source
 from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
@@ -60,6 +61,7 @@ class Source(Sequence[Example]):
                 "builds it again"
             ) from error
         with (
+            lift_limit(),
             Image.open(io.BytesIO(record["image"])) as image,
             Image.open(io.BytesIO(record["label"])) as label,
         ):

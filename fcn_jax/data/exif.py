@@ -32,6 +32,20 @@ def read_orientation(image: Image.Image, name: str) -> int:
     return orientation if orientation in TURNS else 1
 
 
+def load_stored(image: Image.Image, name: str) -> tuple[Image.Image, int]:
+    """Load an opened image, and return its pixels as they are stored and its orientation, 1 to 8.
+
+    Args:
+        image: an image that is not loaded.
+        name: the name of its file, for the warning.
+    """
+    orientation = read_orientation(image, name)
+    image.load()
+    if image.format == "TIFF" and orientation != 1:  # Pillow turns TIFFs, and only these, while it loads them
+        return image.transpose(TURNS[{6: 8, 8: 6}.get(orientation, orientation)]), orientation
+    return image, orientation
+
+
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     """Turn an image by its EXIF orientation, 1 to 8."""
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image

@@ -1,7 +1,7 @@
 """Segment image files with a trained network and write the class maps as PNGs."""
 
 import glob
-import io
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from fcn_jax.data.dataset import Example
-from fcn_jax.data.exif import read_orientation, turn_upright, warn_of_damage
-from fcn_jax.data.png import drop_damaged_chunks
+from fcn_jax.data.large_images import read_size
 from fcn_jax.errors import InputError
+from fcn_jax.inference.read_image import read_image
 from fcn_jax.inference.segment import Forward, Segmented, make_unlabelled, segment
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
 from fcn_jax.runtime.threads import map_in_threads
@@ -65,29 +65,6 @@ def describe_left_out(patterns: Sequence[str]) -> list[str]:
         for folder, others in listed
         if others
     ]
-
-
-def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """Read an image file as RGB, turned upright by its EXIF orientation.
-
-    Raises:
-        InputError: the file is not an image, is incomplete, or has more than 8 bits a sample.
-    """
-    try:
-        data, damaged = drop_damaged_chunks(file.read_bytes())
-        with Image.open(io.BytesIO(data)) as image:
-            upright, mode = turn_upright(image, read_orientation(image, file.name)), image.mode
-            rgb = np.asarray(upright.convert("RGB"))
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise errors of any type on damaged data
-        raise InputError(f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like") from error
-    if damaged:
-        warn_of_damage(file.name, f"the part {', '.join(damaged)}")
-    if mode.startswith(("I", "F")):
-        # Pillow clips such values at 255, which makes nearly all of them white.
-        raise InputError(f"{file} has more than 8 bits a sample (mode {mode}); save it with 8 bits")
-    return rgb
 
 
 def predict(
@@ -142,8 +119,8 @@ def predict(
 
     unreadable: list[str] = []
     # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
-    sized = zip(map_in_threads(_count_pixels, files, workers), files, strict=True)
-    ordered = [file for _, file in sorted(sized, key=lambda pair: -pair[0])]
+    sized = zip(map_in_threads(read_size, files, workers), files, strict=True)
+    ordered = [file for _, file in sorted(sized, key=lambda pair: -math.prod(pair[0]))]
     results = segment(forward, variables, _read_examples(ordered, unreadable, workers), batch_size)
     yield from map_in_threads(write, results, workers)
     if unreadable:
@@ -169,15 +146,6 @@ def _count_suffixes(files: Sequence[Path]) -> str:
 def _name_results(file: Path) -> tuple[str, str]:
     """Return the names of the files written for an image: class indices and overlay."""
     return f"{file.stem}.png", f"{file.stem}_overlay.png"
-
-
-def _count_pixels(file: Path) -> int:
-    """Count an image's pixels from its header; 0 if it cannot be read, which `read_image` reports later."""
-    try:
-        with Image.open(file) as image:
-            return image.width * image.height
-    except Exception:
-        return 0
 
 
 def _read_examples(files: Sequence[Path], unreadable: list[str], workers: int) -> Iterator[Example]:

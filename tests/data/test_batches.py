@@ -1,7 +1,6 @@
 """Windows of large images, split over hosts, threads and devices; splits kept on the devices."""
 
 import functools
-from pathlib import Path
 from types import SimpleNamespace
 
 import chex
@@ -203,17 +202,8 @@ def test_a_split_that_does_not_fit_is_refused(monkeypatch):
 def test_free_memory():
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 100, "bytes_in_use": 30})
     assert module._read_free_memory(device) == 70
-    here = module._read_free_memory(jax.devices()[0])
-    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
-    assert 0 < here <= int(total.split()[1]) * 1024 / jax.local_device_count()
-
-
-def test_where_nothing_tells_how_much_memory_is_free(monkeypatch):
-    def no_such_file(self):
-        raise FileNotFoundError(self)
-
-    monkeypatch.setattr(Path, "read_text", no_such_file)
-    assert module._read_free_memory(SimpleNamespace(memory_stats=lambda: None)) == np.inf
+    everything = module._read_free_memory(SimpleNamespace(memory_stats=lambda: None))
+    assert 0 < everything * jax.local_device_count() < 1e15
 
 
 def whole_batches(count: int) -> list[Batch]:

@@ -117,7 +117,7 @@ def test_everything_wrong_is_listed_at_once(tree):
         [
             "train: mask c.png has no image c.jpg in ",
             "train: label 37 in a.png",
-            "train: mask b.png is colour-coded",
+            "train: mask b.png has colours, and there is no table",
             "train: image e.jpg cannot be decoded",
             "train: mask e.png cannot be decoded",
             "val: mask d.png has 9x6 pixels",

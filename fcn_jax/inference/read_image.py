@@ -1,0 +1,51 @@
+"""Read an image file to segment."""
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from fcn_jax.data.exif import load_stored, turn_upright, warn_of_damage
+from fcn_jax.data.headers import count_bands, count_frames, require_depth
+from fcn_jax.data.large_images import make_room
+from fcn_jax.data.pictures import convert_to_rgb
+from fcn_jax.data.png import drop_damaged_chunks
+from fcn_jax.errors import InputError
+
+
+def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
+    """Read an image file as RGB, turned upright by its EXIF orientation.
+
+    An alpha channel and further bands are left out, and so are all frames or pages but the first; the latter two with a
+    warning.
+
+    Raises:
+        InputError: the file is not an image, is incomplete, has more than 8 bits a sample, or needs more memory than is
+            free.
+    """
+    with make_room(file):
+        try:
+            data, damaged = drop_damaged_chunks(file.read_bytes())
+            with Image.open(io.BytesIO(data)) as image, Image.open(io.BytesIO(data)) as other:
+                require_depth(image, data, str(file))
+                mode, (bands, used), frames = image.mode, count_bands(image), count_frames(other)
+                rgb = np.asarray(convert_to_rgb(turn_upright(*load_stored(image, file.name))))
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise errors of any type on damaged data
+            raise InputError(
+                f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like"
+            ) from error
+    if damaged:
+        warn_of_damage(file.name, f"the part {', '.join(damaged)}")
+    if bands > used:
+        print(f"warning: {file.name} has {bands} bands; the first {used} are used", file=sys.stderr)
+    if frames > 1:
+        print(f"warning: {file.name} has {frames} frames or pages; the first one is used", file=sys.stderr)
+    if mode.startswith(("I", "F")):
+        # Pillow clips such values at 255, which makes nearly all of them white.
+        raise InputError(f"{file} has more than 8 bits a sample (mode {mode}); save it with 8 bits")
+    return rgb

@@ -80,13 +80,13 @@ class LabelMap:
         present, places, counts = np.unique(_encode(mask), return_inverse=True, return_counts=True)
         wrong = [(code, count) for code, count in zip(present.tolist(), counts, strict=True) if code not in codes]
         if wrong:
-            shown = (f"#{code:06x} ({count} pixels)" for code, count in sorted(wrong, key=lambda pair: -pair[1]))
+            wrong.sort(key=lambda pair: -pair[1])
+            shown = (f"#{code:06x} (in {count} pixels)" for code, count in wrong)
             colours = "a colour" if len(wrong) == 1 else f"{len(wrong)} colours"
-            raise InputError(
-                f"mask {name} has {colours} without a class: {_join(shown, len(wrong))}; add them to the file of "
-                "classes or to --data.map (#RRGGBB=void is possible). Many colours with few pixels come from smoothed "
-                "edges or from a lossy file; then save the mask anew"
-            )
+            remedy = f"give --data.map '#{wrong[0][0]:06x}=void', or the number of its class"
+            if len(wrong) > _SHOWN:
+                remedy = "so many come from smoothed edges or a lossy file: save the mask anew, without both"
+            raise InputError(f"mask {name} has {colours} without a class: {_join(shown, len(wrong))}; {remedy}")
         return np.array([codes[code] for code in present.tolist()], np.uint8)[places].reshape(mask.shape[:2])
 
 

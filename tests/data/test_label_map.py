@@ -84,10 +84,12 @@ def test_colours_without_a_label():
     with pytest.raises(InputError, match=r"has colours, and there is no table.*'#000000=0'"):
         look_up((), mask)
     mask[0, 0] = 1, 2, 3
-    with pytest.raises(InputError, match=r"has a colour without a class: #010203 \(1 pixels\); add"):
+    with pytest.raises(InputError, match=r"has a colour without a class: #010203 \(in 1 pixels\); give --data.map"):
         look_up(("#000000=0",), mask)
     mask[1:3, :, 0] = np.arange(1, 9).reshape(2, 4)
-    with pytest.raises(InputError, match=r"has 9 colours without a class: (#\S+ \(1 pixels\)(, )?){5} and 4 more;"):
+    with pytest.raises(
+        InputError, match=r"has 9 colours without a class: (#\S+ \(in 1 pixels\)(, )?){5} and 4 more; so many"
+    ):
         look_up(("#000000=0",), mask)
 
 

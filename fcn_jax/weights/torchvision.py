@@ -34,10 +34,10 @@ NORM = {
 
 
 def read(file: Path) -> Weights:
-    """Read a .pth, .pt or .safetensors file.
+    """Read a .pth, .pt, .ckpt or .safetensors file.
 
     Args:
-        file: the `state_dict` of a network, possibly in one of `torch_file.WRAPPERS`.
+        file: the `state_dict` of a network, possibly in one of `torch_state.ENTRIES`.
 
     Returns:
         Arrays for the backbones `VGG`, `ResNet` and `GoogLeNet` (with BatchNorm), or for the whole of `DilatedFCN`.
@@ -45,7 +45,8 @@ def read(file: Path) -> Weights:
     Raises:
         InputError: the file cannot be read, or it holds another network.
     """
-    tensors = [(PREFIXES.sub("", name), name, value) for name, value in read_tensors(file).items()]
+    read, place = read_tensors(file)
+    tensors = [(PREFIXES.sub("", name), name, value) for name, value in read.items()]
     shapes = {name: value.shape for name, _, value in tensors}
     paths = _find_vgg_paths(shapes) or _find_googlenet_paths(shapes) or _find_resnet_paths(shapes)
     arrays: dict[str, np.ndarray] = {}
@@ -76,7 +77,8 @@ def read(file: Path) -> Weights:
             "torchvision's FCN or GoogLeNet"
         )
     trained_on = GOOGLENET_INPUT if _is_googlenet(shapes) else InputConfig()
-    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (PyTorch, {_name_network(arrays)})")
+    notes = "; ".join(note for note in (_name_network(arrays), place) if note)
+    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (PyTorch, {notes})")
 
 
 def _find_vgg_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The user's own images and masks, in folders."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 from fcn_jax.data.labels import IGNORE
@@ -52,9 +53,11 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     """
     rule = "it has one class name per line, the first for label 0"
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        # In one Unicode form: names that look alike are the same.
+        text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the class names cannot be read from {file} ({error}); {rule}") from error
+    lines = [line.strip() for line in text.rstrip().splitlines()]
     if not 0 < len(lines) <= IGNORE:
         raise InputError(f"{file} has {len(lines)} class names; {rule}, and 1 to {IGNORE} of them")
     for number, line in enumerate(lines, 1):

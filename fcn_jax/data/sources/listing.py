@@ -1,5 +1,6 @@
 """Lists of examples from folders and text files, shared by the data sets."""
 
+import unicodedata
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +14,9 @@ def pair_files(images: Path, masks: Path) -> list[Files]:
 
     The stem of a picture in a sub-folder has the sub-folder's name before it: sub/a. A stem found in one folder only
     gets the file name that its partner should have.
+
+    Raises:
+        InputError: the names of two pictures in a folder look alike (`_compose_letters`).
     """
     left, right = _group_by_stem(images), _group_by_stem(masks)
     return [
@@ -47,4 +51,24 @@ def _group_by_stem(folder: Path) -> dict[str, list[Path]]:
         # `is_file` would drop a link to a file that is gone. Such an example is reported when it is read.
         if file.suffix.lower() in kinds and not hidden and not file.is_dir():
             stems.setdefault(place.with_suffix("").as_posix(), []).append(file)
-    return stems
+    return _compose_letters(stems, folder)
+
+
+def _compose_letters(stems: dict[str, list[Path]], folder: Path) -> dict[str, list[Path]]:
+    """Spell stems with one code point a letter (Unicode's form NFC), as most systems do.
+
+    macOS writes an accent as a code point of its own (form NFD). Both forms look the same.
+
+    Raises:
+        InputError: two stems differ in their form only.
+    """
+    composed: dict[str, list[Path]] = {}
+    for stem, files in stems.items():
+        others = composed.setdefault(unicodedata.normalize("NFC", stem), files)
+        if others is not files:
+            names = " and ".join(ascii(group[0].relative_to(folder).as_posix()) for group in (others, files))
+            raise InputError(
+                f"{names} in {folder} differ in their Unicode form only, so they look alike and have one name here; "
+                "rename or remove one of them"
+            )
+    return composed

@@ -61,10 +61,11 @@ def test_other_class_names(tree):
         ("\n".join(f"c{i}" for i in range(256)), "has 256 class names"),
         ("a\n\nb\n", "line 2 of .* is ''"),
         ("a\nb\na\n", "line 3 of .* is 'a'"),
+        ("caf\u00e9\ncafe\u0301\n", "line 2 of .* is 'caf\u00e9'"),
     ],
 )
 def test_class_names_that_are_wrong(tree, text, says):
-    (tree / "classes.txt").write_text(text)
+    (tree / "classes.txt").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=says):
         look(tree)
 

@@ -20,10 +20,10 @@ from fcn_jax.models.build import Network, build
 from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training.optim import check_groups
-from fcn_jax.training.start import choose_input, read_start
+from fcn_jax.training.start import choose_input, match_start, read_start
 from fcn_jax.training.state import TrainState, init_state
 from fcn_jax.training.step import make_step
-from fcn_jax.weights.merge import Match, match_weights
+from fcn_jax.weights.merge import Match
 
 
 class Setup(NamedTuple):
@@ -116,7 +116,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=fast_compile)
     shapes = jax.eval_shape(init).variables
     check_groups(config.optim, shapes["params"])
-    start = None if weights is None else match_weights(shapes, weights, dataset.class_names, config.model.allow)
+    start = None if weights is None else match_start(config.model, shapes, weights, dataset.class_names)
     return Setup(
         config=config,
         options=options,

@@ -1,19 +1,25 @@
 """The weights that a new network starts from: a file, the official ImageNet ones, or another run."""
 
 import dataclasses
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
 from fcn_jax.config import InputConfig, ModelConfig
 from fcn_jax.errors import InputError
-from fcn_jax.models.build import build
+from fcn_jax.models.build import build, init_variables
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.files import find_cache_folder
 from fcn_jax.weights.imagenet import fetch_weights
+from fcn_jax.weights.merge import Match, match_weights
 from fcn_jax.weights.read import read_weights
+from fcn_jax.weights.upsampling import find_learned_kernels
 from fcn_jax.weights.weights import Weights
 
 
@@ -64,3 +70,40 @@ def choose_input(given: InputConfig | None, weights: Weights | None) -> InputCon
         f"{weights.origin} was trained with another input than the flags say:\n  {listing}\n"
         "weights work only with the input they were trained with; leave --model.input out"
     )
+
+
+def match_start(model: ModelConfig, shapes: dict[str, Any], weights: Weights, class_names: Sequence[str]) -> Match:
+    """Find the weights that each variable of a new network starts from.
+
+    Args:
+        model: the configuration of the network.
+        shapes: shapes of the network's variables.
+        weights: from a file or a run.
+        class_names: names of the classes of the data.
+
+    Raises:
+        InputError: the weights do not fit (`match_weights`), or fixed upsampling would leave out learned kernels.
+    """
+    match = match_weights(shapes, weights, class_names, model.allow)
+    if model.upsampling == "fixed" and any("/upscore" in path for path in match.unused):
+        _require_bilinear(model, weights, class_names)
+    return match
+
+
+def _require_bilinear(model: ModelConfig, weights: Weights, class_names: Sequence[str]) -> None:
+    """Check that the kernels which learned upsampling would take are bilinear, so that fixed upsampling equals them."""
+    learned = build(dataclasses.replace(model, upsampling="learned"), len(class_names))
+    shapes = jax.eval_shape(partial(init_variables, learned, 0))
+    differences = find_learned_kernels(match_weights(shapes, weights, class_names, model.allow))
+    refused = {
+        path.split("/")[1]: difference
+        for path, difference in differences.items()
+        if not path.split("/", 1)[1].startswith(model.allow)
+    }
+    if refused:
+        listing = "\n  ".join(f"{layer} differs from bilinear by up to {by:.2g}" for layer, by in refused.items())
+        raise InputError(
+            f"{weights.origin} has learned upsampling kernels, and --model.upsampling fixed has no place for them:\n"
+            f"  {listing}\n(numbers of bilinear kernels are 0 to 1); take them with --model.upsampling learned, or "
+            f"leave them out with --model.allow {' '.join(refused)}"
+        )

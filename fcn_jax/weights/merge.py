@@ -13,11 +13,12 @@ from fcn_jax.weights.describe import count_by_module
 from fcn_jax.weights.weights import Weights
 
 SHOWN = 12  # most problems that an error lists
-# Layers of all frameworks that an FCN has no place for: a classifier's last ones, losses, side outputs. Anything else
-# that is unknown here may be part of what the network computes.
+# Layers of all frameworks that an FCN has no place for: a classifier's last ones, heads of other segmentation networks,
+# losses, side outputs, and OpenMMLab's averages of all parameters (ema_backbone_conv1_weight). Anything else that is
+# unknown here may be part of what the network computes.
 LEFTOVER = re.compile(
-    r"([a-z_]+\.)?(fc|classifier|aux_classifier|aux\d|head|pre_logits)\.|"
-    r"fc8|(prob|predictions|data|label|loss\d?|dsn\d|fuse)\b"
+    r"([a-z_]+\.)*(fc|(aux_)?classifier|aux\d|((decode|auxiliary|segmentation|classification)_)?head|decoder|pre_logits"
+    r"|criterion)\.|ema_|fc8|(prob|predictions|data|label|loss\d?|dsn\d|fuse)\b"
 )
 
 
@@ -113,10 +114,11 @@ def match_weights(
     if problems:
         more = len(problems) - SHOWN
         listing = "\n  ".join(problems[:SHOWN] + [f"and {more} more"] * (more > 0))
+        example = " ".join(strange[:2]) or "backbone/fc6 backbone/fc7"
         raise InputError(
             f"{weights.origin} does not fit the network:\n  {listing}\n"
-            "give the --model.backbone of these weights, with its --model.fc-features and the like; or name what may "
-            "differ and start as in a new network: --model.allow backbone/fc6 backbone/fc7"
+            "give the --model.backbone of these weights, with its --model.fc-features and the like; or name the "
+            f"beginnings of what may be left out or start as in a new network: --model.allow {example}"
         )
     old = list(weights.class_names or ())
     classes = [(index, old.index(name), name) for index, name in enumerate(class_names) if name in old]

@@ -7,11 +7,15 @@ import numpy as np
 from fcn_jax.errors import InputError
 from fcn_jax.weights.other_formats import describe_other_format
 from fcn_jax.weights.safetensors_file import is_safetensors, read_safetensors
-from fcn_jax.weights.torch_file import WRAPPERS, read_torch
+from fcn_jax.weights.torch_file import read_torch
+from fcn_jax.weights.torch_state import SAVE
 
 
-def read_tensors(file: Path) -> dict[str, np.ndarray]:
-    """Read tensors by name, in the types they are stored in. The first bytes decide the format, not the file's name.
+def read_tensors(file: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Read the tensors of a network. The first bytes decide the format, not the file's name.
+
+    Returns:
+        The tensors by name, in the types they are stored in, and their place in the file, as "entry 'state_dict'".
 
     Raises:
         InputError: the file is missing, damaged, or of a format that is not supported.
@@ -20,17 +24,15 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{file} is not a file; give one of weights (.pth, .pt, .safetensors)")
     with file.open("rb") as stream:
         start = stream.read(256)
+    place = ""
     if is_safetensors(start):
         tensors = read_safetensors(file)
     elif (other := describe_other_format(file)) is None:
-        tensors = read_torch(file)
+        tensors, place = read_torch(file)
     else:
         raise InputError(
             f"{file} {other}; weights come as .pth or .pt of PyTorch, .safetensors, .caffemodel or .h5 of Keras"
         )
     if not tensors:
-        raise InputError(
-            f"{file} holds no tensors by name, at the top or under {', '.join(WRAPPERS)}; "
-            "save a network's: torch.save(model.state_dict(), file)"
-        )
-    return tensors
+        raise InputError(f"{file} holds no tensors by name; {SAVE}")
+    return tensors, place

@@ -11,15 +11,13 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fcn_jax.errors import InputError
-from fcn_jax.weights.torch_pickle import Tensor, Unpickler, check_number_type
+from fcn_jax.weights.torch_pickle import Unpickler, check_number_type
+from fcn_jax.weights.torch_state import State, find_state
 
-# Entries under which training programs keep the network, beside the optimizer and the like.
-WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
 ZIP_START = b"PK\x03\x04"
 # 0x1950a86a20f9469cfc6c, pickled: how files of torch before 1.6 start.
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -30,11 +28,14 @@ def is_torch(start: bytes) -> bool:
     return start.startswith((ZIP_START, LEGACY_START))
 
 
-def read_torch(file: Path) -> dict[str, np.ndarray]:
-    """Read the tensors of a .pth or .pt file by name, in the types they are stored in.
+def read_torch(file: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Read the tensors of a .pth, .pt or .ckpt file, and ignore what a training program saves beside them.
+
+    Returns:
+        The network's tensors by name, in the types they are stored in, and their place in the file (`State.place`).
 
     Raises:
-        InputError: the file is damaged, or contains something that is not a tensor.
+        InputError: the file is damaged, or contains something that is not a tensor in the place of one.
     """
     try:
         with file.open("rb") as stream:
@@ -47,7 +48,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{file} is damaged or cut short ({reason}); download or save it again") from error
 
 
-def _read_zip(file: Path) -> dict[str, np.ndarray]:
+def _read_zip(file: Path) -> tuple[dict[str, np.ndarray], str]:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
@@ -57,21 +58,21 @@ def _read_zip(file: Path) -> dict[str, np.ndarray]:
         if f"{folder}byteorder" in names:
             _require_little_endian(file, archive.read(f"{folder}byteorder") == b"little")
         # The whole pickle is read first, which verifies its checksum, and interpreted afterwards.
-        content = Unpickler(io.BytesIO(archive.read(pickles[0])), file).load()
-        return _read_arrays(content, functools.cache(lambda key: archive.read(f"{folder}data/{key}")))
+        content = Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
+        return _read_arrays(find_state(content, file), functools.cache(lambda key: archive.read(f"{folder}data/{key}")))
 
 
-def _read_legacy(file: Path) -> dict[str, np.ndarray]:
+def _read_legacy(file: Path) -> tuple[dict[str, np.ndarray], str]:
     with file.open("rb") as stream:
-        _magic, _version, system = (Unpickler(stream, file).load() for _ in range(3))
+        _magic, _version, system = (Unpickler(stream).load() for _ in range(3))
         _require_little_endian(file, system["little_endian"])
-        unpickler = Unpickler(stream, file)
+        unpickler = Unpickler(stream)
         content = unpickler.load()
         data = {}
-        for key in Unpickler(stream, file).load():
+        for key in Unpickler(stream).load():
             (count,) = struct.unpack("<q", stream.read(8))
             data[key] = stream.read(count * check_number_type(unpickler.storages[key].dtype).itemsize)
-        return _read_arrays(content, data.__getitem__)
+        return _read_arrays(find_state(content, file), data.__getitem__)
 
 
 def _require_little_endian(file: Path, little: bool) -> None:
@@ -79,11 +80,5 @@ def _require_little_endian(file: Path, little: bool) -> None:
         raise InputError(f"{file} and this machine must both be little-endian; load and save it with PyTorch")
 
 
-def _read_arrays(content: Any, read_storage: Callable[[str], bytes]) -> dict[str, np.ndarray]:
-    """Take the tensors out of their wrappers and read their numbers."""
-    for _ in WRAPPERS:  # each at most once: a dictionary may contain itself
-        wrapped = [content[name] for name in WRAPPERS if isinstance(content, dict) and name in content]
-        content = next((inner for inner in wrapped if isinstance(inner, dict)), content)
-    items = content.items() if isinstance(content, dict) else ()
-    tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
-    return {name: tensor.read(read_storage) for name, tensor in tensors.items()}
+def _read_arrays(state: State, read_storage: Callable[[str], bytes]) -> tuple[dict[str, np.ndarray], str]:
+    return {name: tensor.read(read_storage) for name, tensor in state.tensors.items()}, state.place

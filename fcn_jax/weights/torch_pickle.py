@@ -1,20 +1,18 @@
 """Pickles of PyTorch, read without PyTorch and without running what is in them.
 
-A pickle is a program: it names functions to be called. Here it may name only those that describe tensors. They give
-descriptions (`Tensor`) and nothing else, and the numbers are read afterwards.
+A pickle is a program: it names functions to be called. Here only those that describe tensors do something. They give
+descriptions (`Tensor`) and nothing else, and the numbers are read afterwards. Every other name, as that of a class in a
+training program's arguments, gives an `Unknown`, which does nothing.
 """
 
 import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-
-from fcn_jax.errors import InputError
 
 STORAGES = {
     "DoubleStorage": "float64",
@@ -60,15 +58,45 @@ class Tensor(NamedTuple):
         return np.ndarray(self.shape, dtype, read_storage(self.storage.key), self.offset * dtype.itemsize, strides)
 
 
+class Unknown:
+    """A stand-in for a class or function that does not describe tensors.
+
+    A pickle can call it, make instances of it, and set their state and items. All of this has no effect.
+
+    Attributes:
+        name: the module and the name of what it stands for, "argparse.Namespace".
+    """
+
+    name: ClassVar[str]
+
+    def __new__(cls, *_: Any, **__: Any) -> "Unknown":
+        """Make an instance, whatever the arguments."""
+        return super().__new__(cls)
+
+    def __call__(self, *_: Any, **__: Any) -> "Unknown":
+        """Return itself: the result of an unknown function is as unknown."""
+        return self
+
+    def ignore(self, *_: Any) -> None:
+        """Do nothing."""
+
+    __init__ = __setstate__ = __setitem__ = append = extend = add = ignore
+
+
+def describe_unknown(value: Any) -> str | None:
+    """Return the module and name of an `Unknown` or of its instance; None for anything else."""
+    kind = value if isinstance(value, type) else type(value)
+    return kind.name if issubclass(kind, Unknown) else None
+
+
 class Unpickler(pickle.Unpickler):
-    """Reader of descriptions of tensors in dictionaries; it refuses every other name.
+    """Reader of descriptions of tensors in dictionaries; everything else in them is an `Unknown`.
 
     A pickle can change the attributes of what it can name, so each instance has its own functions.
     """
 
-    def __init__(self, stream: io.BufferedIOBase, file: Path) -> None:
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         super().__init__(stream, encoding="utf-8")  # for strings of Python 2
-        self.file = file
         self.storages: dict[str, Storage] = {}
         self.known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
@@ -80,21 +108,17 @@ class Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a name in the pickle refers to.
-
-        Raises:
-            InputError: the name does not describe tensors.
-        """
+        """Return what a name in the pickle refers to: a function or type of this reader, or a class of `Unknown`."""
         if (module, name) not in self.known:
-            raise InputError(
-                f"{self.file} refers to {module}.{name}, which is no tensor and could run code when read, so it is "
-                "refused; save the weights alone: torch.save(model.state_dict(), file)"
-            )
+            self.known[module, name] = type("Unknown", (Unknown,), {"name": f"{module}.{name}"})
         return self.known[module, name]
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """Record a storage that the pickle refers to."""
-        _, dtype, key, *_ = pid
+    def persistent_load(self, pid: Any) -> Any:
+        """Record a storage that the pickle refers to. The other references are to classes of networks."""
+        kind, value, key, *_ = pid
+        if kind == "module":
+            return value
+        dtype = describe_unknown(value) or value
         return self.storages.setdefault(key, Storage(key, dtype))
 
 

@@ -14,8 +14,8 @@ from fcn_jax.errors import InputError
 from fcn_jax.weights.tensor_file import read_tensors
 from fcn_jax.weights.weights import Weights
 
-# Prefixes that torch.nn.DataParallel and torch.compile add to the names.
-PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
+# Layers of which every known network has one, behind the names of the modules that the network is a part of.
+LAYER = re.compile(r"(?P<prefix>(.+\.)?)(features\.\d+|inception3a\.branch1\.conv|layer\d\.\d+\.conv1)\.weight")
 RESNET = re.compile(r"(?:backbone\.)?(conv1|bn1|layer\d\.\d+\.(?:conv\d|bn\d|downsample\.[01]))")
 GOOGLENET = re.compile(r"((?:conv\d|inception\d[a-e]\.branch\d)(?:\.\d)?)\.(conv|bn)")
 # torchvision's GoogLeNet changes ImageNet's normalization to this one (`transform_input` in its googlenet.py).
@@ -34,23 +34,24 @@ NORM = {
 
 
 def read(file: Path) -> Weights:
-    """Read a .pth, .pt or .safetensors file.
+    """Read a .pth, .pt, .ckpt or .safetensors file.
 
     Args:
-        file: the `state_dict` of a network, possibly in one of `torch_file.WRAPPERS`.
+        file: the `state_dict` of a network, at the top or in one of `torch_state.ENTRIES`. The network may be a part of
+            another module: a prefix that all its names have is left out.
 
     Returns:
         Arrays for the backbones `VGG`, `ResNet` and `GoogLeNet` (with BatchNorm), or for the whole of `DilatedFCN`.
 
     Raises:
-        InputError: the file cannot be read, or it holds another network.
+        InputError: the file cannot be read, or it holds another network, or several networks.
     """
-    tensors = [(PREFIXES.sub("", name), name, value) for name, value in read_tensors(file).items()]
-    shapes = {name: value.shape for name, _, value in tensors}
-    paths = _find_vgg_paths(shapes) or _find_googlenet_paths(shapes) or _find_resnet_paths(shapes)
+    tensors, place = read_tensors(file)
+    shapes = {name: value.shape for name, value in tensors.items()}
+    prefix, paths = _find_network(shapes, file)
     arrays: dict[str, np.ndarray] = {}
     unknown = []
-    for name, full_name, value in tensors:
+    for name, value in tensors.items():
         module, _, kind = name.rpartition(".")
         # PyTorch needs its count of batches only for averages without a momentum, which none of these networks has.
         if kind == "num_batches_tracked":
@@ -58,15 +59,15 @@ def read(file: Path) -> Weights:
         path = paths.get(module, "")
         names = NORM if "bn" in path.rpartition("/")[2] else CONV
         if not path or kind not in names:
-            unknown.append(full_name)
+            unknown.append(name)
             continue
         collection, leaf = names[kind]
         if leaf == "kernel":
-            value = _transpose_kernel(value, side=7 if path == "backbone/fc6" else 1, name=f"{full_name} of {file}")
+            value = _transpose_kernel(value, side=7 if path == "backbone/fc6" else 1, name=f"{name} of {file}")
         full_path = f"{collection}/{path}/{leaf}"
         if full_path in arrays:
             raise InputError(
-                f"{file} has two tensors for {full_path}, one of them {full_name}; give a file with a single network"
+                f"{file} has two tensors for {full_path}, one of them {name}; give a file with a single network"
             )
         arrays[full_path] = value.astype(np.float32, copy=False)
     if not arrays:
@@ -75,8 +76,36 @@ def read(file: Path) -> Weights:
             f"{', '.join(unknown[:3])}, ...; give a VGG or ResNet with the names of torchvision or timm, or "
             "torchvision's FCN or GoogLeNet"
         )
-    trained_on = GOOGLENET_INPUT if _is_googlenet(shapes) else InputConfig()
-    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (PyTorch, {_name_network(arrays)})")
+    network = _name_network(arrays)
+    notes = [note for note in (network, place, prefix and f"prefix {prefix!r} left out") if note]
+    trained_on = GOOGLENET_INPUT if network == "GoogLeNet" else InputConfig()
+    return Weights(arrays, tuple(unknown), trained_on, f"{file.name} (PyTorch, {'; '.join(notes)})")
+
+
+def _find_network(shapes: dict[str, tuple[int, ...]], file: Path) -> tuple[str, dict[str, str]]:
+    """Find the prefix of the names of a network, and our path of each of its modules.
+
+    The prefix is the one behind which most modules are known. For torchvision's FCN this is "": its backbone is known
+    behind "backbone.", too, but its heads are not. Among prefixes of the same modules the longest is taken.
+
+    Raises:
+        InputError: there are several networks with as many modules.
+    """
+    layers = [match["prefix"] for name in shapes if (match := LAYER.fullmatch(name))]
+    found = {}
+    for prefix in dict.fromkeys(("", *layers, *(prefix.removesuffix("backbone.") for prefix in layers))):
+        inner = {name[len(prefix) :]: shape for name, shape in shapes.items() if name.startswith(prefix)}
+        paths = _find_vgg_paths(inner) or _find_googlenet_paths(inner) or _find_resnet_paths(inner)
+        modules = {name.rpartition(".")[0] for name in inner}
+        found[prefix] = {prefix + module: path for module, path in paths.items() if module in modules}
+    best = max(found, key=lambda prefix: (len(found[prefix]), len(prefix)))
+    for prefix, modules in found.items():
+        if len(modules) == len(found[best]) and modules.keys() != found[best].keys():
+            raise InputError(
+                f"{file} has two networks, with names that begin with {best!r} and with {prefix!r}; save one of them "
+                f"alone: torch.save({{k: v for k, v in state.items() if k.startswith({best!r})}}, file)"
+            )
+    return best, found[best]
 
 
 def _find_vgg_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
@@ -104,14 +133,10 @@ def _find_vgg_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     return paths
 
 
-def _is_googlenet(shapes: dict[str, tuple[int, ...]]) -> bool:
-    return "inception3a.branch1.conv.weight" in shapes
-
-
 def _find_googlenet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """Find our path of each module of a GoogLeNet: "inception3a.branch2.0.conv" is "inception3a/branch2_0/conv"."""
     paths = {}
-    for module in {name.rpartition(".")[0] for name in shapes} if _is_googlenet(shapes) else ():
+    for module in {name.rpartition(".")[0] for name in shapes} if "inception3a.branch1.conv.weight" in shapes else ():
         if match := GOOGLENET.fullmatch(module):
             unit = re.sub(r"\.(\d)$", r"_\1", match[1]).replace(".", "/")
             paths[module] = f"backbone/{unit}/{match[2]}"

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
+import caffe_peer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,14 +26,17 @@ from fcn_jax.config import (
     RunOptions,
 )
 from fcn_jax.errors import InputError
+from fcn_jax.layers import bilinear_init
+from fcn_jax.models.backbones.vgg import VGG
+from fcn_jax.models.build import init_variables
 from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 from fcn_jax.training import loop, setup, staged
 from fcn_jax.training import start as start_module
 from fcn_jax.training.loop import train
-from fcn_jax.training.start import choose_input, read_file_or_run, read_start
+from fcn_jax.training.start import choose_input, match_start, read_file_or_run, read_start
 from fcn_jax.weights import ours
-from fcn_jax.weights.merge import match_weights
+from fcn_jax.weights.merge import Match, match_weights
 from fcn_jax.weights.weights import Weights
 
 NAMES = ("sky", "sea", "sand")
@@ -136,6 +141,71 @@ def test_where_the_weights_do_not_tell_the_flags_decide(tmp_path, given, expecte
 
 def test_from_scratch_nothing_is_read():
     assert read_start(ModelConfig(), None) is None
+
+
+# Upsampling kernels of a file.
+
+
+@pytest.fixture
+def caffe_files(tmp_path) -> dict[str, Path]:
+    """Caffe's FCN-16s with random upsampling kernels, and with the reference's bilinear ones."""
+    net = caffe_peer.on_vgg(3, 16, small=True)
+    blobs = net.random_weights()
+    bilinear = {
+        name: [np.asarray(bilinear_init(None, kernel.shape[2:] + kernel.shape[:2])).transpose(2, 3, 0, 1)]
+        for name, (kernel, *_) in blobs.items()
+        if name.startswith("upscore")
+    }
+    files = {kind: tmp_path / f"{kind}.caffemodel" for kind in ("learned", "bilinear")}
+    files["learned"].write_bytes(caffe_peer.caffemodel(net, blobs))
+    files["bilinear"].write_bytes(caffe_peer.caffemodel(net, blobs | bilinear))
+    return files
+
+
+def match_caffe(monkeypatch, file: Path, head: str = "fcn16s", names=NAMES, **changes) -> Match:
+    """Match a file with a VGG as small as its own."""
+    model = ModelConfig(head=head, backbone="vgg16", weights=str(file), **changes)
+
+    def build(config: ModelConfig, num_classes: int) -> FCN:
+        kind = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
+        return kind(num_classes, VGG((1,) * 5, 16, name="backbone"), upsampling=config.upsampling)
+
+    monkeypatch.setattr(start_module, "build", build)
+    shapes = jax.eval_shape(lambda: init_variables(build(model, len(names)), 0))
+    weights = read_start(model, None)
+    assert weights is not None
+    return match_start(model, shapes, weights, names)
+
+
+def test_learned_kernels_of_a_file_are_not_left_out_silently(caffe_files, monkeypatch):
+    with pytest.raises(InputError) as refused:
+        match_caffe(monkeypatch, caffe_files["learned"], upsampling="fixed")
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith(
+        "learned.caffemodel (Caffe) has learned upsampling kernels, and --model.upsampling fixed"
+    )
+    assert [line.split()[0] for line in lines[1:3]] == ["upscore16", "upscore2"]
+    assert all(re.fullmatch(r"  upscore\d+ differs from bilinear by up to \d\.\d+", line) for line in lines[1:3])
+    assert "--model.upsampling learned" in lines[3]
+    assert lines[3].endswith("--model.allow upscore16 upscore2")
+    with pytest.raises(InputError, match=r"fixed has no place for them:\n  upscore16 .*\n\("):
+        match_caffe(monkeypatch, caffe_files["learned"], upsampling="fixed", allow=("upscore2/kernel",))
+    allowed = match_caffe(monkeypatch, caffe_files["learned"], upsampling="fixed", allow=("upscore",))
+    assert allowed.unused == ("params/upscore2/kernel", "params/upscore16/kernel")
+    assert set(allowed.unused) <= set(match_caffe(monkeypatch, caffe_files["learned"], upsampling="learned").loaded)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "names"),
+    [
+        ("bilinear", "fcn16s", NAMES),
+        ("learned", "fcn32s", NAMES),  # whose only upsampling layer is not in the file
+        ("learned", "fcn16s", ("cat", "dog")),  # whose scores start at zero
+    ],
+)
+def test_kernels_are_left_out_if_the_network_is_the_same_without_them(caffe_files, monkeypatch, kind, head, names):
+    match = match_caffe(monkeypatch, caffe_files[kind], head, names, upsampling="fixed")
+    assert {"params/upscore2/kernel", "params/upscore16/kernel"} <= set(match.unused)
 
 
 # Whole trainings.

@@ -14,13 +14,13 @@ from fcn_jax.weights.tensor_file import read_tensors
 
 def test_safetensors_are_read_whatever_their_name(tmp_path):
     safetensors.numpy.save_file({"a": np.arange(3, dtype=np.float32)}, tmp_path / "x.pth")
-    assert read_tensors(tmp_path / "x.pth")["a"].tolist() == [0, 1, 2]
+    assert read_tensors(tmp_path / "x.pth")[0]["a"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.peers
 def test_pytorch_s_files_are_read_whatever_their_name(torch, tmp_path):
     torch.save({"a": torch.arange(3.0)}, tmp_path / "x.safetensors")
-    assert read_tensors(tmp_path / "x.safetensors")["a"].tolist() == [0, 1, 2]
+    assert read_tensors(tmp_path / "x.safetensors")[0]["a"].tolist() == [0, 1, 2]
 
 
 def npy(array: np.ndarray) -> bytes:

@@ -79,19 +79,56 @@ def test_a_resnet_s_names_and_layouts(tmp_path):
     assert weights.origin.startswith("x.safetensors (PyTorch, ResNet")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
-def test_prefixes_of_data_parallel_and_compile_are_ignored(tmp_path, prefix):
-    plain = read_state(tmp_path, small_resnet())
-    wrapped = read_state(tmp_path, {prefix + name: array for name, array in small_resnet().items()})
+def behind(prefix: str, state: State) -> State:
+    return {prefix + name: array for name, array in state.items()}
+
+
+PREFIXES = (
+    "module.",  # DataParallel
+    "_orig_mod.module.",  # and torch.compile
+    "model.",  # Lightning
+    "module.model.encoder.",  # segmentation_models.pytorch
+    "backbone.",  # OpenMMLab
+    "backbone.body.",  # torchvision's detectors
+    "model.backbone.",
+)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("kind", ["resnet", "vgg"])
+def test_prefixes_are_left_out_and_told(tmp_path, prefix, kind):
+    state = small_resnet() if kind == "resnet" else small_vgg(True)
+    others = {"decoder.blocks.0.conv1.0.weight": draw("x", 2, 2, 3, 3), "model.steps": np.zeros(1, np.float32)}
+    plain = read_state(tmp_path, state)
+    wrapped = read_state(tmp_path, behind(prefix, state) | others)
     assert plain.arrays.keys() == wrapped.arrays.keys()
     for name, value in plain.arrays.items():
         np.testing.assert_array_equal(wrapped.arrays[name], value)
-    assert set(wrapped.unknown) == {f"{prefix}fc.weight", f"{prefix}fc.bias"}
+    assert set(wrapped.unknown) == {*(prefix + name for name in plain.unknown), *others}
+    assert wrapped.origin == plain.origin.removesuffix(")") + f"; prefix {prefix!r} left out)"
 
 
-@pytest.mark.parametrize("prefix", ["backbone.", "module."])
-def test_two_tensors_for_one_place_are_refused(tmp_path, prefix):
-    state = conv(3, 4, 7, "conv1") | conv(3, 4, 7, f"{prefix}conv1")
+@pytest.mark.parametrize("prefix", ["", "model.", "module.net."])
+def test_the_prefix_of_an_fcn_is_what_its_heads_have_too(tmp_path, prefix):
+    heads = {**conv(8, 2, 3, "classifier.0"), **norm(2, "classifier.1"), **conv(2, 3, 1, "classifier.4", bias=True)}
+    weights = read_state(tmp_path, behind(prefix, behind("backbone.", small_resnet()) | heads))
+    assert {path.split("/")[1] for path in weights.arrays} == {"backbone", "classifier"}
+    assert len(weights.unknown) == 2
+    assert ("prefix" in weights.origin) == bool(prefix)
+    assert f"prefix {prefix!r} left out" in weights.origin or not prefix
+
+
+@pytest.mark.parametrize("prefixes", [("module.encoder_q.", "module.encoder_k."), ("", "ema.")])
+def test_two_networks_are_refused(tmp_path, prefixes):
+    """As MoCo saves them: the network and its average."""
+    state = behind(prefixes[0], small_resnet()) | behind(prefixes[1], small_resnet())
+    with pytest.raises(InputError, match=r"two networks, .*; save one of them alone") as refused:
+        read_state(tmp_path, state)
+    assert all(f" with {prefix!r}" in str(refused.value) for prefix in prefixes)
+
+
+def test_two_tensors_for_one_place_are_refused(tmp_path):
+    state = conv(3, 4, 7, "conv1") | conv(3, 4, 7, "backbone.conv1")
     with pytest.raises(InputError, match="two tensors for params/backbone/conv1/kernel"):
         read_state(tmp_path, state)
 

@@ -1,6 +1,7 @@
 """Files of class names, with or without their colours."""
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,9 +37,11 @@ def read_classes(file: Path) -> Classes:
             only, or does not have 1 to 255 names.
     """
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        # In one Unicode form: names that look alike are the same.
+        text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the class names cannot be read from {file} ({error}); {_RULE}") from error
+    lines = [line.strip() for line in text.rstrip().splitlines()]
     skipped = int(bool(lines) and (lines[0] == _VOID_NAME or lines[0].replace(" ", "").lower() in _HEADS))
     lines = lines[skipped:]
     found = [_COLOURED.fullmatch(line) for line in lines]

@@ -1,6 +1,7 @@
 """Lists of examples from folders and text files, shared by the data sets."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 from PIL import Image
@@ -19,6 +20,9 @@ def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
         images: the folder of the images.
         masks: the folder of the masks.
         suffix: what the stem of a mask has after that of its image. Masks without it are left out.
+
+    Raises:
+        InputError: the names of two pictures in a folder look alike (`_compose_letters`).
     """
     left = _group_by_stem(images)
     right = {stem.removesuffix(suffix): files for stem, files in _group_by_stem(masks).items() if stem.endswith(suffix)}
@@ -66,4 +70,24 @@ def _group_by_stem(folder: Path) -> dict[str, list[Path]]:
         # `is_file` would drop a link to a file that is gone. Such an example is reported when it is read.
         if file.suffix.lower() in kinds and not hidden and not file.is_dir():
             stems.setdefault(place.with_suffix("").as_posix(), []).append(file)
-    return stems
+    return _compose_letters(stems, folder)
+
+
+def _compose_letters(stems: dict[str, list[Path]], folder: Path) -> dict[str, list[Path]]:
+    """Spell stems with one code point a letter (Unicode's form NFC), as most systems do.
+
+    macOS writes an accent as a code point of its own (form NFD). Both forms look the same.
+
+    Raises:
+        InputError: two stems differ in their form only.
+    """
+    composed: dict[str, list[Path]] = {}
+    for stem, files in stems.items():
+        others = composed.setdefault(unicodedata.normalize("NFC", stem), files)
+        if others is not files:
+            names = " and ".join(ascii(group[0].relative_to(folder).as_posix()) for group in (others, files))
+            raise InputError(
+                f"{names} in {folder} differ in their Unicode form only, so they look alike and have one name here; "
+                "rename or remove one of them"
+            )
+    return composed

@@ -1,5 +1,6 @@
 """Images of the user's own in the layout of PASCAL VOC, as CVAT, labelme and others export it."""
 
+import unicodedata
 from pathlib import Path
 
 from fcn_jax.data.label_map import parse_label_map
@@ -40,7 +41,7 @@ def find(request: Request) -> Found:
     splits = {
         split: [
             find_listed(words, root)
-            or by_name.get(words[0])
+            or by_name.get(unicodedata.normalize("NFC", words[0]))  # as the keys are
             or Files(words[0], root / "JPEGImages" / f"{words[0]}.jpg", masks / f"{words[0]}{request.label_suffix}.png")
             for words in read_list(list_)
         ]

@@ -39,6 +39,7 @@ def test_class_names_of_labelme(tmp_path):
         ("\n".join(f"c{i}" for i in range(256)), "has 256 class names"),
         ("a\n\nb\n", "line 2 of .* is ''"),
         ("a\nb\na\n", "line 3 of .* is 'a'"),
+        ("caf\u00e9\ncafe\u0301\n", "line 2 of .* is 'caf\u00e9'"),
         ("name,r,g,b\na,1,2,3\na,4,5,6", "line 3 of .* is 'a'"),
         ("a,1,2,3\nb,1,2,3", r"line 2 of .* has the colour \(1, 2, 3\)"),
         ("a,1,2,256", r"line 1 of .* has the colour \(1, 2, 256\)"),

@@ -35,6 +35,30 @@ def test_every_pair_of_a_stem_is_listed(tmp_path):
     assert [image for _, image, _ in names(pair_files(tmp_path / "images", tmp_path / "labels"))] == ["a.jpg", "a.png"]
 
 
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # which look alike; macOS writes the second
+
+
+def test_names_that_differ_in_their_unicode_form_are_a_pair(tmp_path):
+    for folder, stem in (("images", f"{DECOMPOSED}/{COMPOSED}"), ("labels", f"{COMPOSED}/{DECOMPOSED}")):
+        save(picture() if folder == "images" else mask(), tmp_path / folder / f"{stem}.png")
+    (example,) = pair_files(tmp_path / "images", tmp_path / "labels")
+    assert example.name == f"{COMPOSED}/{COMPOSED}"
+    if not (tmp_path / "images" / COMPOSED).exists():  # as on systems that keep the form
+        assert example.image == tmp_path / "images" / DECOMPOSED / f"{COMPOSED}.png"
+        assert example.mask == tmp_path / "labels" / COMPOSED / f"{DECOMPOSED}.png"
+
+
+def test_names_of_one_folder_that_look_alike_are_refused(tmp_path):
+    for name in (f"{COMPOSED}.png", f"{DECOMPOSED}.jpg"):
+        save(picture(), tmp_path / "images" / name)
+    if len(list((tmp_path / "images").iterdir())) == 1:
+        pytest.skip("this file system takes both names for one")
+    with pytest.raises(InputError) as refused:
+        pair_files(tmp_path / "images", tmp_path / "labels")
+    assert str(refused.value).startswith(r"'cafe\u0301.jpg' and 'caf\xe9.png' in ")
+    assert "differ in their Unicode form only" in str(refused.value)
+
+
 def test_other_files_are_skipped_and_broken_links_are_not(tmp_path):
     save(mask(), tmp_path / "labels/a.png")
     (tmp_path / "images/folder.png").mkdir(parents=True)

@@ -51,6 +51,14 @@ def test_paths_in_lists(tree):
     assert look(tree).splits["train"] == [("a", tree / "JPEGImages/a.jpg", tree / "SegmentationClassAug/a.png")]
 
 
+def test_names_in_another_unicode_form(tree):
+    save(picture(), tree / "JPEGImages/caf\u00e9.jpg")
+    save(mask(), tree / "SegmentationClass/cafe\u0301.png")
+    (tree / "ImageSets/Segmentation/train.txt").write_text("cafe\u0301\n", encoding="utf-8")
+    (example,) = look(tree).splits["train"]
+    assert (example.image.exists(), example.mask.exists()) == (True, True)
+
+
 def test_other_pictures_and_names_that_are_not_there(tree):
     (tree / "JPEGImages/a.jpg").unlink()
     save(picture(), tree / "JPEGImages/a.png")

@@ -91,6 +91,5 @@ def fill_options(options: RunOptions, config: Config) -> RunOptions:
     Raises:
         InputError: the data set is unknown.
     """
-    assert config.steps is not None
-    eval_every = options.eval_every or max(min(get_source(config.data.name).defaults.eval_every, config.steps), 1)
+    eval_every = options.eval_every or max(min(get_source(config.data.name).defaults.eval_every, config.ends[-1]), 1)
     return dataclasses.replace(options, eval_every=eval_every, checkpoint_every=options.checkpoint_every or eval_every)

@@ -24,7 +24,7 @@ from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.dry_run import describe_needs
 from fcn_jax.training.optim import make_schedule
-from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_parameters
+from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_extensions, format_parameters
 from fcn_jax.training.setup import Setup, set_up
 from fcn_jax.training.state import TrainState, restore_state, save_state
 
@@ -49,6 +49,8 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     setup = set_up(config, options, run_dir)
+    for line in format_extensions(setup.config):
+        say(line)
     if options.dry_run:
         say(describe_needs(setup))
         return None
@@ -59,9 +61,9 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
         catch_stop_signals() as is_stop_wanted,
         explain_out_of_memory(setup.step, what, IN_TRAINING) as step,
     ):
-        first, last = setup.resume_step or 0, run.config.steps
+        first, last = setup.resume_step or 0, run.config.ends[-1]
         if setup.resume_step == last:
-            say(f"{run_dir} has all of its {last} steps; nothing to do")
+            say(f"{run_dir} has all of its {last} steps; nothing to do (--extend gives it more)")
             return None
         state = _begin(setup, checkpoints, say)
         say(format_parameters(state.variables["params"]))
@@ -98,7 +100,6 @@ def take_steps(
         OutOfMemory: an evaluation needs more memory than there is.
     """
     config, options = run.config, run.options
-    assert config.steps
     assert options.eval_every
     assert options.checkpoint_every
     rate = make_schedule(config)
@@ -107,16 +108,16 @@ def take_steps(
         source = open_decoded(setup.dataset, config.data.train_split)
     batches = train_batches(source, setup.dataset.max_size, config, options, first, setup.sharding)
     wait, metrics = InputWait(), None
-    for step in range(first + 1, config.steps + 1):
+    for step in range(first + 1, config.ends[-1] + 1):
         state, metrics = setup.step(state, wait.take(batches, metrics))
         checkpoints.look_after()
         if step == first + 1:
             jax.block_until_ready(metrics)
             progress.restart(step)
 
-        ends = step == config.steps
+        ends = step == config.ends[-1]
         stops = ends or is_stop_wanted()
-        evaluates = ends or step % options.eval_every == 0
+        evaluates = step in config.ends or step % options.eval_every == 0
         saves = stops or evaluates or step % options.checkpoint_every == 0
         logs = stops or step % options.log_every == 0
         if logs or saves:  # a state that has diverged is not saved

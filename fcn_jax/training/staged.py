@@ -21,6 +21,8 @@ LATER = {
 def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
     """List the trainings from 32s to the head asked for, each with its run directory.
 
+    The last stage alone is extended: a coarser one has to stay what the next one started from.
+
     Args:
         config: configuration of the staged training; its learning rate is multiplied by each stage's factor.
         run_dir: the folder of the stages' run directories.
@@ -34,7 +36,8 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
         if stages:
             model = dataclasses.replace(model, weights=None, init_from=stages[-1][1].absolute())
         optim = dataclasses.replace(_drop_groups(config.optim, LATER[head]), learning_rate=rate * factor)
-        stage = dataclasses.replace(config, model=model, optim=optim, staged=False)
+        extend = config.extend if head == heads[-1] else ()
+        stage = dataclasses.replace(config, model=model, optim=optim, extend=extend, staged=False)
         stages.append((stage, run_dir / head))
     return stages
 
@@ -68,7 +71,7 @@ def train_staged(
             )
             continue
         evaluation = train(stage, options, folder, say)
-        if find_latest_step(folder) != fill_config(stage).steps:
+        if find_latest_step(folder) != fill_config(stage).ends[-1]:
             return None
     return evaluation
 

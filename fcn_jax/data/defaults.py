@@ -9,6 +9,7 @@ from statistics import mean
 
 from fcn_jax.config import Config, InputConfig, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.sources import get_source
+from fcn_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,12 @@ def fill_config(config: Config) -> Config:
     features. Call the function again when the input is known.
 
     Raises:
-        InputError: the data set is unknown.
+        InputError: the data set is unknown, or `config` is no `Config`.
     """
+    if not isinstance(config, Config):
+        raise InputError(
+            f"config is of type {type(config).__name__}; give a fcn_jax.config.Config, such as PRESETS['fcn8s'].config"
+        )
     defaults = get_source(config.data.name).defaults
     model, augment = config.model, config.augment
     if model.weights is None and model.init_from is None:

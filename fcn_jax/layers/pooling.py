@@ -10,7 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .sizes import Array, ArrayLike, Ints, Padding, are_known, check_method, read_ints, read_pairs, reshape, to_lists
+from .sizes import (
+    Array,
+    ArrayLike,
+    Ints,
+    Padding,
+    are_known,
+    check_method,
+    read_array,
+    read_ints,
+    read_pairs,
+    reshape,
+    to_lists,
+)
 
 # Most places of a window whose codes fit one byte. Places are numbered from 0, and two more codes stand for no place;
 # see `_take_places`.
@@ -67,7 +79,7 @@ def max_pool(
         >>> max_pool(x, (1, 2), ceil=True)[0, :, 0].tolist()
         [1.0, 3.0, 4.0]
     """
-    x = jnp.asarray(x)
+    x = read_array(x, "x", "[*batch, height, width, channel]")
     if x.ndim < 3 or not are_known(x.shape[-3:-1]):
         raise ValueError(
             f"x has the shape {x.shape}; it must be [*batch, height, width, channel], with numbers of at least 1 as "

@@ -1,4 +1,4 @@
-"""Sizes of transposed convolutions, and the reading of size, stride and padding arguments."""
+"""Sizes of transposed convolutions, and the reading of array, size, stride and padding arguments."""
 
 from __future__ import annotations
 
@@ -111,6 +111,40 @@ def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int
 
 
 # ----------------------------------------------------------------------------------------- reading arguments
+
+
+def read_array(value: Any, name: str, layout: str) -> Array:
+    """Read an argument as an array.
+
+    Args:
+        value: the argument.
+        name: the argument's name, for errors.
+        layout: the axes that it should have, for errors.
+
+    Raises:
+        ValueError: the value is nothing that JAX makes an array of, such as a text or lists of different lengths.
+    """
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is of type {type(value).__name__}; it must be one array, {layout}.") from error
+
+
+def check_operands(x: Array, kernel: Array, groups: Any, groups_name: str) -> None:
+    """Check that types and channels of an input ``[..., in]`` fit a kernel ``[..., in / groups, out]``.
+
+    Raises:
+        ValueError: they do not fit, or the groups do not divide the outputs.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.inexact) or x.dtype != kernel.dtype:
+        raise ValueError(f"x is {x.dtype} and the kernel {kernel.dtype}; cast both to one floating-point dtype.")
+    ins, outs = kernel.shape[-2:]
+    if not is_int(groups) or min(groups, ins, outs) < 1 or ins * groups != x.shape[-1] or outs % groups:
+        raise ValueError(
+            f"x has {x.shape[-1]} channels, the kernel {ins} in and {outs} out, with {groups_name} {groups}; the "
+            "channels of x must be the kernel's times the groups, the groups must divide the outputs, and each must "
+            "be at least 1."
+        )
 
 
 def is_int(value: Any) -> bool:

@@ -22,6 +22,7 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.layers import Conv, ConvTranspose, bilinear_init, upsample_bilinear
+from fcn_jax.models.arguments import check_choice, check_dtype, check_num_classes, check_skip_scales, read_images
 from fcn_jax.models.backbones import BACKBONES
 from fcn_jax.models.feature_map import FeatureMap, add, convolve
 
@@ -74,10 +75,10 @@ class FCN(nn.Module):
             Logits, float32, of exactly the images' height and width.
 
         Raises:
-            ValueError: an attribute has a value that is not allowed.
+            ValueError: an argument has another type or shape, or an attribute has a value that is not allowed.
         """
         self._check()
-        image = FeatureMap(jnp.asarray(images), None if size is None else jnp.asarray(size))
+        image = read_images(images, size)
         pool3, pool4, top = self._backbone(image, train)
         score = self._score(top, "score_fr")
         if self.stride <= 16:
@@ -95,14 +96,13 @@ class FCN(nn.Module):
         return self.upsample(score, image, name).values
 
     def _check(self) -> None:
-        choices = [("stride", self.stride, (8, 16, 32)), ("upsampling", self.upsampling, ("learned", "fixed"))]
-        if isinstance(self.backbone, str):
-            choices.append(("backbone", self.backbone, tuple(BACKBONES)))
-        for name, value, values in choices:
-            if value not in values:
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, values))}")
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}; there is at least one, the background included")
+        check_num_classes(self.num_classes)
+        check_choice("stride", self.stride, (8, 16, 32))
+        check_choice("upsampling", self.upsampling, ("learned", "fixed"))
+        check_skip_scales(self.skip_scales)
+        check_dtype(self.dtype)
+        if not isinstance(self.backbone, nn.Module):
+            check_choice("backbone", self.backbone, BACKBONES)
 
     def _backbone(self, image: FeatureMap, train: bool) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         if isinstance(self.backbone, nn.Module):

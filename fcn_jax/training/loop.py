@@ -18,6 +18,7 @@ from fcn_jax.inference.visualize import Panels
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.metrics_log import MetricsLog
 from fcn_jax.runs.run_dir import Run, open_for_training
+from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
 from fcn_jax.runtime.signals import catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
@@ -29,7 +30,9 @@ from fcn_jax.training.setup import Setup, set_up
 from fcn_jax.training.state import TrainState, restore_state, save_state
 
 
-def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None] = print) -> Evaluation | None:
+def train(
+    config: Config, options: RunOptions, run_dir: str | Path, say: Callable[[str], None] = print
+) -> Evaluation | None:
     """Train a new run, or resume the run in the directory.
 
     Args:
@@ -48,6 +51,7 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
         WriteFailed: a checkpoint could not be written; the run goes on from the one before it.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
+    run_dir = expand_home(run_dir)
     setup = set_up(config, options, run_dir)
     for line in format_extensions(setup.config):
         say(line)

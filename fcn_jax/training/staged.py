@@ -8,6 +8,7 @@ from fcn_jax.config import HEADS, Config, OptimConfig, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.inference.evaluate import Evaluation
 from fcn_jax.runs.checkpoint import find_latest_step
+from fcn_jax.runtime.files import expand_home
 from fcn_jax.training.loop import train
 
 # Beginnings of the paths of parameters that the network of a stage does not have yet (see fcn_jax/models/fcn.py).
@@ -43,7 +44,7 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
 
 
 def train_staged(
-    config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None] = print
+    config: Config, options: RunOptions, run_dir: str | Path, say: Callable[[str], None] = print
 ) -> Evaluation | None:
     """Train one stage after the other. The same call again resumes the stage that was stopped.
 
@@ -63,7 +64,7 @@ def train_staged(
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     evaluation = None
-    for stage, folder in list_stages(config, run_dir):
+    for stage, folder in list_stages(config, expand_home(run_dir)):
         if options.dry_run:  # no stage has weights yet, and weights do not change its needs
             say(f"{folder.name}:")
             train(

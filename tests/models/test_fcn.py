@@ -250,19 +250,6 @@ def test_one_program_for_all_sizes_on_a_canvas():
         assert np.isfinite(traced(variables, draw_images(1, 40, 40), np.array([size], np.int32))).all()
 
 
-@pytest.mark.parametrize(
-    ("attribute", "value", "message"),
-    [
-        ("stride", 4, r"stride is 4; it must be one of 8, 16, 32"),
-        ("num_classes", 0, r"num_classes is 0; there is at least one"),
-        ("backbone", "resnet35", r"backbone is 'resnet35'; it must be one of 'vgg16', .*'resnet34', 'resnet50'"),
-    ],
-)
-def test_attributes_with_other_values_are_refused(attribute, value, message):
-    with pytest.raises(ValueError, match=message):
-        FCN(**{"num_classes": 3, attribute: value}).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-
-
 def test_score_layers_may_be_those_of_flax():
     model, variables, apply = network("vgg")
     x = draw_images(1, 40, 40)

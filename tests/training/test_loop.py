@@ -37,7 +37,7 @@ def lines(folder: Path) -> list[dict]:
 
 def test_batches_that_do_not_fit_the_devices_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"batch-size 12 cannot be split over 8 devices.*multiple of 8"):
-        train(Config(batch_size=12), RunOptions(), tmp_path / "run")
+        train(Config(batch_size=12), RunOptions(), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

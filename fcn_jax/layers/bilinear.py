@@ -19,7 +19,7 @@ from .sizes import (
     ArrayLike,
     Ints,
     Padding,
-    are_known,
+    are_positive,
     check_method,
     compute_output_sizes,
     count_axes,
@@ -160,10 +160,10 @@ def upsample_bilinear(
         [0.0, 2.0, 4.0, 6.0, 8.0]
     """
     x = read_array(x, "x", "[*batch, height, width, channel]")
-    if x.ndim < 3 or not are_known(x.shape[-3:-1]) or not jnp.issubdtype(x.dtype, jnp.inexact):
+    if x.ndim < 3 or not are_positive(x.shape[-3:-1]) or not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(
-            f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*batch, height, width, channel], with numbers "
-            "of at least 1 as height and width."
+            f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*batch, height, width, channel], with height "
+            "and width at least 1."
         )
     strides = read_ints(stride, 2, "stride", 1)
     size = tuple(2 * s - s % 2 for s in strides)
@@ -185,7 +185,7 @@ def upsample_bilinear(
     return reshape(x, *batch, height, width, channels)
 
 
-def _upsample_axis(x: Array, size: int, stride: int, low: int, out: int, method: str | None) -> Array:
+def _upsample_axis(x: Array, size: int, stride: int, low: int, out: Any, method: str | None) -> Array:
     """Upsample the last axis but one: ``[*lead, n, m]`` to ``[*lead, out, m]``."""
     # Output block q, of one stride, sees the cells q + first .. q + last. weights[r, d] is the weight of the d-th of
     # them at phase r.

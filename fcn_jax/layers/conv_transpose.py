@@ -22,7 +22,7 @@ from .sizes import (
     ArrayLike,
     Ints,
     Padding,
-    are_known,
+    are_positive,
     check_method,
     check_operands,
     compute_output_sizes,
@@ -89,7 +89,7 @@ def conv_transpose(
 
     **Sharding.** With automatic mesh axes any axis may be split. With explicit mesh axes
     (`jax.sharding.AxisType.Explicit`) only the first axis of `x` may be split, and the kernel may not. Under
-    `jax.export` batch axes may be symbolic; spatial axes may not.
+    `jax.export` batch axes may be symbolic, and spatial axes too if the padding is numbers.
 
     Args:
         x: ``[*batch, *spatial, in]``, floating point, with any number of spatial axes.
@@ -138,10 +138,8 @@ def conv_transpose(
         )
     size = kernel.shape[:axes]
     batch, spatial = x.shape[: -axes - 1], x.shape[-axes - 1 : -1]
-    if not are_known((*size, *spatial)):
-        raise ValueError(
-            f"the input's size {spatial} and the kernel's {size} must be numbers of at least 1 on every axis."
-        )
+    if not are_positive((*size, *spatial)):
+        raise ValueError(f"the input's size {spatial} and the kernel's {size} must be at least 1 on every axis.")
     strides = read_ints(strides, axes, "strides", 1)
     output_padding = read_ints(output_padding, axes, "output_padding", 0)
     crops = read_crops(padding, size, strides)

@@ -93,7 +93,7 @@ def conv_transpose_padding(kernel: Ints, stride: Ints) -> tuple[int, int] | tupl
     return (padding[0], extra[0]) if is_int(kernel) and is_int(stride) else (padding, extra)
 
 
-def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int, ...]:
+def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[Any, ...]:
     """Compute `conv_transpose_size` on every axis, from crops as `read_crops` returns them."""
     if any(extra >= s for extra, s in zip(output_padding, strides, strict=True)):
         raise ValueError(
@@ -102,7 +102,7 @@ def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int
         )
     spatial = zip(n, kernel, strides, crops, output_padding, strict=True)
     sizes = tuple((a - 1) * s + k - sum(crop) + extra for a, k, s, crop, extra in spatial)
-    if min(sizes) < 1:
+    if not are_positive(sizes):
         raise ValueError(
             f"the output would have the size {sizes}: input {n}, kernel {kernel}, strides {strides}, padding {crops} "
             "crop more than there is; every size must be at least 1, so lower the padding or give a larger input."
@@ -235,6 +235,14 @@ def check_method(method: str, methods: Iterable[str]) -> None:
 def are_known(sizes: Sequence[Any]) -> bool:
     """Return whether all sizes are integers of at least 1 and none is a symbol of `jax.export`."""
     return all(is_int(n) and n >= 1 for n in sizes)
+
+
+def are_positive(sizes: Sequence[Any]) -> bool:
+    """Return whether all sizes are at least 1, also for whatever their symbols of `jax.export` stand for."""
+    try:
+        return all(n >= 1 for n in sizes)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
 
 
 def reshape(x: Array, *shape: Any) -> Array:

@@ -22,6 +22,7 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.layers import Conv, ConvTranspose, bilinear_init, upsample_bilinear
+from fcn_jax.layers.sizes import is_int
 from fcn_jax.models.arguments import check_choice, check_dtype, check_num_classes, check_skip_scales, read_images
 from fcn_jax.models.backbones import BACKBONES
 from fcn_jax.models.feature_map import FeatureMap, add, convolve
@@ -155,8 +156,8 @@ def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:
         Side of the kernel, stride, and per axis the cells to crop in front and behind; negative values add cells.
 
     Raises:
-        ValueError: the stride of `x` is not a multiple of that of `to`, or the centres of `x` are neither on nor half
-            way between those of `to`.
+        ValueError: the stride of `x` is not a multiple of that of `to`, the centres of `x` are neither on nor half way
+            between those of `to`, or the crop depends on what symbols of `jax.export` stand for.
     """
     factor, remainder = divmod(x.stride, to.stride)
     shift = (x.offset - to.offset) / to.stride
@@ -169,4 +170,10 @@ def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:
     front = round((kernel - 1) / 2 - shift)
     full = [(n - 1) * factor + kernel for n in x.shape]
     (top, bottom), (left, right) = [(front, size - front - wanted) for size, wanted in zip(full, to.shape, strict=True)]
+    if not (is_int(bottom) and is_int(right)):
+        raise ValueError(
+            f"a map of the size {x.shape} cannot be upsampled to {to.shape}, because the crop depends on what the "
+            "symbols stand for; give images whose height and width are multiples of 32, such as 32 * n, and `size` for "
+            "images that are smaller"
+        )
     return kernel, factor, ((top, bottom), (left, right))

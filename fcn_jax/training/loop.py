@@ -53,10 +53,9 @@ def train(
     """
     run_dir = expand_home(run_dir)
     setup = set_up(config, options, run_dir)
-    for line in format_extensions(setup.config):
-        say(line)
+    extensions = format_extensions(setup.config)
     if options.dry_run:
-        say(describe_needs(setup))
+        say("\n".join([*extensions, describe_needs(setup)]))
         return None
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
@@ -71,7 +70,8 @@ def train(
             return None
         state = _begin(setup, checkpoints, say)
         say(format_parameters(state.variables["params"]))
-        say(f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps"))
+        begins = f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps")
+        say("\n".join([begins, *extensions]))
         with (
             MetricsLog(run_dir, first) as log,
             Progress(run.config, first) as progress,

@@ -156,8 +156,9 @@ def test_an_extended_run_equals_one_that_was_to_be_as_long_from_its_start_bit_fo
     assert open_run(run).config.ends == (2, 5)
     said: list[str] = []
     extended = train(config, options, run, said.append)
-    assert f"{run}: goes on after step 2 of 5" in said
-    assert any("so the learning rate changes from 0.0107 to 0.0126 after step 2" in line for line in said)
+    begins, extension = said[-1].splitlines()
+    assert begins == f"{run}: goes on after step 2 of 5"
+    assert extension.endswith("so the learning rate changes from 0.0107 to 0.0126 after step 2")
 
     assert lines(run) == lines(tmp_path / "whole")
     np.testing.assert_array_equal(extended.confusion, expected.confusion)

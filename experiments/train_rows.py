@@ -138,7 +138,10 @@ def read_scores(run_dir: Path) -> list[dict[str, Any]]:
 def is_done(run_dir: Path) -> bool:
     """Return whether a run has taken all of its steps."""
     scores = read_scores(run_dir)
-    return bool(scores) and scores[-1]["step"] == json.loads((run_dir / "config.json").read_text())["config"]["steps"]
+    if not scores:
+        return False
+    config = json.loads((run_dir / "config.json").read_text())["config"]
+    return scores[-1]["step"] == [config["steps"], *config["extend"]][-1]
 
 
 if __name__ == "__main__":

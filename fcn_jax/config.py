@@ -8,6 +8,7 @@ line answers at once.
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -263,7 +264,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The values that decide the numbers of a training. A run can be resumed only with the same ones."""
+    """The values that decide the numbers of a training. A run can be resumed only with the same ones, or extended."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -271,6 +272,8 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     steps: int | None = None
     """number of optimizer steps, at least 0; 0: only score the network as it starts; None: the data set's default"""
+    extend: tuple[int, ...] = ()
+    """more steps for a run: the new number of all steps, above the former; for each extension one number, in order"""
     batch_size: int | None = None
     """number of images per step, over all devices and accumulated parts, at least 1; None: the data set's default"""
     accumulate: int = 1
@@ -284,6 +287,12 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(self.steps is None or self.steps >= 0, f"steps is {self.steps}; it must be at least 0")
+        former = (0 if self.steps is None else self.steps, *self.extend)
+        _require(
+            all(before < after for before, after in pairwise(former)),
+            f"extend is {' '.join(map(str, self.extend))} after steps {self.steps}; it is the new number of all steps, "
+            "those taken included, so each number must be above the one before it",
+        )
         _require(
             self.batch_size is None or self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1"
         )
@@ -303,6 +312,12 @@ class Config:
             all(0 < factor < math.inf for factor in self.stage_factors),
             f"stage-factors are {self.stage_factors}; every factor must be above 0 and finite",
         )
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The number of all steps before each extension, and at last the present one; `steps` has to be set."""
+        assert self.steps is not None
+        return (self.steps, *self.extend)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ FULL = Config(
         bias_factor=2.0,
     ),
     steps=11,
+    extend=(70_000, 80_000),
     batch_size=12,
     accumulate=3,
     seed=4,

@@ -75,6 +75,16 @@ REFUSED = [
     (OptimConfig, {"rate_factors": (("a", 1.0), ("b", 0.0))}, r"optim\.rate-factors are .*'b', 0\.0.* optim\.frozen"),
     (OptimConfig, {"bias_factor": 0.0}, r"optim\.bias-factor is 0\.0.* above 0"),
     (Config, {"steps": -1}, r"^steps is -1.* at least 0"),
+    *[
+        (Config, {"steps": steps, "extend": extend}, rf"^extend is {text} after steps {steps}; .* above the one before")
+        for steps, extend, text in (
+            (8, (4,), "4"),
+            (8, (8,), "8"),
+            (8, (10, 9), "10 9"),
+            (None, (0,), "0"),
+            (0, (-1,), "-1"),
+        )
+    ],
     (Config, {"batch_size": 0}, r"^batch-size is 0.* at least 1"),
     (Config, {"accumulate": 0}, r"^accumulate is 0.* at least 1"),
     (Config, {"batch_size": 8, "accumulate": 3}, r"batch-size 8 cannot be split into 3 .* accumulate that divides"),
@@ -141,6 +151,7 @@ ENDS = [
     (OptimConfig, "rate_factors", (("score", math.ulp(0)),), (("score", 0.0),)),
     (OptimConfig, "bias_factor", math.ulp(0), 0.0),
     (Config, "steps", 0, -1),
+    (Config, "extend", (1, 2), (1, 1)),
     (Config, "batch_size", 1, 0),
     (Config, "accumulate", 1, 0),
     (Config, "seed", 0, -1),

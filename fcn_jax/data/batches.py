@@ -64,7 +64,21 @@ def place_on_canvas(examples: Iterable[Example], count: int, canvas: tuple[int, 
 
 
 def _put(batch: Batch, index: int, example: Example, origin: tuple[int, int] = (0, 0)) -> None:
-    """Put an example, or the part of it from `origin` on that fits, on a canvas of a batch."""
+    """Put an example, or the part of it from `origin` on that fits, on a canvas of a batch.
+
+    Raises:
+        InputError: image and label are not uint8, or not of one size.
+    """
+    if example.label.ndim != 2 or example.image.shape != (*example.label.shape, 3):
+        raise InputError(
+            f"{example.name} has an image of shape {example.image.shape} and a label of shape {example.label.shape}; "
+            "they must be [height, width, 3] and [height, width]"
+        )
+    if not example.image.dtype == example.label.dtype == np.uint8:  # others would be cut to 0..255 silently
+        raise InputError(
+            f"{example.name} has an image of {example.image.dtype} and a label of {example.label.dtype}; both must be "
+            "uint8: colours from 0 to 255, and classes"
+        )
     (top, left), (rows, columns) = origin, batch.label.shape[1:]
     label = example.label[top : top + rows, left : left + columns]
     height, width = label.shape

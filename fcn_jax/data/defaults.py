@@ -10,6 +10,7 @@ from statistics import mean
 from fcn_jax.config import Config, InputConfig, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.data.sources import get_source
+from fcn_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ def fill_config(config: Config) -> Config:
     features. Call the function again when the input is known.
 
     Raises:
-        InputError: the data set is unknown.
+        InputError: the data set is unknown, or `config` is no `Config`.
     """
+    if not isinstance(config, Config):
+        raise InputError(
+            f"config is of type {type(config).__name__}; give a fcn_jax.config.Config, such as PRESETS['fcn8s'].config"
+        )
     defaults = get_source(config.data.name).defaults
     model, augment = config.model, config.augment
     if model.weights is None and model.init_from is None:
@@ -92,8 +97,7 @@ def fill_options(options: RunOptions, config: Config) -> RunOptions:
     Raises:
         InputError: the data set is unknown.
     """
-    assert config.steps is not None
-    eval_every = options.eval_every or max(min(get_source(config.data.name).defaults.eval_every, config.steps), 1)
+    eval_every = options.eval_every or max(min(get_source(config.data.name).defaults.eval_every, config.ends[-1]), 1)
     val_split = options.data.val_split or (HELD_OUT if config.data.hold_out else "val")
     return dataclasses.replace(
         options,

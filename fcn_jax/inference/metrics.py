@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.layers.sizes import is_int
 
 
 class Metrics(NamedTuple):
@@ -36,8 +37,17 @@ def confusion_matrix(
     """Count pixels by (true class, predicted class), without those labelled `IGNORE`.
 
     Raises:
-        ValueError: a prediction is outside 0..num_classes-1, or a label is and is not `IGNORE`.
+        ValueError: a prediction is outside 0..num_classes-1, or a label is and is not `IGNORE`; or label and prediction
+            are not integers of one shape.
     """
+    label, prediction = np.asarray(label), np.asarray(prediction)
+    for what, values in (("label", label), ("prediction", prediction)):
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"{what} is {values.dtype}; it must have the class of each pixel as an integer")
+    if label.shape != prediction.shape:
+        raise ValueError(f"label has the shape {label.shape} and prediction {prediction.shape}; both must be the same")
+    if not is_int(num_classes) or num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes!r}; it must be an integer of at least 1")
     valid = label != IGNORE
     label, prediction = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
     for what, values in (("label", label), ("prediction", prediction)):
@@ -54,7 +64,19 @@ def compute_metrics(confusion: Integer[np.ndarray, "classes classes"]) -> Metric
     """Compute the metrics of a confusion matrix (rows = truth).
 
     Means leave out classes whose value is NaN, as `nanmean` in the reference's `score.py` does.
+
+    Raises:
+        ValueError: the matrix is not square, is empty, or does not have counts.
     """
+    confusion = np.asarray(confusion)
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or not confusion.size:
+        raise ValueError(
+            f"confusion has the shape {confusion.shape}; it must be [classes, classes], at least one class"
+        )
+    if not np.issubdtype(confusion.dtype, np.integer) or confusion.min() < 0:
+        raise ValueError(
+            f"confusion is {confusion.dtype}, from {confusion.min()}; it must have counts, integers from 0"
+        )
     confusion = confusion.astype(np.float64)
     right = np.diag(confusion)
     truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax import lax
 
 from .channel_sums import broadcast_channels, channel_sums
+from .sizes import read_array
 
 
 class BatchNorm(nn.Module):
@@ -28,7 +29,8 @@ class BatchNorm(nn.Module):
         method: method of the per-channel sums and broadcasts; see `channel_sums`.
 
     Raises:
-        ValueError: the method is unknown.
+        ValueError: the input is not floating point or has no channel, there is no cell to take statistics of, or the
+            method is unknown.
 
     Example:
         >>> norm = BatchNorm(use_running_average=False)
@@ -51,7 +53,13 @@ class BatchNorm(nn.Module):
 
         Without running statistics the collection "batch_stats" has to be mutable.
         """
-        x = jnp.asarray(x)
+        x = read_array(x, "x", "[*cells, channels]")
+        is_empty = 0 in (x.shape[-1:] if self.use_running_average else x.shape)
+        if x.ndim < 1 or is_empty or not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(
+                f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*cells, channels], with at least one "
+                "channel and, without running statistics, at least one cell."
+            )
         x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
         channels = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)

@@ -19,9 +19,11 @@ from .sizes import (
     ArrayLike,
     Ints,
     Padding,
-    are_known,
+    are_positive,
     check_method,
     compute_output_sizes,
+    count_axes,
+    read_array,
     read_crops,
     read_ints,
     reshape,
@@ -80,14 +82,16 @@ def bilinear_init(key: Array | None, shape: Sequence[int], dtype: Any = jnp.floa
         dtype: dtype of the kernel.
 
     Raises:
-        ValueError: the outputs are not a multiple of the inputs of a group.
+        ValueError: the shape is not made of integers of at least 1, or the outputs are not a multiple of the inputs of
+            a group.
 
     Example:
         >>> bilinear_init(None, (4, 4, 2, 2))[1, 1].tolist()
         [[0.5625, 0.0], [0.0, 0.5625]]
     """
     del key
-    if len(shape) < 3 or min(shape) < 1 or shape[-1] % shape[-2]:
+    shape = read_ints(shape, count_axes(shape, 1), "shape", 1)
+    if len(shape) < 3 or shape[-1] % shape[-2]:
         raise ValueError(
             f"the kernel's shape is {tuple(shape)}; bilinear_init needs [*spatial, in / groups, out], outputs a "
             "multiple of the inputs of a group, for example as many scores out as in."
@@ -155,11 +159,11 @@ def upsample_bilinear(
         >>> upsample_bilinear(x, (1, 2), kernel_size=(1, 3), padding=(0, 1))[0, :, 0].tolist()
         [0.0, 2.0, 4.0, 6.0, 8.0]
     """
-    x = jnp.asarray(x)
-    if x.ndim < 3 or not are_known(x.shape[-3:-1]) or not jnp.issubdtype(x.dtype, jnp.inexact):
+    x = read_array(x, "x", "[*batch, height, width, channel]")
+    if x.ndim < 3 or not are_positive(x.shape[-3:-1]) or not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(
-            f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*batch, height, width, channel], with numbers "
-            "of at least 1 as height and width."
+            f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*batch, height, width, channel], with height "
+            "and width at least 1."
         )
     strides = read_ints(stride, 2, "stride", 1)
     size = tuple(2 * s - s % 2 for s in strides)
@@ -181,7 +185,7 @@ def upsample_bilinear(
     return reshape(x, *batch, height, width, channels)
 
 
-def _upsample_axis(x: Array, size: int, stride: int, low: int, out: int, method: str | None) -> Array:
+def _upsample_axis(x: Array, size: int, stride: int, low: int, out: Any, method: str | None) -> Array:
     """Upsample the last axis but one: ``[*lead, n, m]`` to ``[*lead, out, m]``."""
     # Output block q, of one stride, sees the cells q + first .. q + last. weights[r, d] is the weight of the d-th of
     # them at phase r.

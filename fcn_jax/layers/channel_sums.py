@@ -6,41 +6,45 @@ function is the other, so gradients are matrix products too.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .backend import is_cpu
-from .sizes import check_method
+from .sizes import ArrayLike, check_method, read_array
 
 _METHODS = ("plain", "matmul")
 
 
-def channel_sums(x: jax.Array, method: str | None = None) -> jax.Array:
+def channel_sums(x: ArrayLike, method: str | None = None) -> jax.Array:
     """Sum an array over all axes but the last.
 
     Args:
-        x: ``[*cells, channels]``.
+        x: ``[*cells, channels]``, floating point.
         method: "plain" sums, "matmul" multiplies with ones; None chooses "matmul" on CPUs, otherwise "plain".
 
     Returns:
         ``[channels]``.
 
     Raises:
-        ValueError: the method is unknown.
+        ValueError: `x` is not floating point or has no axis, or the method is unknown.
 
     Example:
         >>> channel_sums(jnp.arange(6.0).reshape(3, 2)).tolist()
         [6.0, 9.0]
     """
+    x = read_array(x, "x", "[*cells, channels]")
+    if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise ValueError(f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*cells, channels].")
     if _choose_method(method) == "plain":
         return x.sum(tuple(range(x.ndim - 1)))
-    x = x.reshape(-1, x.shape[-1])
+    x = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return (jnp.ones((1, len(x)), x.dtype) @ x)[0]
 
 
-def broadcast_channels(channels: jax.Array, shape: tuple[Any, ...], method: str | None = None) -> jax.Array:
+def broadcast_channels(channels: ArrayLike, shape: tuple[Any, ...], method: str | None = None) -> jax.Array:
     """Broadcast one value per channel to all cells of an array.
 
     Args:
@@ -52,12 +56,18 @@ def broadcast_channels(channels: jax.Array, shape: tuple[Any, ...], method: str 
         ``[*cells, channels]``.
 
     Raises:
-        ValueError: the method is unknown.
+        ValueError: `shape` does not end with the number of channels, or the method is unknown.
 
     Example:
         >>> broadcast_channels(jnp.array([1.0, 2.0]), (2, 2)).tolist()
         [[1.0, 2.0], [1.0, 2.0]]
     """
+    channels = read_array(channels, "channels", "[channels]")
+    if channels.ndim != 1 or not isinstance(shape, Sequence) or tuple(shape[-1:]) != channels.shape:
+        raise ValueError(
+            f"channels have the shape {channels.shape} and shape is {shape}; channels must be [channels], and shape "
+            "(*cells, channels) with the same number of channels."
+        )
     if _choose_method(method) == "plain":
         return jnp.broadcast_to(channels, shape)
     cells = math.prod(shape[:-1])

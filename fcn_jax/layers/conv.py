@@ -19,14 +19,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from .backend import is_cpu, is_single_device
 from .channel_sums import broadcast_channels
-from .sizes import are_known, check_method
+from .sizes import ArrayLike, are_known, check_method, check_operands, is_int, read_array, read_ints
 from .winograd import winograd_conv, winograd_kernel_gradient
 
 _METHODS = ("plain", "barriers", "winograd", "patches")
@@ -81,21 +80,29 @@ class Conv(nn.Module):
     method: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array | np.ndarray) -> jax.Array:
+    def __call__(self, x: ArrayLike) -> jax.Array:
         """Convolve ``[batch, height, width, in]`` to ``[batch, rows, columns, features]``, with sizes as in `conv`."""
-        x = jnp.asarray(x, self.dtype)
-        shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
+        x = jnp.asarray(read_array(x, "x", "[batch, height, width, in]"), self.dtype)
+        window = read_ints(self.kernel_size, 2, "kernel_size", 1)
+        (features,) = read_ints(self.features, 1, "features", 1)
+        (groups,) = read_ints(self.feature_group_count, 1, "feature_group_count", 1)
+        if x.ndim != 4 or x.shape[-1] < 1 or x.shape[-1] % groups:
+            raise ValueError(
+                f"x has the shape {x.shape} and feature_group_count is {groups}; x must be [batch, height, width, in], "
+                "and the groups must divide its channels."
+            )
+        shape = (*window, x.shape[-1] // groups, features)
         kernel = jnp.asarray(self.param("kernel", self.kernel_init, shape), self.dtype)
-        y = conv(x, kernel, self.strides, self.padding, self.kernel_dilation, self.feature_group_count, self.method)
+        y = conv(x, kernel, self.strides, self.padding, self.kernel_dilation, groups, self.method)
         if self.use_bias:
-            bias = jnp.asarray(self.param("bias", self.bias_init, (self.features,)), self.dtype)
+            bias = jnp.asarray(self.param("bias", self.bias_init, (features,)), self.dtype)
             y += broadcast_channels(bias, y.shape, "plain" if self.method == "plain" else None)
         return y
 
 
 def conv(
-    x: jax.Array,
-    kernel: jax.Array,
+    x: ArrayLike,
+    kernel: ArrayLike,
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
@@ -125,13 +132,24 @@ def conv(
         ``floor((n + 2 * padding - (k - 1) * dilation - 1) / stride) + 1``.
 
     Raises:
-        ValueError: the method is unknown, or it cannot compute this convolution.
+        ValueError: shapes, dtypes or values do not fit together, no window fits into the map, or the method is unknown
+            or cannot compute this convolution.
 
     Example:
         >>> x = jnp.arange(4.0).reshape(1, 1, 4, 1)
         >>> conv(x, jnp.ones((1, 2, 1, 1)))[0, 0, :, 0].tolist()
         [1.0, 3.0, 5.0]
     """
+    x, kernel = _read_operands(x, kernel, groups)
+    (stride,) = read_ints(stride, 1, "stride", 1)
+    (padding,) = read_ints(padding, 1, "padding", 0)
+    (dilation,) = read_ints(dilation, 1, "dilation", 1)
+    window = tuple((k - 1) * dilation + 1 for k in kernel.shape[:2])
+    if any(is_int(n) and n + 2 * padding < k for n, k in zip(x.shape[1:3], window, strict=True)):
+        raise ValueError(
+            f"the window {window} is larger than the map {x.shape[1:3]} with the padding {padding}; give a larger map, "
+            "more padding or a smaller kernel."
+        )
     if method is None:
         method = _choose_method(x, kernel, stride, padding, dilation, groups)
     check_method(method, _METHODS)
@@ -148,6 +166,19 @@ def conv(
             f"{got}; give method=None or 'plain'."
         )
     return _conv(lax.optimization_barrier(x), kernel, stride, padding, dilation, method)
+
+
+def _read_operands(x: Any, kernel: Any, groups: Any) -> tuple[jax.Array, jax.Array]:
+    """Read map and kernel as arrays that fit each other."""
+    x = read_array(x, "x", "[batch, height, width, in]")
+    kernel = read_array(kernel, "kernel", "[rows, columns, in / groups, out]")
+    if x.ndim != 4 or kernel.ndim != 4 or 0 in (*x.shape[1:3], *kernel.shape[:2]):
+        raise ValueError(
+            f"x has the shape {x.shape} and the kernel {kernel.shape}; x must be [batch, height, width, in] and the "
+            "kernel [rows, columns, in / groups, out], with at least one cell in each."
+        )
+    check_operands(x, kernel, groups, "groups")
+    return x, kernel
 
 
 def _choose_method(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int, groups: int) -> str:

@@ -22,11 +22,12 @@ from .sizes import (
     ArrayLike,
     Ints,
     Padding,
-    are_known,
+    are_positive,
     check_method,
+    check_operands,
     compute_output_sizes,
     count_axes,
-    is_int,
+    read_array,
     read_crops,
     read_ints,
     reshape,
@@ -88,7 +89,7 @@ def conv_transpose(
 
     **Sharding.** With automatic mesh axes any axis may be split. With explicit mesh axes
     (`jax.sharding.AxisType.Explicit`) only the first axis of `x` may be split, and the kernel may not. Under
-    `jax.export` batch axes may be symbolic; spatial axes may not.
+    `jax.export` batch axes may be symbolic, and spatial axes too if the padding is numbers.
 
     Args:
         x: ``[*batch, *spatial, in]``, floating point, with any number of spatial axes.
@@ -121,33 +122,24 @@ def conv_transpose(
         >>> conv_transpose(x, kernel, strides=2, padding=((1, -1),))[:, 0].tolist()
         [2.0, 13.0, 20.0, 30.0, 0.0]
     """
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x = read_array(x, "x", "[*batch, *spatial, in]")
+    kernel = read_array(kernel, "kernel", "[*spatial, in / groups, out]")
     axes = kernel.ndim - 2
     if axes < 1 or x.ndim < axes + 1:
         raise ValueError(
             f"x has the shape {x.shape} and the kernel {kernel.shape}; x must be [*batch, *spatial, in] and the kernel "
             "[*spatial, in / groups, out], with the same number of spatial axes, at least one."
         )
-    if not jnp.issubdtype(x.dtype, jnp.inexact) or x.dtype != kernel.dtype:
-        raise ValueError(f"x is {x.dtype} and the kernel {kernel.dtype}; cast both to one floating-point dtype.")
-    groups = feature_group_count
-    features = kernel.shape[-1]
-    if not is_int(groups) or groups < 1 or kernel.shape[-2] * groups != x.shape[-1] or features % groups:
-        raise ValueError(
-            f"x has {x.shape[-1]} channels, the kernel {kernel.shape[-2]} in and {features} out, with "
-            f"feature_group_count {groups}; the channels of x must be the kernel's times the groups, and the groups "
-            "must divide the outputs."
-        )
+    groups, features = feature_group_count, kernel.shape[-1]
+    check_operands(x, kernel, groups, "feature_group_count")
     if bias is not None and jnp.shape(bias) != (features,):
         raise ValueError(
             f"bias has the shape {jnp.shape(bias)}; it must be one value per output channel, ({features},)."
         )
     size = kernel.shape[:axes]
     batch, spatial = x.shape[: -axes - 1], x.shape[-axes - 1 : -1]
-    if not are_known((*size, *spatial)):
-        raise ValueError(
-            f"the input's size {spatial} and the kernel's {size} must be numbers of at least 1 on every axis."
-        )
+    if not are_positive((*size, *spatial)):
+        raise ValueError(f"the input's size {spatial} and the kernel's {size} must be at least 1 on every axis.")
     strides = read_ints(strides, axes, "strides", 1)
     output_padding = read_ints(output_padding, axes, "output_padding", 0)
     crops = read_crops(padding, size, strides)
@@ -224,7 +216,7 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: ArrayLike) -> Array:
         """Upsample ``[*batch, *spatial, in]`` to ``[*batch, *output spatial, features]``."""
-        x = jnp.asarray(x)
+        x = read_array(x, "x", "[*batch, *spatial, in]")
         size = read_ints(self.kernel_size, count_axes(self.kernel_size, 1), "kernel_size", 1)
         (features,) = read_ints(self.features, 1, "features", 1)
         (groups,) = read_ints(self.feature_group_count, 1, "feature_group_count", 1)

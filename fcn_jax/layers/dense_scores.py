@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .depth_to_space import depth_to_space
-from .sizes import Array, ArrayLike, Ints, are_known, read_ints, reshape
+from .sizes import Array, ArrayLike, Ints, are_known, read_array, read_ints, reshape
 
 
 def convolutionalize(kernel: ArrayLike, window: Ints, order: str = "hwc") -> Array:
@@ -36,7 +36,7 @@ def convolutionalize(kernel: ArrayLike, window: Ints, order: str = "hwc") -> Arr
         >>> convolutionalize(jnp.zeros((25088, 10)), 7, "chw").shape
         (7, 7, 512, 10)
     """
-    kernel = jnp.asarray(kernel)
+    kernel = read_array(kernel, "kernel", "[h * w * in, out]")
     height, width = read_ints(window, 2, "window", 1)
     if kernel.ndim != 2 or kernel.shape[0] % (height * width):
         raise ValueError(
@@ -77,7 +77,7 @@ def shift_and_stitch(net: Callable[[Array], Array], x: ArrayLike, stride: Ints) 
         >>> shift_and_stitch(halve, x, 2)[0, :, 0].tolist()
         [5.0, 5.0, 4.0, 4.0]
     """
-    x = jnp.asarray(x)
+    x = read_array(x, "x", "[*batch, height, width, in]")
     strides = read_ints(stride, 2, "stride", 1)
     if x.ndim < 3 or not are_known(x.shape[-3:-1]):
         raise ValueError(
@@ -93,7 +93,9 @@ def shift_and_stitch(net: Callable[[Array], Array], x: ArrayLike, stride: Ints) 
         start = (*(0,) * len(batch), shift[0], shift[1], 0)
         return net(lax.dynamic_slice(padded, start, (*batch, height + strides[0], width + strides[1], channels)))
 
-    cells = jax.eval_shape(net, x).shape[-3:-1]
+    cells = getattr(jax.eval_shape(net, x), "shape", ())[-3:-1]
+    if len(cells) != 2:
+        raise ValueError(f"the net gives {jax.eval_shape(net, x)}; it must give one array [*batch, h', w', out].")
     shifts = np.array(list(np.ndindex(*strides)), np.int32)
     maps = lax.map(run_shifted, jnp.asarray(shifts))
     if maps.shape[-3:-1] != (cells[0] + 1, cells[1] + 1):

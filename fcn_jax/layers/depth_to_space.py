@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .backend import is_cpu
-from .sizes import Array, ArrayLike, Ints, check_method, count_axes, read_ints, reshape
+from .sizes import Array, ArrayLike, Ints, check_method, count_axes, read_array, read_ints, reshape
 
 _METHODS = ("plain", "split")
 
@@ -39,7 +39,7 @@ def depth_to_space(x: ArrayLike, block: Ints, *, method: str | None = None) -> A
         >>> depth_to_space(jnp.arange(4).reshape(1, 1, 4), 2)[:, :, 0].tolist()
         [[0, 1], [2, 3]]
     """
-    x = jnp.asarray(x)
+    x = read_array(x, "x", "[*batch, *spatial, channels]")
     axes = count_axes(block, 2)
     block = read_ints(block, axes, "block", 1)
     if x.ndim < axes + 1 or x.shape[-1] % math.prod(block):

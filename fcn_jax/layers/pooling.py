@@ -10,7 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .sizes import Array, ArrayLike, Ints, Padding, are_known, check_method, read_ints, read_pairs, reshape, to_lists
+from .sizes import (
+    Array,
+    ArrayLike,
+    Ints,
+    Padding,
+    are_positive,
+    check_method,
+    read_array,
+    read_ints,
+    read_pairs,
+    reshape,
+    to_lists,
+)
 
 # Most places of a window whose codes fit one byte. Places are numbered from 0, and two more codes stand for no place;
 # see `_take_places`.
@@ -67,11 +79,10 @@ def max_pool(
         >>> max_pool(x, (1, 2), ceil=True)[0, :, 0].tolist()
         [1.0, 3.0, 4.0]
     """
-    x = jnp.asarray(x)
-    if x.ndim < 3 or not are_known(x.shape[-3:-1]):
+    x = read_array(x, "x", "[*batch, height, width, channel]")
+    if x.ndim < 3 or not are_positive(x.shape[-3:-1]):
         raise ValueError(
-            f"x has the shape {x.shape}; it must be [*batch, height, width, channel], with numbers of at least 1 as "
-            "height and width."
+            f"x has the shape {x.shape}; it must be [*batch, height, width, channel], with height and width at least 1."
         )
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(
@@ -80,27 +91,21 @@ def max_pool(
         )
     window = read_ints(window, 2, "window", 1)
     strides = window if strides is None else read_ints(strides, 2, "strides", 1)
-    spatial, padding = x.shape[-3:-1], to_lists(padding)
-    if padding == "SAME":
-        excess = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(spatial, window, strides, strict=True)]
-        pads = tuple((e // 2, e - e // 2) for e in excess)
-    else:
-        pads = read_pairs(0 if padding == "VALID" else padding, 2)
-    if any(not 0 <= p < k for pair, k in zip(pads, window, strict=True) for p in pair):
+    spatial = x.shape[-3:-1]
+    try:
+        pads = _read_pads(padding, spatial, window, strides)
+        axes = zip(spatial, window, strides, pads, strict=True)
+        counts = [_count_windows(n, k, s, low, high, ceil) for n, k, s, (low, high) in axes]
+    except jax.errors.InconclusiveDimensionOperation as error:
         raise ValueError(
-            f"padding {padding!r} with the window {window}: it must be at least 0 and smaller than the window, or a "
-            "window could see nothing but padding."
+            f"x has the shape {x.shape}, and the number of windows depends on what its symbols stand for; give "
+            "multiples of the strides, such as 2 * n."
+        ) from error
+    if not are_positive(counts):
+        raise ValueError(
+            f"the window {window} is larger than the input {spatial} with the padding {pads}; give a larger input, "
+            "more padding, or ceil=True."
         )
-    counts = []
-    for n, k, s, (low, high) in zip(spatial, window, strides, pads, strict=True):
-        room = n + low + high - k
-        count = -(-max(room, 0) // s) + 1 if ceil else room // s + 1
-        counts.append(count - 1 if (count - 1) * s >= n + low else count)
-        if counts[-1] < 1:
-            raise ValueError(
-                f"the window {window} is larger than the input {spatial} with the padding {pads}; give a larger input, "
-                "more padding, or ceil=True."
-            )
     method = "places" if method is None else method
     check_method(method, _METHODS)
     pool = _max_pool if method == "places" else _reduce_windows
@@ -108,6 +113,26 @@ def max_pool(
         reshape(x, math.prod(x.shape[:-3]), *x.shape[-3:]), window, strides, (pads[0][0], pads[1][0]), tuple(counts)
     )
     return reshape(y, *x.shape[:-3], *y.shape[1:])
+
+
+def _read_pads(padding, spatial, window, strides):
+    padding = to_lists(padding)
+    if padding == "SAME":
+        excess = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(spatial, window, strides, strict=True)]
+        return tuple((e // 2, e - e // 2) for e in excess)
+    pads = read_pairs(0 if padding == "VALID" else padding, 2)
+    if any(not 0 <= p < k for pair, k in zip(pads, window, strict=True) for p in pair):
+        raise ValueError(
+            f"padding {padding!r} with the window {window}: it must be at least 0 and smaller than the window, or a "
+            "window could see nothing but padding."
+        )
+    return pads
+
+
+def _count_windows(n, k, s, low, high, ceil):
+    room = n + low + high - k
+    count = (max(-(-room // s), 0) if ceil else room // s) + 1
+    return count - 1 if (count - 1) * s >= n + low else count
 
 
 def _find_least_value(dtype) -> np.ndarray:

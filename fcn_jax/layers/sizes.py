@@ -1,4 +1,4 @@
-"""Sizes of transposed convolutions, and the reading of size, stride and padding arguments."""
+"""Sizes of transposed convolutions, and the reading of array, size, stride and padding arguments."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def conv_transpose_padding(kernel: Ints, stride: Ints) -> tuple[int, int] | tupl
     return (padding[0], extra[0]) if is_int(kernel) and is_int(stride) else (padding, extra)
 
 
-def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int, ...]:
+def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[Any, ...]:
     """Compute `conv_transpose_size` on every axis, from crops as `read_crops` returns them."""
     if any(extra >= s for extra, s in zip(output_padding, strides, strict=True)):
         raise ValueError(
@@ -102,7 +102,7 @@ def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int
         )
     spatial = zip(n, kernel, strides, crops, output_padding, strict=True)
     sizes = tuple((a - 1) * s + k - sum(crop) + extra for a, k, s, crop, extra in spatial)
-    if min(sizes) < 1:
+    if not are_positive(sizes):
         raise ValueError(
             f"the output would have the size {sizes}: input {n}, kernel {kernel}, strides {strides}, padding {crops} "
             "crop more than there is; every size must be at least 1, so lower the padding or give a larger input."
@@ -111,6 +111,40 @@ def compute_output_sizes(n, kernel, strides, crops, output_padding) -> tuple[int
 
 
 # ----------------------------------------------------------------------------------------- reading arguments
+
+
+def read_array(value: Any, name: str, layout: str) -> Array:
+    """Read an argument as an array.
+
+    Args:
+        value: the argument.
+        name: the argument's name, for errors.
+        layout: the axes that it should have, for errors.
+
+    Raises:
+        ValueError: the value is nothing that JAX makes an array of, such as a text or lists of different lengths.
+    """
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is of type {type(value).__name__}; it must be one array, {layout}.") from error
+
+
+def check_operands(x: Array, kernel: Array, groups: Any, groups_name: str) -> None:
+    """Check that types and channels of an input ``[..., in]`` fit a kernel ``[..., in / groups, out]``.
+
+    Raises:
+        ValueError: they do not fit, or the groups do not divide the outputs.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.inexact) or x.dtype != kernel.dtype:
+        raise ValueError(f"x is {x.dtype} and the kernel {kernel.dtype}; cast both to one floating-point dtype.")
+    ins, outs = kernel.shape[-2:]
+    if not is_int(groups) or min(groups, ins, outs) < 1 or ins * groups != x.shape[-1] or outs % groups:
+        raise ValueError(
+            f"x has {x.shape[-1]} channels, the kernel {ins} in and {outs} out, with {groups_name} {groups}; the "
+            "channels of x must be the kernel's times the groups, the groups must divide the outputs, and each must "
+            "be at least 1."
+        )
 
 
 def is_int(value: Any) -> bool:
@@ -201,6 +235,14 @@ def check_method(method: str, methods: Iterable[str]) -> None:
 def are_known(sizes: Sequence[Any]) -> bool:
     """Return whether all sizes are integers of at least 1 and none is a symbol of `jax.export`."""
     return all(is_int(n) and n >= 1 for n in sizes)
+
+
+def are_positive(sizes: Sequence[Any]) -> bool:
+    """Return whether all sizes are at least 1, also for whatever their symbols of `jax.export` stand for."""
+    try:
+        return all(n >= 1 for n in sizes)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
 
 
 def reshape(x: Array, *shape: Any) -> Array:

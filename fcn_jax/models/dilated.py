@@ -17,6 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.arguments import check_choice, check_dtype, check_num_classes, read_images
 from fcn_jax.models.backbones import BACKBONES
 from fcn_jax.models.backbones.initializers import HE_FAN_OUT
 from fcn_jax.models.backbones.norm import configure_norm
@@ -72,9 +73,11 @@ class DilatedFCN(nn.Module):
             logits).
 
         Raises:
-            ValueError: the backbone is unknown.
+            ValueError: an argument has another type or shape, or an attribute has a value that is not allowed.
         """
-        image = FeatureMap(jnp.asarray(images), None if size is None else jnp.asarray(size))
+        check_num_classes(self.num_classes)
+        check_dtype(self.dtype)
+        image = read_images(images, size)
         _, before_last, last = self._backbone()(image, train)
 
         def compute_logits(x: FeatureMap, name: str) -> Array:
@@ -89,9 +92,7 @@ class DilatedFCN(nn.Module):
     def _backbone(self) -> nn.Module:
         if isinstance(self.backbone, nn.Module):
             return self.backbone
-        resnets = [name for name in BACKBONES if name.startswith("resnet")]
-        if self.backbone not in resnets:
-            raise ValueError(f"backbone is {self.backbone!r}; it must be one of {', '.join(map(repr, resnets))}")
+        check_choice("backbone", self.backbone, [name for name in BACKBONES if name.startswith("resnet")])
         return BACKBONES[self.backbone](output_stride=8, dtype=self.dtype, name="backbone")
 
 

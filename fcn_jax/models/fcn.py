@@ -22,6 +22,8 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from fcn_jax.layers import Conv, ConvTranspose, bilinear_init, upsample_bilinear
+from fcn_jax.layers.sizes import is_int
+from fcn_jax.models.arguments import check_choice, check_dtype, check_num_classes, check_skip_scales, read_images
 from fcn_jax.models.backbones import BACKBONES
 from fcn_jax.models.feature_map import FeatureMap, add, convolve
 
@@ -74,10 +76,10 @@ class FCN(nn.Module):
             Logits, float32, of exactly the images' height and width.
 
         Raises:
-            ValueError: an attribute has a value that is not allowed.
+            ValueError: an argument has another type or shape, or an attribute has a value that is not allowed.
         """
         self._check()
-        image = FeatureMap(jnp.asarray(images), None if size is None else jnp.asarray(size))
+        image = read_images(images, size)
         pool3, pool4, top = self._backbone(image, train)
         score = self._score(top, "score_fr")
         if self.stride <= 16:
@@ -95,14 +97,13 @@ class FCN(nn.Module):
         return self.upsample(score, image, name).values
 
     def _check(self) -> None:
-        choices = [("stride", self.stride, (8, 16, 32)), ("upsampling", self.upsampling, ("learned", "fixed"))]
-        if isinstance(self.backbone, str):
-            choices.append(("backbone", self.backbone, tuple(BACKBONES)))
-        for name, value, values in choices:
-            if value not in values:
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, values))}")
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}; there is at least one, the background included")
+        check_num_classes(self.num_classes)
+        check_choice("stride", self.stride, (8, 16, 32))
+        check_choice("upsampling", self.upsampling, ("learned", "fixed"))
+        check_skip_scales(self.skip_scales)
+        check_dtype(self.dtype)
+        if not isinstance(self.backbone, nn.Module):
+            check_choice("backbone", self.backbone, BACKBONES)
 
     def _backbone(self, image: FeatureMap, train: bool) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
         if isinstance(self.backbone, nn.Module):
@@ -155,8 +156,8 @@ def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:
         Side of the kernel, stride, and per axis the cells to crop in front and behind; negative values add cells.
 
     Raises:
-        ValueError: the stride of `x` is not a multiple of that of `to`, or the centres of `x` are neither on nor half
-            way between those of `to`.
+        ValueError: the stride of `x` is not a multiple of that of `to`, the centres of `x` are neither on nor half way
+            between those of `to`, or the crop depends on what symbols of `jax.export` stand for.
     """
     factor, remainder = divmod(x.stride, to.stride)
     shift = (x.offset - to.offset) / to.stride
@@ -169,4 +170,10 @@ def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:
     front = round((kernel - 1) / 2 - shift)
     full = [(n - 1) * factor + kernel for n in x.shape]
     (top, bottom), (left, right) = [(front, size - front - wanted) for size, wanted in zip(full, to.shape, strict=True)]
+    if not (is_int(bottom) and is_int(right)):
+        raise ValueError(
+            f"a map of the size {x.shape} cannot be upsampled to {to.shape}, because the crop depends on what the "
+            "symbols stand for; give images whose height and width are multiples of 32, such as 32 * n, and `size` for "
+            "images that are smaller"
+        )
     return kernel, factor, ((top, bottom), (left, right))

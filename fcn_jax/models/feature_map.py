@@ -37,8 +37,8 @@ class FeatureMap(struct.PyTreeNode):
     offset: float = struct.field(pytree_node=False, default=0.0)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the canvas."""
+    def shape(self) -> tuple[Any, Any]:
+        """Height and width of the canvas: integers, or symbols of `jax.export`."""
         return self.values.shape[1], self.values.shape[2]
 
     def map(self, function: Callable[[jax.Array], jax.Array]) -> "FeatureMap":

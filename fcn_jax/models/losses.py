@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.layers.sizes import read_array
 
 
 def cross_entropy(
@@ -29,8 +30,26 @@ def cross_entropy(
     Returns:
         (total, weight): the weighted sum, in nats, and the sum of the pixels' weights. Both are 0 if no pixel has a
         label.
+
+    Raises:
+        ValueError: shapes or types do not fit, or the smoothing is outside 0 to 1.
     """
-    num_classes = logits.shape[-1]
+    logits, label = read_array(logits, "logits", "[*pixels, classes]"), read_array(label, "label", "[*pixels]")
+    num_classes = logits.shape[-1] if logits.ndim else 0
+    if num_classes < 1 or label.shape != logits.shape[:-1] or not jnp.issubdtype(label.dtype, jnp.integer):
+        raise ValueError(
+            f"logits have the shape {logits.shape} and label is {label.dtype}{list(label.shape)}; logits must be "
+            "[*pixels, classes] with at least one class, and label integers [*pixels]"
+        )
+    if class_weights is not None:
+        class_weights = read_array(class_weights, "class_weights", "[classes]")
+        if class_weights.shape != (num_classes,):
+            raise ValueError(
+                f"class_weights have the shape {class_weights.shape}; there must be one for each of the {num_classes} "
+                "classes"
+            )
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be within 0 to 1")
     valid = label != IGNORE
     # Pixels without a label get class 0, whose loss is finite: a mask does not remove NaN or infinity from a gradient.
     index = jnp.where(valid, label, 0).astype(jnp.int32)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from fcn_jax.models.arguments import read_images
 from fcn_jax.models.backbones.alexnet import AlexNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.fcn import FCN
@@ -71,8 +72,18 @@ class LateFusion(nn.Module):
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width classes"]:
-        """Compute logits; the arguments are those of `FCN`."""
-        parts = jnp.split(jnp.asarray(images), len(self.streams), axis=-1)
+        """Compute logits; the arguments are those of `FCN`.
+
+        Raises:
+            ValueError: the images cannot be split into the streams, or as in `FCN`.
+        """
+        values = read_images(images, size).values
+        if values.shape[-1] % len(self.streams):
+            raise ValueError(
+                f"images have {values.shape[-1]} channels; they must be as many for each of the streams "
+                f"{', '.join(self.streams)}, one stream after the other"
+            )
+        parts = jnp.split(values, len(self.streams), axis=-1)
         backbone = self.network.backbone
         logits = []
         for stream, part in zip(self.streams, parts, strict=True):

@@ -113,11 +113,14 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
 def list_differences(old: Config, new: Config) -> list[str]:
     """List the values that would change the numbers of a resumed run, each as a line "name: old -> new".
 
-    The number of steps is left out if the rate is constant: it does not depend on where a run ends, so such a run may
-    be prolonged. The factors of stages are left out if there are no stages.
+    A further extension changes no step before it, so it is left out. The number of steps is left out if the rate is
+    constant, because that rate does not depend on where a run ends. The factors of stages are left out if there are no
+    stages.
     """
     before, after = _flatten(to_json(old)), _flatten(to_json(new))
-    free = {"steps"} if old.optim.schedule == new.optim.schedule == "constant" else set()
+    free = {"steps", "extend"} if old.optim.schedule == new.optim.schedule == "constant" else set()
+    if new.extend[: len(old.extend)] == old.extend:
+        free.add("extend")
     if not old.staged and not new.staged:
         free.add("stage_factors")
     return [
@@ -138,7 +141,18 @@ def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
         raise InputError(
             f"{run.folder} holds a run with another configuration:\n  {listing}\n"
             "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
+            f"{_advise_extension(run.config, config)}"
         )
+
+
+def _advise_extension(old: Config, new: Config) -> str:
+    """Return the flags for the steps that were asked for, if those given differ from what the run was trained with."""
+    if (old.steps, old.extend) == (new.steps, new.extend):
+        return ""
+    longer = [new.ends[-1]] if new.ends[-1] > old.ends[-1] else []
+    extensions = [*old.extend, *longer]
+    flags = ["--steps", old.steps, *(["--extend", *extensions] if extensions else [])]
+    return f"; give its steps as {' '.join(map(str, flags))}"
 
 
 def _describe_run(run: Run) -> dict[str, Any]:

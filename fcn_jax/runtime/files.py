@@ -97,10 +97,12 @@ def expand_home(path: str | Path) -> Path:
     """Expand ~ at the start of a path, which shells do not expand in --flag=~/folder.
 
     Raises:
-        InputError: the user has no home directory.
+        InputError: `path` is no path, or the user has no home directory.
     """
     try:
         return Path(path).expanduser()
+    except TypeError as error:
+        raise InputError(f"{path!r} is no path; give a str or a pathlib.Path") from error
     except RuntimeError as error:
         raise InputError(f"{path} cannot be expanded ({error}); set HOME, or give a path without ~") from error
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from fcn_jax.errors import InputError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -23,7 +25,12 @@ def map_in_threads(
         items: drawn one at a time.
         threads: number of threads, at least 1.
         ahead: greatest number of items that are drawn and not yet returned; None: two for each thread.
+
+    Raises:
+        InputError: there is no thread.
     """
+    if threads < 1:
+        raise InputError(f"the number of threads or workers is {threads}; it must be at least 1")
     ahead = 2 * threads if ahead is None else ahead
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -19,18 +19,21 @@ from fcn_jax.inference.visualize import Panels
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.metrics_log import MetricsLog
 from fcn_jax.runs.run_dir import Run, open_for_training
+from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
 from fcn_jax.runtime.signals import catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.dry_run import describe_needs
 from fcn_jax.training.optim import make_schedule
-from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_parameters
+from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_extensions, format_parameters
 from fcn_jax.training.setup import Setup, set_up
 from fcn_jax.training.state import TrainState, restore_state, save_state
 
 
-def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None] = print) -> Evaluation | None:
+def train(
+    config: Config, options: RunOptions, run_dir: str | Path, say: Callable[[str], None] = print
+) -> Evaluation | None:
     """Train a new run, or resume the run in the directory.
 
     Args:
@@ -49,9 +52,11 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
         WriteFailed: a checkpoint could not be written; the run goes on from the one before it.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
+    run_dir = expand_home(run_dir)
     setup = set_up(config, options, run_dir)
+    extensions = format_extensions(setup.config)
     if options.dry_run:
-        say(describe_needs(setup))
+        say("\n".join([*extensions, describe_needs(setup)]))
         return None
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
@@ -60,9 +65,9 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
         catch_stop_signals() as is_stop_wanted,
         explain_out_of_memory(setup.step, what, IN_TRAINING) as step,
     ):
-        first, last = setup.resume_step or 0, run.config.steps
+        first, last = setup.resume_step or 0, run.config.ends[-1]
         if setup.resume_step == last:
-            say(f"{run_dir} has all of its {last} steps; nothing to do")
+            say(f"{run_dir} has all of its {last} steps; nothing to do (--extend gives it more)")
             return None
         if not first and (
             absent := describe_absent_classes(setup.dataset.pixels[run.config.data.train_split], run.class_names)
@@ -70,7 +75,8 @@ def train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str
             say(f"warning: split {run.config.data.train_split}: {absent}")
         state = _begin(setup, checkpoints, say)
         say(format_parameters(state.variables["params"]))
-        say(f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps"))
+        begins = f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps")
+        say("\n".join([begins, *extensions]))
         with (
             MetricsLog(run_dir, first) as log,
             Progress(run.config, first) as progress,
@@ -103,7 +109,6 @@ def take_steps(
         OutOfMemory: an evaluation needs more memory than there is.
     """
     config, options = run.config, run.options
-    assert config.steps
     assert options.eval_every
     assert options.checkpoint_every
     rate = make_schedule(config)
@@ -112,16 +117,16 @@ def take_steps(
         source = open_decoded(setup.dataset, config.data.train_split)
     batches = train_batches(source, setup.dataset.max_size, config, options, first, setup.sharding)
     wait, metrics = InputWait(), None
-    for step in range(first + 1, config.steps + 1):
+    for step in range(first + 1, config.ends[-1] + 1):
         state, metrics = setup.step(state, wait.take(batches, metrics))
         checkpoints.look_after()
         if step == first + 1:
             jax.block_until_ready(metrics)
             progress.restart(step)
 
-        ends = step == config.steps
+        ends = step == config.ends[-1]
         stops = ends or is_stop_wanted()
-        evaluates = ends or step % options.eval_every == 0
+        evaluates = step in config.ends or step % options.eval_every == 0
         saves = stops or evaluates or step % options.checkpoint_every == 0
         logs = stops or step % options.log_every == 0
         if logs or saves:  # a state that has diverged is not saved

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -16,17 +17,30 @@ def make_schedule(config: Config) -> optax.Schedule:
     """Make the learning rate as a function of the step: a linear warm-up, then poly or constant.
 
     With w warm-up steps, step t < w has the rate (t + 1) / (w + 1) times the highest. After the warm-up poly has
-    (1 - (t - w) / (steps - w)) ** power times the highest.
+    (1 - (t - w) / (end - w)) ** power times the highest. The end is the first of `config.ends` that is above t: an
+    extension stretches the schedule over the new number of all steps, and does not change the steps before it.
 
     Args:
         config: configuration with every value set (`fill_config`).
     """
-    assert config.steps is not None
-    assert config.optim.learning_rate is not None
-    assert config.optim.warmup_steps is not None
-    peak, warmup = config.optim.learning_rate, config.optim.warmup_steps
-    if config.optim.schedule == "poly":
-        main = optax.polynomial_schedule(peak, 0.0, config.optim.power, max(config.steps - warmup, 1))
+    rate = _make_plain_schedule(config.optim, config.ends[0])
+    for start, end in pairwise(config.ends):
+        stretched = _make_plain_schedule(config.optim, end)
+        rate = optax.join_schedules([rate, partial(_skip_steps, stretched, start)], [start])
+    return rate
+
+
+def _skip_steps(schedule: optax.Schedule, skipped: int, step: Any) -> Any:
+    return schedule(step + skipped)
+
+
+def _make_plain_schedule(optim: OptimConfig, end: int) -> optax.Schedule:
+    """Make the schedule of a run of `end` steps that was never extended."""
+    assert optim.learning_rate is not None
+    assert optim.warmup_steps is not None
+    peak, warmup = optim.learning_rate, optim.warmup_steps
+    if optim.schedule == "poly":
+        main = optax.polynomial_schedule(peak, 0.0, optim.power, max(end - warmup, 1))
     else:
         main = optax.constant_schedule(peak)
     if not warmup:

@@ -3,13 +3,16 @@
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
 from fcn_jax.config import Config
 from fcn_jax.inference.evaluate import Evaluation
+from fcn_jax.training.optim import make_schedule
 
 T = TypeVar("T")
 
@@ -24,9 +27,8 @@ class Progress:
             config: configuration with every value set (`fill_config`).
             first_step: number of steps that the run has taken before.
         """
-        assert config.steps is not None
         assert config.batch_size is not None
-        self._steps, self._batch_size = config.steps, config.batch_size
+        self._steps, self._batch_size = config.ends[-1], config.batch_size
         self.restart(first_step)
         self._bar = None
         if sys.stdout.isatty():
@@ -116,6 +118,23 @@ def format_evaluation(evaluation: Evaluation) -> str:
         f"({evaluation.num_examples} images in {seconds:.1f} s, {evaluation.num_examples / seconds:.1f} images/s, "
         f"{evaluation.programs} canvas sizes)"
     )
+
+
+def format_extensions(config: Config) -> list[str]:
+    """Format a line for each extension of a run: where it begins, and what it does to the learning rate.
+
+    Args:
+        config: configuration with every value set (`fill_config`).
+    """
+    rate = make_schedule(config)
+    lines: list[str] = []
+    for start, end in pairwise(config.ends):
+        before, after = (f"{float(jnp.asarray(rate(step))):.3g}" for step in (max(start - 1, 0), start))
+        change = f"changes from {before} to {after}" if before != after else f"stays {after}"
+        schedule = config.optim.schedule
+        how = f"{schedule} is stretched over all {end} steps" if schedule == "poly" else f"the schedule is {schedule}"
+        lines.append(f"extended from {start} to {end} steps: {how}, so the learning rate {change} after step {start}")
+    return lines
 
 
 def format_parameters(params: Any) -> str:

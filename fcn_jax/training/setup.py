@@ -78,11 +78,10 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     options = fill_options(options, config)
     sharding = _shard_batches(config)
     resume_step = find_latest_step(run_dir)
-    assert config.steps is not None
-    if resume_step is not None and resume_step > config.steps:
+    if resume_step is not None and resume_step > config.ends[-1]:
         raise InputError(
-            f"{run_dir} has taken {resume_step} steps, and steps is {config.steps}; give at least as many, or another "
-            "--run-dir"
+            f"{run_dir} has taken {resume_step} steps, and these flags end at step {config.ends[-1]}; give the --steps "
+            "and --extend that it was trained with, or another --run-dir"
         )
     weights = read_start(config.model, options.data.cache) if resume_step is None else None
     given = config.model.input

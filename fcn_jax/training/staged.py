@@ -8,6 +8,7 @@ from fcn_jax.config import HEADS, Config, OptimConfig, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.inference.evaluate import Evaluation
 from fcn_jax.runs.checkpoint import find_latest_step
+from fcn_jax.runtime.files import expand_home
 from fcn_jax.training.loop import train
 
 # Beginnings of the paths of parameters that the network of a stage does not have yet (see fcn_jax/models/fcn.py).
@@ -20,6 +21,8 @@ LATER = {
 
 def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
     """List the trainings from 32s to the head asked for, each with its run directory.
+
+    The last stage alone is extended: a coarser one has to stay what the next one started from.
 
     Args:
         config: configuration of the staged training; its learning rate is multiplied by each stage's factor.
@@ -34,13 +37,14 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
         if stages:
             model = dataclasses.replace(model, weights=None, init_from=stages[-1][1].absolute())
         optim = dataclasses.replace(_drop_groups(config.optim, LATER[head]), learning_rate=rate * factor)
-        stage = dataclasses.replace(config, model=model, optim=optim, staged=False)
+        extend = config.extend if head == heads[-1] else ()
+        stage = dataclasses.replace(config, model=model, optim=optim, extend=extend, staged=False)
         stages.append((stage, run_dir / head))
     return stages
 
 
 def train_staged(
-    config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None] = print
+    config: Config, options: RunOptions, run_dir: str | Path, say: Callable[[str], None] = print
 ) -> Evaluation | None:
     """Train one stage after the other. The same call again resumes the stage that was stopped.
 
@@ -60,7 +64,7 @@ def train_staged(
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     evaluation = None
-    for stage, folder in list_stages(config, run_dir):
+    for stage, folder in list_stages(config, expand_home(run_dir)):
         if options.dry_run:  # no stage has weights yet, and weights do not change its needs
             say(f"{folder.name}:")
             train(
@@ -68,7 +72,7 @@ def train_staged(
             )
             continue
         evaluation = train(stage, options, folder, say)
-        if find_latest_step(folder) != fill_config(stage).steps:
+        if find_latest_step(folder) != fill_config(stage).ends[-1]:
             return None
     return evaluation
 

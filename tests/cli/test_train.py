@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_arrays import read_arrays
 from command_line import STEPS, find_best, read_metrics
 
-from fcn_jax.cli.train import read_flags
+from fcn_jax.cli.train import read_flags, run
 from fcn_jax.config import Config, InputConfig, RunOptions
 from fcn_jax.data.sources import SOURCES
 from fcn_jax.errors import InputError
@@ -20,8 +21,8 @@ from fcn_jax.presets import PRESETS
 
 # Flags that others rely on.
 FLAGS = """
---steps --batch-size --accumulate --seed --staged --stage-factors --run-dir --eval-every --checkpoint-every --keep
---log-every --eval-batch-size --workers --profile --dry-run
+--steps --extend --batch-size --accumulate --seed --staged --stage-factors --run-dir --eval-every --checkpoint-every
+--keep --log-every --eval-batch-size --workers --profile --dry-run
 --data.name --data.dir --data.cache --data.classes --data.label-suffix --data.void --data.map
 --data.train-split --data.hold-out --data.val-split --data.decoded
 --model.head --model.backbone --model.fc-features --model.fc-kernel --model.padding --model.skip-scales
@@ -90,6 +91,20 @@ def test_flags_reach_the_configuration_and_the_options():
     assert (options.workers, options.dry_run) == (1, True)
 
 
+def test_an_extension_needs_a_run(tmp_path):
+    words = ["fcn8s", "--steps", "2", "--extend", "4", "7"]
+    assert read_flags(words)[1].ends == (2, 4, 7)
+    with pytest.raises(
+        InputError, match=r"extend is 4 7, and there is no run .*/new to extend; give the --run-dir of a"
+    ):
+        run([*words, "--run-dir", str(tmp_path / "new")])
+    with pytest.raises(InputError, match=r"there is no run runs/fcn8s-shapes-.* to extend"):
+        run(words)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="extend is 500 after steps 850"):  # the data set's number of steps
+        run(["fcn8s", "--extend", "500", "--run-dir", str(tmp_path)])
+
+
 def test_none_leaves_a_value_of_a_preset_open():
     words = "voc-resnet34 --steps None --model.weights None --eval-every None"
     _, config, options = read_flags(words.split())
@@ -130,21 +145,6 @@ def test_what_was_0_or_minus_1_for_left_open_is_refused():
 
 
 # Trainings.
-
-
-def read_arrays(folder: Path, step: int) -> dict[str, np.ndarray]:
-    """All that is in a checkpoint, read by Orbax without our code."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    with ocp.CheckpointManager(folder.absolute() / "checkpoints") as manager:
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        metadata = {name: manager.item_metadata(step)[name] for name in ("variables", "opt_state")}
-        like = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device), metadata)
-        arguments = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-        tree = manager.restore(step, args=ocp.args.Composite(**arguments))
-    leaves = jax.tree_util.tree_leaves_with_path({name: tree[name] for name in like})
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def assert_equal_runs(left: Path, right: Path) -> None:
@@ -234,7 +234,7 @@ def test_another_configuration_is_refused_with_the_difference(place, undisturbed
     ):
         assert f"\n  {difference}\n" in output
     assert output.count(" -> ") == 5
-    assert "another --run-dir" in output
+    assert "another --run-dir; give its steps as --steps 10 --extend 20" in output
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 

@@ -1,6 +1,7 @@
 """What a configuration leaves open is filled from its data set, and what is given stays."""
 
 import dataclasses
+import inspect
 import re
 import typing
 from pathlib import Path
@@ -13,6 +14,7 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.sources import SOURCES
 from fcn_jax.data.sources.source import Defaults
 from fcn_jax.errors import InputError
+from fcn_jax.presets import PRESETS
 
 # What the data set decides, and what the network decides.
 FILLED = ("steps", "batch_size", "augment.crop", "augment.scale", "optim.learning_rate")
@@ -169,3 +171,8 @@ def test_a_data_set_that_is_not_there():
     with pytest.raises(InputError, match="no data set 'qqq'") as caught:
         fill_config(Config(data=DataConfig("qqq")))
     assert not re.search("did you mean", str(caught.value))
+
+
+def test_what_is_no_configuration_is_refused():
+    with pytest.raises(InputError, match=r"config is of type Preset; give a fcn_jax\.config\.Config, such as PRESETS"):
+        inspect.unwrap(fill_config)(PRESETS["fcn8s"])

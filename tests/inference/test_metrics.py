@@ -1,5 +1,6 @@
 """The four metrics: against a transcription of the definitions in exact fractions, and against the reference's code."""
 
+import inspect
 import math
 from fractions import Fraction
 
@@ -153,6 +154,37 @@ def test_prediction_out_of_range():
         confusion_matrix(np.array([0, 20], np.uint8), np.array([0, 21], np.uint8), 21)
     with pytest.raises(ValueError, match=r"prediction -3 is outside 0\.\.1"):
         confusion_matrix(np.array([0, 1]), np.array([0, -3]), 2)
+
+
+@pytest.mark.parametrize(
+    ("label", "prediction", "classes", "message"),
+    [
+        ([[0, 1]], [0, 1], 2, r"label has the shape \(1, 2\) and prediction \(2,\)"),
+        ([0, math.nan], [0, 1], 2, "label is float64; it must have the class of each pixel as an integer"),
+        ([0, 1], [0.5, 1.9], 2, "prediction is float64; it must have"),
+        ([], [], 0, "label is float64"),
+        ([0], [0], 0, "num_classes is 0; it must be an integer of at least 1"),
+        ([0], [0], 2.0, r"num_classes is 2\.0; it must be an integer"),
+    ],
+)
+def test_what_is_no_class_map_is_refused(label, prediction, classes, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(confusion_matrix)(label, prediction, classes)
+
+
+@pytest.mark.parametrize(
+    ("confusion", "message"),
+    [
+        (np.ones((2, 3), int), r"confusion has the shape \(2, 3\); it must be \[classes, classes\]"),
+        (np.ones(4, int), r"confusion has the shape \(4,\)"),
+        (np.zeros((0, 0), int), "at least one class"),
+        (-np.ones((2, 2), int), "from -1; it must have counts"),
+        (np.full((2, 2), math.nan), "confusion is float64, from nan; it must have counts, integers from 0"),
+    ],
+)
+def test_what_is_no_confusion_matrix_is_refused(confusion, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(compute_metrics)(confusion)
 
 
 def test_the_void_label_is_vocs():

@@ -123,3 +123,21 @@ def test_gradients_of_constant_channels_are_finite():
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match=r"method is 'fft'.*plain, matmul"):
         BatchNorm(False, method="fft").init(jax.random.key(0), X)
+
+
+@pytest.mark.parametrize(
+    ("x", "running", "message"),
+    [
+        (np.array(1, np.float32), True, r"x is float32\[\]; it must be floating point, \[\*cells, channels\]"),
+        (X[..., :0], True, r"x is float32\[.*, 0\]; .*at least one channel"),
+        (X[:0], False, r"x is float32\[0, .*at least one cell"),
+        (X.astype(np.uint8), True, r"x is uint8\["),
+    ],
+)
+def test_inputs_without_statistics_are_refused(x, running, message):
+    with pytest.raises(ValueError, match=message):
+        BatchNorm(running).init(jax.random.key(0), x)
+
+
+def test_an_empty_batch_is_normalized_by_running_statistics():
+    assert BatchNorm(True).apply(variables(), X[:0]).shape == X[:0].shape

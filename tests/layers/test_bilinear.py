@@ -205,11 +205,15 @@ def test_memory_is_as_documented(stride, n, dtype, limits):
     [
         (lambda: bilinear_kernel(0), "size is 0; the smallest value allowed is 1"),
         (lambda: bilinear_init(None, (3, 3, 2, 3)), r"\(3, 3, 2, 3\); bilinear_init needs.*multiple of the inputs"),
+        (lambda: bilinear_init(None, (0, 3, 2, 2)), r"shape is \(0, 3, 2, 2\); the smallest value allowed is 1"),
         (lambda: upsample_bilinear(ONE[0, 0], 2), r"x is float32\[4, 2\]; it must be floating point"),
         (lambda: upsample_bilinear(ONE.astype(int), 2), "must be floating point"),
         (lambda: upsample_bilinear(ONE, 2, kernel_size=0), "kernel_size is 0"),
         (lambda: upsample_bilinear(ONE, 1, padding=3), "the output would have the size"),
-        (lambda: export_for_every_size(lambda x: upsample_bilinear(x, 2)), "numbers of at least 1 as height and width"),
+        (
+            lambda: export_for_every_size(lambda x: upsample_bilinear(x, 1, kernel_size=1, padding=1)),
+            r"the output would have the size \(h - 2, w - 2\)",
+        ),
         (lambda: upsample_bilinear(ONE, 2, method="fft"), r"method is 'fft'.*plain, phases, product, elementwise"),
     ],
 )

@@ -1,5 +1,7 @@
 """Per-channel sums and broadcasts against NumPy in float64."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,3 +43,33 @@ def test_products_are_used_on_cpus(monkeypatch, backend, products):
 def test_unknown_methods_are_refused(call):
     with pytest.raises(ValueError, match=r"method is 'fft'.*plain, matmul"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: channel_sums(np.array(1, np.float32)),
+            r"x is float32\[\]; it must be floating point, \[\*cells, channels\]",
+        ),
+        (lambda: channel_sums(np.full((3, 2), 100, np.int8)), r"x is int8\[3, 2\]; it must be floating point"),
+        (lambda: inspect.unwrap(channel_sums)("ab"), "x is of type str"),
+        (lambda: broadcast_channels(VALUES, (2, 4)), r"channels have the shape \(5,\) and shape is \(2, 4\)"),
+        (
+            lambda: broadcast_channels(VALUES[:1], (2, 4), "plain"),
+            r"channels have the shape \(1,\) and shape is \(2, 4\)",
+        ),
+        (lambda: broadcast_channels(VALUES[None], (2, 5)), r"channels have the shape \(1, 5\)"),
+        (lambda: inspect.unwrap(broadcast_channels)(VALUES, 5), "and shape is 5"),
+        (lambda: broadcast_channels(VALUES, ()), r"and shape is \(\)"),
+    ],
+)
+def test_bad_arguments_are_explained(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@methods
+def test_no_cells_and_no_channels_have_empty_sums(method):
+    np.testing.assert_array_equal(channel_sums(X[:0], method), np.zeros(5))
+    assert channel_sums(X[..., :0], method).shape == (0,)

@@ -1,6 +1,7 @@
 """The convolution against loops in float64, `lax.conv_general_dilated` and Flax's module."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -239,6 +240,57 @@ def test_a_plain_module_is_xla_s_own_operations_bias_included():
     assert "dot_general" not in operations
 
 
+ONE, KERNEL = np.ones((1, 4, 5, 2), np.float32), np.ones((3, 3, 2, 2), np.float32)
+untyped = inspect.unwrap(conv)  # without the checks of types that the tests have
+
+
+def initialized(*arguments, x=ONE, **attributes):
+    return Conv(*arguments, **attributes).init(jax.random.key(0), x)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: untyped(ONE[0], KERNEL), r"x has the shape \(4, 5, 2\).*\[batch, height, width, in\]"),
+        (lambda: untyped(ONE, KERNEL[0]), r"the kernel \(3, 2, 2\).*\[rows, columns, in / groups, out\]"),
+        (lambda: untyped(ONE[:, :0], KERNEL, padding=1), r"x has the shape \(1, 0, 5, 2\).*at least one cell"),
+        (lambda: untyped(ONE, KERNEL[:0]), r"the kernel \(0, 3, 2, 2\).*at least one cell"),
+        (lambda: untyped("ab", KERNEL), r"x is of type str; it must be one array, \[batch"),
+        (lambda: untyped(ONE, [[1.0], [1.0, 2.0]]), r"kernel is of type list; it must be one array, \[rows"),
+        (lambda: untyped(ONE.astype(int), KERNEL.astype(int)), "x is int32 and the kernel int32; cast both"),
+        (lambda: untyped(jnp.asarray(ONE, jnp.bfloat16), KERNEL), "x is bfloat16 and the kernel float32; cast both"),
+        (lambda: untyped(ONE[..., :1], KERNEL), "x has 1 channels, the kernel 2 in and 2 out, with groups 1"),
+        (lambda: untyped(ONE[..., :0], KERNEL[:, :, :0]), "x has 0 channels.*each must be at least 1"),
+        (
+            lambda: untyped(ONE, KERNEL[:, :, :1, :1], groups=2),
+            "1 out, with groups 2.*the groups must divide the outputs",
+        ),
+        (lambda: untyped(ONE, KERNEL, groups=0), "with groups 0"),
+        (lambda: untyped(ONE, KERNEL, 0), "stride is 0; the smallest value allowed is 1"),
+        (lambda: untyped(ONE, KERNEL, (1, 1)), r"stride is \(1, 1\); it must be an integer"),
+        (lambda: untyped(ONE, KERNEL, padding="SAME"), "padding is 'SAME'; it must be an integer"),
+        (lambda: untyped(ONE, KERNEL, padding=-1), "padding is -1; the smallest value allowed is 0"),
+        (lambda: untyped(ONE, KERNEL, dilation=0), "dilation is 0; the smallest value allowed is 1"),
+        (
+            lambda: untyped(ONE, KERNEL, dilation=2),
+            r"window \(5, 5\) is larger than the map \(4, 5\) with the padding 0",
+        ),
+        (lambda: initialized(0, (3, 3)), "features is 0; the smallest value allowed is 1"),
+        (lambda: initialized(2, (3, 3), feature_group_count=0), "feature_group_count is 0; the smallest value"),
+        (lambda: initialized(3, (3, 3), feature_group_count=3), r"\(1, 4, 5, 2\) and feature_group_count is 3"),
+        (lambda: initialized(2, (3, 3), x=ONE[..., :0]), r"\(1, 4, 5, 0\).*must divide its channels"),
+        (lambda: initialized(2, (3, 3), x=ONE[0]), r"\(4, 5, 2\).*x must be \[batch, height, width, in\]"),
+    ],
+)
+def test_bad_arguments_are_explained(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_an_empty_batch_gives_an_empty_result():
+    assert conv(ONE[:0], KERNEL, padding=1).shape == (0, 4, 5, 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -251,4 +303,4 @@ def test_a_plain_module_is_xla_s_own_operations_bias_included():
 def test_methods_that_cannot_compute_it_are_refused(arguments, message):
     x, kernel = arrays(1, 9, 9, 4, 4, 3)
     with pytest.raises(ValueError, match=message):
-        conv(x, kernel, **arguments)
+        conv(x, kernel[:, :, : 4 // arguments.get("groups", 1)], **arguments)

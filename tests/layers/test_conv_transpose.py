@@ -1,6 +1,7 @@
 """Transposed convolution against a loop in float64, PyTorch and Flax."""
 
 import functools
+import inspect
 
 import flax.linen as nn
 import jax
@@ -396,9 +397,19 @@ def test_every_method_has_the_values_and_gradients_of_the_plain_one(method, grou
         (lambda: conv_transpose(ONE, KERNEL[:, :, :1]), "x has 2 channels, the kernel 1 in"),
         (lambda: conv_transpose(ONE, KERNEL[:, :, :1, :1], feature_group_count=2), "groups must divide the outputs"),
         (lambda: conv_transpose(ONE, KERNEL, feature_group_count=0), "feature_group_count 0"),
+        (lambda: conv_transpose(ONE[..., :0], KERNEL[:, :, :0]), "x has 0 channels.*each must be at least 1"),
+        (lambda: conv_transpose(ONE, KERNEL[..., :0]), "2 in and 0 out.*each must be at least 1"),
+        (
+            lambda: inspect.unwrap(conv_transpose)("ab", KERNEL),
+            r"x is of type str; it must be one array, \[\*batch, \*spatial, in\]",
+        ),
+        (
+            lambda: inspect.unwrap(conv_transpose)(ONE, None),
+            r"kernel is of type NoneType; it must be one array, \[\*spatial",
+        ),
         (lambda: conv_transpose(ONE, KERNEL, bias=np.ones(3, np.float32)), r"bias has the shape \(3,\).*\(2,\)"),
         (lambda: conv_transpose(ONE[:, :0], KERNEL), r"size \(0, 4\).*at least 1"),
-        (lambda: conv_transpose(ONE, KERNEL[:, :0]), r"kernel's \(3, 0\) must be numbers of at least 1"),
+        (lambda: conv_transpose(ONE, KERNEL[:, :0]), r"kernel's \(3, 0\) must be at least 1"),
         (lambda: conv_transpose(ONE, KERNEL, 0), "strides is 0; the smallest value allowed is 1"),
         (lambda: conv_transpose(ONE, KERNEL, (1, 2, 3)), r"strides is \(1, 2, 3\).*2 integers"),
         (
@@ -425,7 +436,10 @@ def test_every_method_has_the_values_and_gradients_of_the_plain_one(method, grou
             lambda: ConvTranspose(2, (3, 3)).init(jax.random.key(0), ONE[..., :0]),
             r"\(1, 4, 4, 0\).*must divide its chan",
         ),
-        (lambda: export_for_every_size(lambda x: conv_transpose(x, KERNEL)), "must be numbers of at least 1"),
+        (
+            lambda: export_for_every_size(lambda x: conv_transpose(x, KERNEL, padding=2)),
+            r"the output would have the size \(h - 2, w - 2\).*lower the padding",
+        ),
     ],
 )
 def test_bad_arguments_are_explained(call, message):

@@ -54,6 +54,8 @@ def test_stitched_scores_are_those_of_dilated_filters(size):
         (lambda: convolutionalize(np.ones((7, 2)), 2), r"\(7, 2\); for the window \(2, 2\).*multiple of 4"),
         (lambda: convolutionalize(np.ones((8, 2)), 2, "cwh"), "order is 'cwh'.*'hwc'.*'chw'"),
         (lambda: shift_and_stitch(lambda v: v, ONE[0, 0], 2), r"x has the shape \(4, 2\)"),
+        (lambda: shift_and_stitch(lambda v: v.sum(), ONE, 2), r"the net gives .*shape=\(\).* must give one array"),
+        (lambda: shift_and_stitch(lambda v: (v, v), ONE, 2), r"the net gives \(.* must give one array"),
         (lambda: shift_and_stitch(lambda v: v, ONE, 2), r"gives \(4, 4\) cells.*give the net's total stride"),
         (
             lambda: export_for_every_size(lambda x: shift_and_stitch(lambda v: v, x, 2)),

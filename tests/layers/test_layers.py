@@ -55,6 +55,15 @@ def test_symbolic_batches_are_exported():
     jax.tree.map(assert_close, tuple(exported.call(x)), want)
 
 
+def test_symbolic_sizes_are_exported():
+    def run(x):
+        return conv_transpose(x, KERNEL, 2, 1), upsample_bilinear(x, 2), max_pool(x, 2, ceil=True), max_pool(x, 3, 2, 1)
+
+    exported = export_for_every_size(run, "b, 2*h, 2*w, 2")
+    x = draw(3, 4, 6, 2)
+    jax.tree.map(assert_close, tuple(exported.call(x)), run(x))
+
+
 def test_sizes_may_be_numpy_arrays():
     two, pairs = np.array([2, 2]), np.array([[1, 0], [0, 1]])
     np.testing.assert_array_equal(

@@ -1,6 +1,7 @@
 """Masked cross-entropy: against a plain loop and against PyTorch, values and gradients."""
 
 import functools
+import inspect
 import math
 
 import jax
@@ -161,3 +162,24 @@ def test_sharded_over_devices_it_is_the_sum_of_the_whole():
     function = jax.jit(functools.partial(cross_entropy, label_smoothing=0.1))
     results = function(*jax.device_put((logits, label), sharding))
     np.testing.assert_allclose(results, by_loop(logits, label, None, 0.1), rtol=1e-5)
+
+
+LOGITS, LABEL = np.zeros((2, 4, 3), np.float32), np.zeros((2, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((LOGITS, LABEL[:1]), r"logits have the shape \(2, 4, 3\) and label is uint8\[1, 4\]"),  # would be broadcast
+        ((LOGITS, LABEL[..., None]), r"label is uint8\[2, 4, 1\]"),
+        ((LOGITS, LABEL.astype(np.float32)), r"label is float32\[2, 4\]; .*label integers"),
+        ((LOGITS[..., :0], LABEL), "with at least one class"),
+        ((np.float32(0), np.uint8(0)), r"logits have the shape \(\)"),
+        ((LOGITS, "road"), "label is of type str"),
+        ((LOGITS, LABEL, np.ones(2, np.float32)), r"class_weights have the shape \(2,\); .* each of the 3 classes"),
+        ((LOGITS, LABEL, None, 1.5), r"label_smoothing is 1\.5; it must be within 0 to 1"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(cross_entropy)(*arguments)

@@ -23,13 +23,14 @@ def test_every_value_of_the_configuration_is_compared():
     default.pop("model.input")  # it has no parts here, and parts there
     parts = {f"model.input.{field.name}" for field in dataclasses.fields(InputConfig)}
     lines = list_differences(Config(), FULL)
-    assert {line.split(": ")[0] for line in lines} == (set(default) | parts) - ONLY_FROM_RUN
+    assert {line.split(": ")[0] for line in lines} == (set(default) | parts) - ONLY_FROM_RUN - {"extend"}
     assert "model.head: fcn8s -> fcn16s" in lines
     assert "augment.scale: None -> [0.75, 1.5]" in lines
     assert "batch_size: None -> 12" in lines
     assert "model.input.order: None -> bgr" in lines
     assert "model.init_from: None -> runs/coarse" in list_differences(Config(), FROM_RUN)
-    assert len(list_differences(FULL, Config())) == len(lines)
+    assert len(list_differences(FULL, Config())) == len(lines) + 1
+    assert "extend: [70000, 80000] -> []" in list_differences(FULL, Config())
 
 
 @pytest.mark.parametrize("config", [Config(), FULL, FROM_RUN])
@@ -44,6 +45,14 @@ def test_a_constant_rate_may_be_prolonged_and_a_falling_one_not():
     both = {"steps: 5 -> 50", "optim.schedule: constant -> poly"}
     assert set(list_differences(constant, dataclasses.replace(poly, steps=50))) == both
     assert "steps: 5 -> 50" in list_differences(poly, dataclasses.replace(constant, steps=50))
+
+
+def test_a_run_may_be_extended_and_its_extensions_stay():
+    once, twice = (Config(steps=5, extend=extend) for extend in ((50,), (50, 60)))
+    assert list_differences(Config(steps=5), once) == list_differences(once, twice) == []
+    assert list_differences(once, Config(steps=5)) == ["extend: [50] -> []"]
+    assert list_differences(twice, Config(steps=5, extend=(60,))) == ["extend: [50, 60] -> [60]"]
+    assert list_differences(once, Config(steps=6, extend=(50,))) == ["steps: 5 -> 6"]
 
 
 def test_the_factors_of_stages_matter_only_with_stages():

@@ -142,6 +142,31 @@ def test_a_run_with_a_constant_rate_may_be_prolonged(tmp_path):
     assert open_run(tmp_path).config.steps == 40
 
 
+def test_an_extension_is_recorded(tmp_path):
+    start(tmp_path)
+    start(tmp_path, dataclasses.replace(CONFIG, extend=(40,)))
+    assert open_run(tmp_path).config.ends == (20, 40)
+    start(tmp_path, dataclasses.replace(CONFIG, extend=(40, 50)))
+    assert open_run(tmp_path).config.ends == (20, 40, 50)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({}, "--steps 20 --extend 40"),
+        ({"extend": (30,)}, "--steps 20 --extend 40"),
+        ({"extend": (60,)}, "--steps 20 --extend 40 60"),
+        ({"steps": 60}, "--steps 20 --extend 40 60"),
+    ],
+)
+def test_another_number_of_steps_is_refused_with_the_flags_for_it(tmp_path, changes, flags):
+    start(tmp_path, dataclasses.replace(CONFIG, extend=(40,)))
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError, match=f"or another --run-dir; give its steps as {flags}$"):
+        start(tmp_path, dataclasses.replace(CONFIG, **changes))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(InputError, match=r"holds files but is not a run directory; give a new or an empty --run-dir"):

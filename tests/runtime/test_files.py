@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import inspect
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import filelock
 import pytest
 
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.files import lock_file, replace_atomically, sha256, try_lock, write_atomically
+from fcn_jax.runtime.files import expand_home, lock_file, replace_atomically, sha256, try_lock, write_atomically
 
 # The script says "in" while it is in the block, and stays there until it is killed or its input ends.
 WRITE_HALF = """
@@ -161,3 +162,9 @@ def test_checksum_of_a_file(tmp_path):
     data = bytes(range(256)) * 5000
     (tmp_path / "data").write_bytes(data)
     assert sha256(tmp_path / "data") == hashlib.sha256(data).hexdigest()
+
+
+def test_what_is_no_path_is_refused():
+    assert inspect.unwrap(expand_home)("a/b") == Path("a/b")
+    with pytest.raises(InputError, match=r"None is no path; give a str or a pathlib\.Path"):
+        inspect.unwrap(expand_home)(None)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from fcn_jax.errors import InputError
 from fcn_jax.runtime.threads import map_in_threads
 
 
@@ -102,3 +103,8 @@ def test_what_has_begun_is_ended_when_the_caller_stops():
     assert len(ended) < 10
     time.sleep(0.1)
     assert sorted(begun) == sorted(ended)
+
+
+def test_there_is_at_least_one_thread():
+    with pytest.raises(InputError, match="the number of threads or workers is 0; it must be at least 1"):
+        next(map_in_threads(str, [1], 0))

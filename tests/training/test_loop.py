@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_arrays import read_arrays
 from small_runs import RESNET, folder_data, folder_run
 
 from fcn_jax import cli
@@ -16,6 +17,7 @@ from fcn_jax.data import batches
 from fcn_jax.errors import InputError
 from fcn_jax.models.fcn import FCN8s
 from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training import loop, setup
 from fcn_jax.training.loop import train
 
@@ -35,7 +37,7 @@ def lines(folder: Path) -> list[dict]:
 
 def test_batches_that_do_not_fit_the_devices_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"batch-size 12 cannot be split over 8 devices.*multiple of 8"):
-        train(Config(batch_size=12), RunOptions(), tmp_path / "run")
+        train(Config(batch_size=12), RunOptions(), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -128,7 +130,7 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path):
         assert checkpoints.latest() == 4
     said.clear()
     assert train(config, options, tmp_path / "resumed", said.append) is None
-    assert said == [f"{tmp_path / 'resumed'} has all of its 4 steps; nothing to do"]
+    assert said == [f"{tmp_path / 'resumed'} has all of its 4 steps; nothing to do (--extend gives it more)"]
 
 
 def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypatch, capsys):
@@ -154,19 +156,44 @@ def test_a_run_of_no_steps_scores_what_it_starts_from(tmp_path):
     assert evaluation.loss == pytest.approx(np.log(4), rel=1e-5)
     said.clear()
     assert train(config, options, tmp_path / "run", said.append) is None
-    assert said == [f"{tmp_path / 'run'} has all of its 0 steps; nothing to do"]
+    assert said == [f"{tmp_path / 'run'} has all of its 0 steps; nothing to do (--extend gives it more)"]
 
 
-def test_a_run_at_a_constant_rate_is_prolonged_but_not_cut_short(tmp_path):
-    optim = OptimConfig(learning_rate=0.02, schedule="constant")
-    config, options = folder_run(tmp_path, steps=2, augment=SMALL, optim=optim)
-    train(config, options, tmp_path / "run")
-    train(dataclasses.replace(config, steps=3), options, tmp_path / "run")
-    assert [line["step"] for line in lines(tmp_path / "run") if line["split"] == "train"] == [1, 2, 3]
-    before = (tmp_path / "run" / "config.json").read_bytes()
-    with pytest.raises(InputError, match="has taken 3 steps, and steps is 1; give at least as many"):
-        train(dataclasses.replace(config, steps=1), options, tmp_path / "run")
-    assert (tmp_path / "run" / "config.json").read_bytes() == before
+def test_an_extended_run_equals_one_that_was_to_be_as_long_from_its_start_bit_for_bit(tmp_path, monkeypatch):
+    short, options = folder_run(tmp_path, steps=2, eval_every=2, keep=1, augment=SMALL)
+    config, run = dataclasses.replace(short, extend=(5,)), tmp_path / "run"
+    expected = train(config, options, tmp_path / "whole")
+
+    first = train(short, options, run)
+    assert [line["step"] for line in lines(run)] == [1, 2, 2]
+    with monkeypatch.context() as killed:
+        killed.setattr(loop, "take_steps", None)  # after config.json is written, and before the first step
+        with pytest.raises(TypeError):
+            train(config, options, run)
+    assert open_run(run).config.ends == (2, 5)
+    said: list[str] = []
+    extended = train(config, options, run, said.append)
+    begins, extension = said[-1].splitlines()
+    assert begins == f"{run}: goes on after step 2 of 5"
+    assert extension.endswith("so the learning rate changes from 0.0107 to 0.0126 after step 2")
+
+    assert lines(run) == lines(tmp_path / "whole")
+    np.testing.assert_array_equal(extended.confusion, expected.confusion)
+    arrays, others = read_arrays(run, 5), read_arrays(tmp_path / "whole", 5)
+    assert arrays.keys() == others.keys()
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(value, others[name], err_msg=name)
+    scores = {2: first.metrics.mean_iu, 5: extended.metrics.mean_iu}
+    with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
+        assert scores[checkpoints.best()] == max(scores.values())
+        assert checkpoints.steps() == sorted({checkpoints.best(), 5})
+
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(
+        InputError, match="has taken 5 steps, and these flags end at step 2; give the --steps and --extend"
+    ):
+        train(short, options, run)
+    assert (run / "config.json").read_bytes() == before
 
 
 def test_a_run_that_another_process_has_trained_meanwhile_is_refused(tmp_path, monkeypatch):

@@ -42,6 +42,15 @@ def test_rates_follow_the_formula(schedule, power, warmup):
     np.testing.assert_allclose(rates, [formula(config, STEPS, t) for t in range(STEPS)], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("schedule", "warmup"), [("poly", 0), ("poly", 4), ("poly", 12), ("constant", 4)])
+def test_an_extended_run_has_the_rates_of_longer_runs_after_its_former_ends(schedule, warmup):
+    optim = OptimConfig(learning_rate=0.3, schedule=schedule, power=0.9, warmup_steps=warmup)
+    config = fill_config(Config(optim=optim, steps=10, extend=(15, 30)))
+    expected = [formula(optim, 10 if t < 10 else 15 if t < 15 else 30, t) for t in range(30)]
+    rate = make_schedule(config)
+    np.testing.assert_allclose([float(rate(t)) for t in range(30)], expected, rtol=1e-5)
+
+
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing_at_the_end():
     rate = make_schedule(of(OptimConfig(learning_rate=0.5, warmup_steps=3), 20))
     rates = [float(rate(t)) for t in range(21)]

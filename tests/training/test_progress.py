@@ -2,10 +2,10 @@
 
 import pytest
 
-from fcn_jax.config import Config
+from fcn_jax.config import Config, OptimConfig
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.training import progress
-from fcn_jax.training.progress import InputWait, Progress
+from fcn_jax.training.progress import InputWait, Progress, format_extensions
 
 
 class Clock:
@@ -55,6 +55,23 @@ def test_what_is_not_training_does_not_count(monkeypatch):
     wait.take(batches, None)
     clock.now += 3
     assert wait.share() == pytest.approx(1 / 4)
+
+
+def test_an_extension_says_what_it_does_to_the_rate():
+    def extended(schedule, steps, *extend):
+        optim = OptimConfig(learning_rate=0.1, schedule=schedule, power=1.0)
+        return format_extensions(fill_config(Config(optim=optim, steps=steps, extend=extend)))
+
+    assert extended("poly", 100, 200, 400) == [
+        "extended from 100 to 200 steps: poly is stretched over all 200 steps, so the learning rate changes from 0.001 "
+        "to 0.05 after step 100",
+        "extended from 200 to 400 steps: poly is stretched over all 400 steps, so the learning rate changes from "
+        "0.0005 to 0.05 after step 200",
+    ]
+    assert extended("constant", 100, 200) == [
+        "extended from 100 to 200 steps: the schedule is constant, so the learning rate stays 0.1 after step 100"
+    ]
+    assert extended("poly", 100) == []
 
 
 def test_lines_show_the_present_rate_and_what_it_leaves_to_do(monkeypatch, capsys):

@@ -322,7 +322,9 @@ def test_stages_are_what_the_configuration_says(settings, tmp_path):
     model = ModelConfig(head="fcn8s", weights="w.pth", backbone="resnet18")
     groups = (("backbone", 0.1), ("score_pool4", 10.0), ("upscore8", 2.0))
     optim = OptimConfig(learning_rate=0.5, rate_factors=groups, frozen=("score_pool3",))
-    config = dataclasses.replace(settings[0], model=model, optim=optim, staged=True, stage_factors=(1.0, 0.1, 0.02))
+    config = dataclasses.replace(
+        settings[0], model=model, optim=optim, extend=(90,), staged=True, stage_factors=(1.0, 0.1, 0.02)
+    )
     made = staged.list_stages(config, tmp_path)
     assert [folder.name for _, folder in made] == ["fcn32s", "fcn16s", "fcn8s"]
     assert [stage.model.head for stage, _ in made] == ["fcn32s", "fcn16s", "fcn8s"]
@@ -330,6 +332,7 @@ def test_stages_are_what_the_configuration_says(settings, tmp_path):
     assert [stage.model.init_from for stage, _ in made] == [None, tmp_path / "fcn32s", tmp_path / "fcn16s"]
     assert [stage.optim.learning_rate for stage, _ in made] == pytest.approx([0.5, 0.05, 0.01])
     assert not any(stage.staged for stage, _ in made)
+    assert [stage.extend for stage, _ in made] == [(), (), (90,)]  # a stage stays what the next one started from
     # A group of layers begins with the stage that has them.
     assert [stage.optim.rate_factors for stage, _ in made] == [groups[:1], groups[:2], groups]
     assert [stage.optim.frozen for stage, _ in made] == [(), (), ("score_pool3",)]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import Conv
+from fcn_jax.models.arguments import check_choice
 from fcn_jax.models.backbones.initializers import HE_FAN_IN
 from fcn_jax.models.backbones.local_response_norm import local_response_norm
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
@@ -47,7 +48,11 @@ class AlexNet(nn.Module):
         Returns:
             float[n, about h / s, about w / s, c] at the strides s = 8, 16, 32 with c = 96, 256, `fc_features`; fc7 has
             one cell more per axis.
+
+        Raises:
+            ValueError: the padding is unknown.
         """
+        check_choice("padding", self.padding, ("same", "reference"))
         border, fc_padding = {"same": (5, 3), "reference": (100, 0)}[self.padding]
 
         def conv(name: str, x: FeatureMap, features: int, side: int, padding: int, stride: int = 1, groups: int = 1):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.arguments import check_choice, check_depths
 from fcn_jax.models.backbones.initializers import HE_FAN_OUT
 from fcn_jax.models.backbones.norm import configure_norm
 from fcn_jax.models.feature_map import FeatureMap, add, convolve, pool
@@ -137,10 +138,10 @@ class ResNet(nn.Module):
             channels; four times as many with `Bottleneck`.
 
         Raises:
-            ValueError: `output_stride` is not one of 8, 16 and 32.
+            ValueError: there are not four depths of at least 1, or `output_stride` is not one of 8, 16 and 32.
         """
-        if self.output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is {self.output_stride}; it must be one of 8, 16, 32")
+        check_depths(self.depths, 4)
+        check_choice("output_stride", self.output_stride, (8, 16, 32))
         stem = self.conv(
             self.width,
             (7, 7),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.arguments import check_choice, check_depths
 from fcn_jax.models.backbones.initializers import HE_FAN_IN
 from fcn_jax.models.backbones.norm import configure_norm
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
@@ -58,7 +59,14 @@ class VGG(nn.Module):
 
         Returns:
             float[n, ceil(h / s), ceil(w / s), c] at the strides s = 8, 16, 32 with c = 256, 512, `fc_features`.
+
+        Raises:
+            ValueError: an attribute has a value that is not allowed.
         """
+        check_depths(self.depths, 5)
+        check_choice("padding", self.padding, ("same", "reference"))
+        if self.fc_kernel < 1 or self.fc_kernel % 2 == 0:
+            raise ValueError(f"fc_kernel is {self.fc_kernel}; it must be odd and at least 1, to keep cells in place")
         conv = partial(self.conv, kernel_init=HE_FAN_IN, dtype=self.dtype)
         norm = configure_norm(self.norm, train and not self.freeze_bn, self.dtype)
         side = self.fc_kernel

@@ -2,10 +2,11 @@
 
 import os
 
-# Set before JAX starts. Most of the suite's time is compilation, and half of that is LLVM's optimisation, which is left
-# out here. The whole processes in tests/cli/ have it.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+from xla_flags import FAST_COMPILE
+
+# Set before JAX starts.
+flags = (os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", FAST_COMPILE)
+os.environ["XLA_FLAGS"] = " ".join(flags)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from jaxtyping import install_import_hook  # noqa: E402

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
+from flax import linen as nn
 from PIL import Image
 
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
@@ -10,12 +12,37 @@ from fcn_jax.data.augment import draw_changes
 from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.defaults import fill_config
-from fcn_jax.models.backbones.resnet import ResNet
-from fcn_jax.models.backbones.vgg import VGG
+from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.feature_map import FeatureMap, convolve
 
 CLASSES = 3
-RESNET = ResNet(depths=(1, 1, 1, 1), width=8)
-VGG_WITHOUT_DROPOUT = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dropout=0.0)
+
+
+class Tiny(nn.Module):
+    """A backbone of three convolutions, which is compiled in a tenth of the time of a small ResNet.
+
+    Attributes:
+        with_bn: whether to use BatchNorm after each convolution.
+        dropout: share of the activations at stride 32 that is dropped in training.
+    """
+
+    with_bn: bool = False
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, train: bool = False) -> tuple[FeatureMap, FeatureMap, FeatureMap]:
+        maps = []
+        for name, side in (("conv1", 8), ("conv2", 2), ("conv3", 2)):
+            x = convolve(Conv(8, (side, side), side, padding=side // 2, name=name), x)
+            if self.with_bn:
+                x = x.map(BatchNorm(use_running_average=not train))
+            x = x.map(jax.nn.relu)
+            maps.append(x)
+        return maps[0], maps[1], x.map(nn.Dropout(self.dropout, deterministic=not train))
+
+
+NORMED = Tiny(with_bn=True)
+PLAIN = Tiny()
 
 
 def config(**changes) -> Config:

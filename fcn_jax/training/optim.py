@@ -30,6 +30,11 @@ def make_schedule(config: Config) -> optax.Schedule:
     return rate
 
 
+def _keep_apart(schedule: optax.Schedule) -> optax.Schedule:
+    """Keep the code of a schedule apart from that of the step, so that another schedule changes no other bit."""
+    return lambda step: jax.lax.optimization_barrier(jax.numpy.asarray(schedule(step)))
+
+
 def _skip_steps(schedule: optax.Schedule, skipped: int, step: Any) -> Any:
     return schedule(step + skipped)
 
@@ -74,7 +79,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     trained = optax.chain(
         *clip,
         optax.add_decayed_weights(optim.weight_decay, mask=mask_decayed),
-        optax.sgd(make_schedule(config), momentum=optim.momentum),
+        optax.sgd(_keep_apart(make_schedule(config)), momentum=optim.momentum),
         *([optax.stateless(lambda updates, _: _map_paths(partial(_scale, optim), updates))] if grouped else []),
     )
     if optim.feature_scale != 1:

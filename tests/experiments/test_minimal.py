@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from xla_flags import FAST_COMPILE
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "minimal" / "train.py"
 
@@ -17,7 +18,7 @@ def test_the_loss_falls(tmp_path):
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(tmp_path),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": FAST_COMPILE,
         "JAX_PLATFORMS": "cpu",
     }
     process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

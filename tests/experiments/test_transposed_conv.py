@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from xla_flags import FAST_COMPILE
 
 from fcn_jax.data.dataset import prepare
 from fcn_jax.layers import bilinear_kernel, conv_transpose
@@ -150,7 +151,7 @@ def call(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # The second of two runs loads the programs that the first one compiled.
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": FAST_COMPILE,
         "JAX_COMPILATION_CACHE_DIR": str(out / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -6,7 +6,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from small_runs import CLASSES, RESNET, config
+from small_runs import CLASSES, NORMED, config
 
 from fcn_jax.config import RunOptions
 from fcn_jax.errors import InputError
@@ -16,7 +16,7 @@ from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import Run
 
-MODEL = FCN8s(num_classes=CLASSES, backbone=RESNET)
+MODEL = FCN8s(num_classes=CLASSES, backbone=NORMED)
 
 
 @pytest.fixture

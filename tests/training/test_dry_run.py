@@ -4,7 +4,7 @@ import re
 
 import jax
 import numpy as np
-from small_runs import RESNET, folder_data
+from small_runs import NORMED, folder_data
 
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, RunOptions
 from fcn_jax.models.fcn import FCN8s
@@ -13,7 +13,7 @@ from fcn_jax.training.loop import train
 
 
 def test_a_dry_run_describes_the_training_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(setup, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=RESNET))
+    monkeypatch.setattr(setup, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=NORMED))
     config = Config(
         data=DataConfig(name="folder"), augment=AugmentConfig(crop=32, scale=(0.7, 1.4)), batch_size=8, steps=8
     )
@@ -23,7 +23,7 @@ def test_a_dry_run_describes_the_training_and_leaves_nothing(tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
     text = "\n".join(said)
     shapes = jax.eval_shape(
-        FCN8s(num_classes=3, backbone=RESNET).init, jax.random.key(0), np.zeros((1, 32, 32, 3), "f")
+        FCN8s(num_classes=3, backbone=NORMED).init, jax.random.key(0), np.zeros((1, 32, 32, 3), "f")
     )
     count = sum(x.size for x in jax.tree.leaves(shapes["params"]))
     assert f"{count:,}" in text

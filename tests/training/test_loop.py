@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_arrays import read_arrays
-from small_runs import RESNET, folder_data, folder_run
+from small_runs import NORMED, folder_data, folder_run
 
 from fcn_jax import cli
 from fcn_jax.config import AugmentConfig, Config, OptimConfig, RunOptions
@@ -26,7 +26,7 @@ SMALL = AugmentConfig(crop=32, scale=(0.9, 1.1))
 
 @pytest.fixture(autouse=True)
 def _small_network(monkeypatch):
-    monkeypatch.setattr(setup, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=RESNET))
+    monkeypatch.setattr(setup, "build", lambda model, classes: FCN8s(num_classes=classes, backbone=NORMED))
 
 
 def lines(folder: Path) -> list[dict]:

@@ -15,6 +15,7 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
+from xla_flags import FAST_COMPILE
 
 from fcn_jax import cli
 from fcn_jax.config import AugmentConfig, Config, InputConfig, OptimConfig
@@ -240,7 +241,7 @@ def test_two_hosts_train_what_one_does(tmp_path, monkeypatch):
         cli.main(sys.argv[3:])
         """
     address = free_address()
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count=4 {FAST_COMPILE}")
     command = ["train", "fcn8s", *flags, "--run-dir", str(tmp_path / "two")]
     hosts = [
         subprocess.Popen(

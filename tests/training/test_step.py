@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from small_runs import CLASSES, RESNET, VGG_WITHOUT_DROPOUT, config, draw_batch, examples
+from small_runs import CLASSES, NORMED, PLAIN, Tiny, config, draw_batch, examples
 
 from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, ModelConfig, OptimConfig
 from fcn_jax.data.augment import draw_changes, find_origin, normalise
@@ -22,7 +22,7 @@ from fcn_jax.models.reference import JointFCN
 from fcn_jax.training.state import init_state
 from fcn_jax.training.step import train_step
 
-VGG_WITH_DROPOUT = VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dropout=0.5)
+WITH_DROPOUT = Tiny(dropout=0.5)
 
 
 def batch(settings: Config, seed: int = 0) -> Batch:
@@ -56,7 +56,7 @@ def losses(devices: int, backbone, settings: Config, steps: int = 3) -> np.ndarr
 @pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one():
     """BatchNorm included: its statistics are those of the global batch."""
-    one, eight = losses(1, RESNET, config()), losses(8, RESNET, config())
+    one, eight = losses(1, NORMED, config()), losses(8, NORMED, config())
     assert np.ptp(one[:, 0]) > 1e-3
     np.testing.assert_allclose(eight, one, rtol=1e-3)
 
@@ -65,14 +65,14 @@ def test_eight_devices_give_the_losses_of_one():
 def test_accumulation_gives_the_losses_of_the_whole_batch(parts, devices):
     """Without BatchNorm, whose statistics are those of each part."""
     small = AugmentConfig(crop=16, scale=(0.7, 1.4))  # a scan is slow at XLA's lowest optimization level
-    whole = losses(1, VGG_WITHOUT_DROPOUT, config(augment=small))
-    in_parts = losses(devices, VGG_WITHOUT_DROPOUT, config(augment=small, accumulate=parts))
+    whole = losses(1, PLAIN, config(augment=small))
+    in_parts = losses(devices, PLAIN, config(augment=small, accumulate=parts))
     np.testing.assert_allclose(in_parts, whole, rtol=1e-3)
 
 
 def test_the_loss_falls_and_one_program_does_all_steps():
     settings = config()
-    model = FCN8s(num_classes=CLASSES, backbone=RESNET)
+    model = FCN8s(num_classes=CLASSES, backbone=NORMED)
     state = jax.jit(functools.partial(init_state, model, settings))()
     chex.clear_trace_counter()
     once = chex.assert_max_traces(lambda state, batch: train_step(state, batch, model=model, config=settings), n=1)
@@ -88,7 +88,7 @@ def test_the_loss_falls_and_one_program_does_all_steps():
 def test_a_network_without_batch_norm_learns_at_its_default_rate():
     """A small VGG; test_defaults_train.py has every backbone in full."""
     settings = config(model=ModelConfig(backbone="vgg16"), data=DataConfig("shapes"), optim=OptimConfig(), steps=30)
-    values = losses(1, VGG_WITHOUT_DROPOUT, settings, steps=30)[:, 0]
+    values = losses(1, PLAIN, settings, steps=30)[:, 0]
     assert np.isfinite(values).all()
     assert np.mean(values[-5:]) < 0.9 * values[0]
 
@@ -111,7 +111,7 @@ def test_the_gradients_of_frozen_first_stages_are_not_computed():
 
 def test_a_batch_that_is_all_void_changes_nothing_but_decay():
     settings = config(optim=OptimConfig(learning_rate=0.1, weight_decay=0.0))
-    step, state, _ = step_on(1, VGG_WITHOUT_DROPOUT, settings)
+    step, state, _ = step_on(1, PLAIN, settings)
     void = batch(settings)._replace(label=np.full((8, 40, 40), 255, np.uint8))
     after, metrics = step(state, void)
     assert float(metrics["loss"]) == 0
@@ -119,9 +119,9 @@ def test_a_batch_that_is_all_void_changes_nothing_but_decay():
 
 
 def test_the_sum_loss_is_the_mean_loss_times_the_labelled_pixels():
-    mean = losses(1, VGG_WITHOUT_DROPOUT, config(), steps=1)[0]
+    mean = losses(1, PLAIN, config(), steps=1)[0]
     optim = OptimConfig(learning_rate=0.02, weight_decay=1e-3, reduction="sum")
-    total = losses(1, VGG_WITHOUT_DROPOUT, config(optim=optim), steps=1)[0]
+    total = losses(1, PLAIN, config(optim=optim), steps=1)[0]
     pixels = total[0] / mean[0]
     assert abs(pixels - round(pixels)) < 0.1
     assert 8 * 32 * 32 * 0.3 < pixels <= 8 * 32 * 32
@@ -164,19 +164,19 @@ def test_the_dilated_net_also_learns_from_its_auxiliary_scores(auxiliary):
 
 
 def test_class_weights_and_smoothing_reach_the_loss():
-    plain = losses(1, VGG_WITHOUT_DROPOUT, config(), steps=2)
+    plain = losses(1, PLAIN, config(), steps=2)
     for optim in (
         OptimConfig(learning_rate=0.05, class_weights=(1.0, 5.0, 0.2)),
         OptimConfig(learning_rate=0.05, label_smoothing=0.2),
     ):
         # From the second step on: at first all scores are equal, and so are all weightings of them.
-        assert abs(losses(1, VGG_WITHOUT_DROPOUT, config(optim=optim), steps=2)[1, 0] - plain[1, 0]) > 1e-3
+        assert abs(losses(1, PLAIN, config(optim=optim), steps=2)[1, 0] - plain[1, 0]) > 1e-3
 
 
 def test_a_mean_loss_does_not_depend_on_the_size_of_class_weights():
     """As in PyTorch: only their ratios count, even where they add up to less than 1."""
     large, small = (
-        losses(1, VGG_WITHOUT_DROPOUT, config(optim=OptimConfig(learning_rate=0.05, class_weights=weights)), steps=3)
+        losses(1, PLAIN, config(optim=OptimConfig(learning_rate=0.05, class_weights=weights)), steps=3)
         for weights in ((1.0, 5.0, 0.2), (1e-6, 5e-6, 0.2e-6))
     )
     np.testing.assert_allclose(small, large, rtol=1e-3)
@@ -186,7 +186,7 @@ def test_a_mean_loss_does_not_depend_on_the_size_of_class_weights():
 def test_windows_of_images_give_the_losses_of_whole_images():
     """Each on a canvas of 40x40, of which the crop of the step looks at 12 / 0.8 pixels and those beside them."""
     settings = config(augment=AugmentConfig(crop=12, scale=(0.8, 0.8)))
-    step, state, _ = step_on(1, RESNET, settings)
+    step, state, _ = step_on(1, NORMED, settings)
     whole, side = batch(settings), 26
     at = find_origin(whole.changes, whole.size, (side, side))
     assert len({tuple(x) for x in at}) > 2
@@ -201,7 +201,7 @@ def test_windows_of_images_give_the_losses_of_whole_images():
 
 def test_the_same_step_twice_gives_the_same_bits_and_another_step_drops_other_activations():
     settings = config()
-    step, state, _ = step_on(1, VGG_WITH_DROPOUT, settings)
+    step, state, _ = step_on(1, WITH_DROPOUT, settings)
     images = batch(settings)
     first, second = step(state, images)[0], step(state, images)[0]
     chex.assert_trees_all_equal(first, second)
@@ -212,7 +212,7 @@ def test_the_same_step_twice_gives_the_same_bits_and_another_step_drops_other_ac
 
 
 def test_a_network_with_several_maps_of_logits_is_not_mistaken_for_one_with_auxiliary_scores():
-    model = JointFCN(num_classes=CLASSES, backbone=RESNET, tasks=(2, 1))
+    model = JointFCN(num_classes=CLASSES, backbone=NORMED, tasks=(2, 1))
     settings = config()
     state = jax.eval_shape(functools.partial(init_state, model, settings))
     with pytest.raises(TypeError):

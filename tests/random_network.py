@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from random_variables import draw_variables
+from small_runs import NORMED
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
 from fcn_jax.data.dataset import Example
-from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.fcn import FCN8s
 
 CLASSES = 4
@@ -24,7 +24,7 @@ def draw_network_variables(model) -> Any:
 
 @functools.cache
 def network():
-    model = FCN8s(num_classes=CLASSES, backbone=ResNet(depths=(1, 1, 1, 1), width=8))
+    model = FCN8s(num_classes=CLASSES, backbone=NORMED)
     return model, draw_network_variables(model)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from small_runs import PLAIN
 
 from fcn_jax.config import Config, OptimConfig
 from fcn_jax.data.defaults import fill_config
@@ -238,8 +239,8 @@ def test_groups_that_fit_no_network_are_refused(config, message):
 
 
 def test_in_the_units_of_its_features_a_network_learns_as_with_a_normalised_input():
-    """A VGG with the input c x, c times the biases and 1/c times the score kernels is the same network."""
-    c, model = 50.0, FCN8s(3, VGG(depths=(1, 1, 1, 1, 1), fc_features=8, fc_kernel=1, dropout=0.0))
+    """A plain network with the input c x, c times the biases and 1/c times the score kernels is the same network."""
+    c, model = 50.0, FCN8s(3, PLAIN)
     generator = np.random.default_rng(5)
     images = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
     pull = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)

@@ -10,7 +10,7 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fcn_jax.data.dataset import prepare
+from fcn_jax.data.dataset import prepare_configured
 from fcn_jax.inference.segmenter import Segmenter
 from fcn_jax.inference.visualize import colourise
 from fcn_jax.runs.run_dir import open_run
@@ -36,9 +36,8 @@ def main() -> None:
     """Draw the picture."""
     options = tyro.cli(Options)
     runs = [open_run(folder) for folder in options.runs]
-    config, data = runs[0].config, runs[0].options.data
-    dataset = prepare(config.data.name, data.dir, data.cache, classes=data.classes, void=config.data.void)
-    split = dataset.source(data.val_split)
+    data = runs[0].options.data
+    split = prepare_configured(runs[0].config.data, data).source(data.val_split or "val")
     examples = [split[options.first + index] for index in range(options.count)]
     columns = [[example.image for example in examples], [colourise(e.label, runs[0].palette) for e in examples]]
     for folder in options.runs:

@@ -86,16 +86,17 @@ def _check(flags: Check) -> None:
 
     from fcn_jax.data.absent import describe_absent_classes
     from fcn_jax.data.labels import IGNORE
+    from fcn_jax.data.sources import get_source
     from fcn_jax.inference.visualize import overlay, save_png, stack
 
-    rows = []
+    rows, takes_map = [], get_source(flags.name).takes_classes
     for split in dataset.splits:
         counts = dataset.pixels[split]
         print(f"\n{split}: pixels by label")
         names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
         for value in np.flatnonzero(counts).tolist():
             print(f"  {value:>3} {names[value]:20} {counts[value]:>14,} {100 * counts[value] / counts.sum():6.2f} %")
-        if absent := describe_absent_classes(counts, dataset.class_names):
+        if absent := describe_absent_classes(counts, dataset.class_names, takes_map):
             print(f"      {absent.replace('--data.', '--')}")
         source = dataset.source(split)
         for example in (source[index] for index in range(min(4, len(source)))):

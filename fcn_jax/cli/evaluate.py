@@ -1,15 +1,20 @@
 """`fcn-jax eval RUN [flags]`."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from fcn_jax.cli.words import open_run_with_cache, require_batch_size, require_writable
 from fcn_jax.config import DataConfig, DataOptions
+from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from fcn_jax.runs.run_dir import Run
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def run(words: list[str]) -> None:
     flags = tyro.cli(Eval, prog="fcn-jax eval", args=words)
     require_batch_size(flags.batch_size)
     require_writable(flags.json, flags.picture)
-    from fcn_jax.data.dataset import prepare
+    from fcn_jax.data.dataset import prepare_configured
     from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
@@ -67,27 +72,14 @@ def run(words: list[str]) -> None:
 
     run = open_run_with_cache(flags.run)
     trained = load_trained(run, flags.step, labelled=True)
-    given = flags.data
-    name = given.name or run.config.data.name
-    same = name == run.config.data.name
-    own, labels = (run.options.data, run.config.data) if same else (DataOptions(), DataConfig())
-    dataset = prepare(
-        name,
-        given.dir or own.dir,
-        given.cache or run.options.data.cache,
-        classes=given.classes or own.classes,
-        void=labels.void if given.void is None else given.void,
-        map=labels.map if given.map is None else given.map,
-        label_suffix=own.label_suffix if given.label_suffix is None else given.label_suffix,
-        hold_out=labels.hold_out,
-        train_split=labels.train_split,
-    )
+    config, options = _choose_data(run, flags)
+    dataset = prepare_configured(config, options)
     if dataset.class_names != run.class_names:
         raise InputError(
-            f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {name} has "
+            f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {dataset.name} has "
             f"{', '.join(dataset.class_names)}; score it on data with the same classes"
         )
-    split = flags.split or own.val_split or "val"
+    split = options.val_split or "val"
     source = dataset.source(split)
     panels = Panels(source, run.palette, run.class_names)
     with explain_out_of_memory(trained.forward, "evaluation", IN_EVALUATION) as forward:
@@ -102,7 +94,7 @@ def run(words: list[str]) -> None:
         )
     print(format_table(result, run.class_names))
     print(
-        f"{result.num_examples} images of {name} {split} in {result.seconds:.1f} s, "
+        f"{result.num_examples} images of {dataset.name} {split} in {result.seconds:.1f} s, "
         f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} canvas sizes; "
         f"step {trained.step} of {run.folder}"
     )
@@ -111,3 +103,22 @@ def run(words: list[str]) -> None:
         write_atomically(flags.json, json.dumps(to_json(scores), indent=1) + "\n")
     if flags.picture and (picture := panels.draw()) is not None:
         save_png(picture, flags.picture)
+
+
+def _choose_data(run: "Run", flags: Eval) -> tuple[DataConfig, DataOptions]:
+    """Return the data to score: the run's, with what the flags change. Another data set has no values of the run."""
+    given = flags.data
+    config, options = run.config.data, run.options.data
+    if given.name not in (None, config.name):
+        config, options = DataConfig(given.name), DataOptions(cache=options.cache)
+    if given.dir is not None and given.dir != options.dir:  # other images: nothing of them was held out
+        hold_out = config.hold_out if flags.split == HELD_OUT else 0.0
+        config = dataclasses.replace(config, hold_out=hold_out)
+        options = dataclasses.replace(options, val_split=None)
+    config = dataclasses.replace(config, **_drop_none(void=given.void, map=given.map))
+    places = {name: getattr(given, name) for name in ("dir", "cache", "classes", "label_suffix")}
+    return config, dataclasses.replace(options, **_drop_none(**places, val_split=flags.split))
+
+
+def _drop_none(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
     run_dir = expand_home(options.run_dir) if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
     if re.match(r"\w+:/", str(run_dir)):
         raise InputError(f"run-dir is {run_dir}, which is not a folder here; mount it, or give a local --run-dir")
-    if config.extend and not run_dir.is_dir():
+    if config.extend and not any([*run_dir.glob("config.json"), *run_dir.glob("*/config.json")]):
         raise InputError(
             f"extend is {' '.join(map(str, config.extend))}, and there is no run {run_dir} to extend; give the "
             "--run-dir of a run, or --steps for a new one"

@@ -8,12 +8,15 @@ from jaxtyping import Int64
 from fcn_jax.data.labels import IGNORE
 
 
-def describe_absent_classes(pixels: Int64[np.ndarray, "256"], class_names: Sequence[str]) -> str | None:
+def describe_absent_classes(
+    pixels: Int64[np.ndarray, "256"], class_names: Sequence[str], takes_map: bool
+) -> str | None:
     """Describe the classes that no image has, and the likely reason, in one line. Return None if there are none.
 
     Args:
         pixels: number of pixels of each label; label 255 is void.
         class_names: name of each label from 0 on.
+        takes_map: whether the data set takes `--data.map` (`DataSource.takes_classes`).
     """
     count = len(class_names)
     absent = np.flatnonzero(pixels[:count] == 0).tolist()
@@ -30,4 +33,4 @@ def describe_absent_classes(pixels: Int64[np.ndarray, "256"], class_names: Seque
     else:
         reason = "if the masks have other values for them, give --data.map"
     classes = "the class" if len(absent) == 1 else f"{len(absent)} of {count} classes"
-    return f"{classes} {names}: in no image; {reason}"
+    return f"{classes} {names}: in no image" + (f"; {reason}" if takes_map else "")

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
+from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.data import labels
 from fcn_jax.data.hold_out import set_apart
 from fcn_jax.data.large_images import lift_limit
@@ -102,6 +103,29 @@ class Dataset:
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r} here; it has {', '.join(self.splits)}")
         return Source(self._open(split), self.folder)
+
+
+def prepare_configured(config: DataConfig, options: DataOptions) -> Dataset:
+    """Prepare the data set of a run, as `prepare` does.
+
+    Args:
+        config: what its masks mean, and what is held out.
+        options: where its files are.
+
+    Raises:
+        InputError: a value does not fit, or something is wrong with the files.
+    """
+    return prepare(
+        config.name,
+        options.dir,
+        options.cache,
+        classes=options.classes,
+        void=config.void,
+        map=config.map,
+        label_suffix=options.label_suffix,
+        hold_out=config.hold_out,
+        train_split=config.train_split,
+    )
 
 
 def prepare(

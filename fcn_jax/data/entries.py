@@ -53,7 +53,7 @@ def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
 
 
 def _describe_lone(examples: Sequence[Files]) -> list[str]:
-    """Describe examples of which a file is not there: first the rule, then a line for each."""
+    """Describe examples of which a file is not there, in a line for each. The first has the rule."""
     if not examples:
         return []
     images = [example for example in examples if example.image.exists()]
@@ -69,10 +69,9 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
     if suffix:
         remedy = f"these seem to have {suffix!r} after it, so give --data.label-suffix={suffix}"
     rule = f"a mask has the name of its image, without the extension; {remedy}"
-    if len(lines) == 1:
-        return [f"{lines[0]}: {rule}"]
-    counts = {"images without mask": images, "masks without image": masks, "names without both": neither}
-    return [f"{', '.join(f'{len(e)} {what}' for what, e in counts.items() if e)}: {rule}", *lines]
+    kinds = {"images without mask": images, "masks without image": masks, "names without both": neither}
+    counts = ", ".join(f"{len(lone)} {what}" for what, lone in kinds.items() if lone)
+    return [lines[0] + (f" ({counts})" if len(lines) > 1 else "") + f": {rule}", *lines[1:]]
 
 
 def _find_suffix(images: Collection[str], masks: Iterable[str]) -> str | None:

@@ -24,9 +24,12 @@ def set_apart(found: Found, split: str, share: float) -> Found:
         InputError: there is no such split, there is a split `held-out` already, or one side gets no example.
     """
     if split not in found.splits:
-        raise InputError(f"data.hold-out takes from {split}, which is not there; there are {', '.join(found.splits)}")
+        raise InputError(
+            f"--data.hold-out takes from the split {split}, which is not there; there are {', '.join(found.splits)}: "
+            "give one of them as --data.train-split"
+        )
     if HELD_OUT in found.splits:
-        raise InputError(f"there is a split {HELD_OUT} already; leave data.hold-out away, or rename that split")
+        raise InputError(f"there is a split {HELD_OUT} already; leave --data.hold-out away, or rename that split")
     kept: list[Files | Drawn] = []
     held: list[Files | Drawn] = []
     for example in found.splits[split]:
@@ -34,7 +37,7 @@ def set_apart(found: Found, split: str, share: float) -> Found:
         (held if int.from_bytes(digest[:4]) < share * 2**32 else kept).append(example)
     if not kept or not held:
         raise InputError(
-            f"data.hold-out {share:g} takes {len(held)} of the {len(kept) + len(held)} examples of {split}, and both "
+            f"--data.hold-out {share:g} takes {len(held)} of the {len(kept) + len(held)} examples of {split}, and both "
             "parts need one; give another share"
         )
     return dataclasses.replace(found, splits={**found.splits, split: kept, HELD_OUT: held})

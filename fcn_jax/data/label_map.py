@@ -1,6 +1,7 @@
 """What the samples of a mask mean: the label of each number and of each colour."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ _ENTRY = re.compile(
     r"(?:#(?P<colour>[0-9a-fA-F]{6})|(?P<first>\d{1,3})(?:-(?P<last>\d{1,3}))?)=(?P<label>\d{1,3}|void)"
 )
 _SHOWN = 5  # number of wrong values that an error names
+_ROWS = 256  # of a mask in colour, looked up at once
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,27 @@ class LabelMap:
                 f"mask {name} has colours, and there is no table of them; give each with --data.map, as "
                 f"'{_format(mask[0, 0])}=0', or give --data.classes a file with lines 'name,red,green,blue'"
             )
-        codes = {_encode(np.array(colour)): label for colour, label in self.colours}
-        present, places, counts = np.unique(_encode(mask), return_inverse=True, return_counts=True)
-        wrong = [(code, count) for code, count in zip(present.tolist(), counts, strict=True) if code not in codes]
+        codes, labels = (np.array(column) for column in zip(*sorted(self._encode_colours()), strict=True))
+        result = np.empty(mask.shape[:2], np.uint8)
+        wrong: Counter[int] = Counter()
+        for first in range(0, len(mask), _ROWS):  # in parts: the numbers of colours take many times the mask's memory
+            block = _encode(mask[first : first + _ROWS])
+            places = np.searchsorted(codes, block).clip(max=len(codes) - 1)
+            result[first : first + _ROWS] = labels[places]
+            values, counts = np.unique(block[codes[places] != block], return_counts=True)
+            wrong.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         if wrong:
-            wrong.sort(key=lambda pair: -pair[1])
-            shown = (f"#{code:06x} (in {count} pixels)" for code, count in wrong)
+            shown = (f"#{code:06x} (in {count} pixels)" for code, count in wrong.most_common())
             colours = "a colour" if len(wrong) == 1 else f"{len(wrong)} colours"
-            remedy = f"give --data.map '#{wrong[0][0]:06x}=void', or the number of its class"
+            remedy = f"give --data.map '#{wrong.most_common(1)[0][0]:06x}=void', or the number of its class"
             if len(wrong) > _SHOWN:
                 remedy = "so many come from smoothed edges or a lossy file: save the mask anew, without both"
             raise InputError(f"mask {name} has {colours} without a class: {_join(shown, len(wrong))}; {remedy}")
-        return np.array([codes[code] for code in present.tolist()], np.uint8)[places].reshape(mask.shape[:2])
+        return result
+
+    def _encode_colours(self) -> list[tuple[int, int]]:
+        """Return pairs of a colour, as 0xRRGGBB, and its label."""
+        return [(int(_encode(np.array(colour))), label) for colour, label in self.colours]
 
 
 def parse_label_map(
@@ -115,8 +126,11 @@ def parse_label_map(
     for entry in entries:
         values, labels = _parse_entry(entry, num_classes)
         known = listed if isinstance(values[0], tuple) else numbers
-        if not known.keys().isdisjoint(values):
-            raise InputError(f"data.map has {entry!r}, and an entry for the same value before; give each value once")
+        if not known.keys().isdisjoint(values) or not set(void).isdisjoint(values):
+            raise InputError(
+                f"--data.map has {entry!r}, and the same value is in an entry before or in --data.void; give each "
+                "value once"
+            )
         known.update(zip(values, labels, strict=True))
     return LabelMap(
         void=(*void, *(number for number, label in numbers.items() if label == IGNORE)),
@@ -129,20 +143,20 @@ def _parse_entry(entry: str, num_classes: int) -> tuple[list[Any], list[int]]:
     """Return the numbers or the colour of an entry, and their labels."""
     found = _ENTRY.fullmatch(entry)
     if not found:
-        raise InputError(f"data.map has {entry!r}; {RULE}")
+        raise InputError(f"--data.map has {entry!r}; {RULE}")
     if found["colour"]:
         values: list[Any] = [tuple(bytes.fromhex(found["colour"]))]
     else:
         first, last = int(found["first"]), int(found["last"] or found["first"])
         if not first <= last <= IGNORE:
-            raise InputError(f"data.map has {entry!r}; numbers go from 0 to {IGNORE}, the smaller one first")
+            raise InputError(f"--data.map has {entry!r}; numbers go from 0 to {IGNORE}, the smaller one first")
         values = list(range(first, last + 1))
     if found["label"] == "void":
         return values, [IGNORE] * len(values)
     label = int(found["label"])
     if label + len(values) > num_classes:
         raise InputError(
-            f"data.map has {entry!r}, which leads to class {label + len(values) - 1}; the classes are "
+            f"--data.map has {entry!r}, which leads to class {label + len(values) - 1}; the classes are "
             f"0..{num_classes - 1}"
         )
     return values, list(range(label, label + len(values)))

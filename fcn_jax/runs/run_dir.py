@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
+from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runtime.files import try_lock, write_atomically
 from fcn_jax.runtime.json_values import from_json, to_json
 
@@ -131,7 +133,8 @@ def list_differences(old: Config, new: Config) -> list[str]:
 
 
 def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
-    changes = list_differences(run.config, config)
+    old = _drop_open_extensions(run.config, find_latest_step(run.folder) or 0)
+    changes = list_differences(old, config)
     if run.class_names != dataset.class_names:
         changes.append(f"classes: {', '.join(run.class_names)} -> {', '.join(dataset.class_names)}")
     elif run.contents != dataset.contents:
@@ -141,8 +144,14 @@ def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
         raise InputError(
             f"{run.folder} holds a run with another configuration:\n  {listing}\n"
             "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
-            f"{_advise_extension(run.config, config)}"
+            f"{_advise_extension(old, config)}"
         )
+
+
+def _drop_open_extensions(config: Config, taken: int) -> Config:
+    """Leave out the extensions that no step depends on: those of an end that the run has not gone beyond."""
+    decided = [end for before, end in pairwise(config.ends) if before < taken]
+    return dataclasses.replace(config, extend=tuple(decided))
 
 
 def _advise_extension(old: Config, new: Config) -> str:

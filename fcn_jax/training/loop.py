@@ -12,6 +12,7 @@ from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.absent import describe_absent_classes
 from fcn_jax.data.batches import train_batches
 from fcn_jax.data.decoded import open_decoded
+from fcn_jax.data.sources import get_source
 from fcn_jax.errors import InputError
 from fcn_jax.inference.evaluate import Evaluation, evaluate
 from fcn_jax.inference.segment import default_batch_size
@@ -67,12 +68,10 @@ def train(
     ):
         first, last = setup.resume_step or 0, run.config.ends[-1]
         if setup.resume_step == last:
-            say(f"{run_dir} has all of its {last} steps; nothing to do (--extend gives it more)")
+            say(f"{run_dir} has all of its {last} steps; nothing to do")
             return None
-        if not first and (
-            absent := describe_absent_classes(setup.dataset.pixels[run.config.data.train_split], run.class_names)
-        ):
-            say(f"warning: split {run.config.data.train_split}: {absent}")
+        if setup.resume_step is None:
+            _warn_of_absent_classes(setup, run, say)
         state = _begin(setup, checkpoints, say)
         say(format_parameters(state.variables["params"]))
         begins = f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps")
@@ -149,6 +148,12 @@ def take_steps(
             progress.say(f"stopped after step {step}, which is saved; the same command goes on from there")
             break
     return None
+
+
+def _warn_of_absent_classes(setup: Setup, run: Run, say: Callable[[str], None]) -> None:
+    split, takes_map = run.config.data.train_split, get_source(run.config.data.name).takes_classes
+    if absent := describe_absent_classes(setup.dataset.pixels[split], run.class_names, takes_map):
+        say(f"warning: split {split}: {absent}")
 
 
 def _begin(setup: Setup, checkpoints: Checkpoints, say: Callable[[str], None]) -> TrainState:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.batches import require_room
-from fcn_jax.data.dataset import Dataset, Example, Source, prepare
+from fcn_jax.data.dataset import Dataset, Example, Source, prepare_configured
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
@@ -91,17 +91,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     config = fill_config(dataclasses.replace(config, model=model_config))
 
     data = options.data
-    dataset = prepare(
-        config.data.name,
-        data.dir,
-        data.cache,
-        classes=data.classes,
-        void=config.data.void,
-        map=config.data.map,
-        label_suffix=data.label_suffix,
-        hold_out=config.data.hold_out,
-        train_split=config.data.train_split,
-    )
+    dataset = prepare_configured(config.data, data)
     _check_class_weights(config, dataset.class_names)
     train_source = _open_split(dataset, "--data.train-split", config.data.train_split)
     val_source = _open_split(dataset, "--data.val-split", data.val_split)

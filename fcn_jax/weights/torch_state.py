@@ -69,10 +69,12 @@ def _descend(content: Any, file: Path, seen: set[int]) -> tuple[str, dict[Any, A
     seen.add(id(content))
     inner = {name: _descend(content[name], file, seen) for name in ENTRIES if name in content}
     states = {name: found for name, found in inner.items() if found[1]}
-    if not states and _has_tensors(content):
-        return "", content
     if not states:
-        states = {name: ("", value) for name, value in content.items() if _has_tensors(value)}
+        # A lone tensor at the top, such as the best score, is not the network.
+        count = _count_tensors(content)
+        states = {name: ("", value) for name, value in content.items() if _count_tensors(value) > count}
+        if not states and count:
+            return "", content
         if len(states) > 1:
             raise InputError(
                 f"{file} has tensors in several entries, {', '.join(map(repr, states))}, and none is named state_dict "
@@ -85,8 +87,8 @@ def _descend(content: Any, file: Path, seen: set[int]) -> tuple[str, dict[Any, A
     return f"entry {name!r}{left}" + (f", {place}" if place else ""), state
 
 
-def _has_tensors(value: Any) -> bool:
-    return isinstance(value, dict) and any(_is_named_tensor(*item) for item in value.items())
+def _count_tensors(value: Any) -> int:
+    return sum(_is_named_tensor(*item) for item in value.items()) if isinstance(value, dict) else 0
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:

@@ -101,6 +101,7 @@ def test_an_extension_needs_a_run(tmp_path):
     with pytest.raises(InputError, match=r"there is no run runs/fcn8s-shapes-.* to extend"):
         run(words)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "config.json").touch()
     with pytest.raises(InputError, match="extend is 500 after steps 850"):  # the data set's number of steps
         run(["fcn8s", "--extend", "500", "--run-dir", str(tmp_path)])
 

@@ -8,10 +8,10 @@ from fcn_jax.data.absent import describe_absent_classes
 NAMES = ("ground", "tree", "water", "road")
 
 
-def describe(labels, names=NAMES):
+def describe(labels, names=NAMES, takes_map=True):
     pixels = np.zeros(256, np.int64)
     pixels[labels] = 5
-    return describe_absent_classes(pixels, names)
+    return describe_absent_classes(pixels, names, takes_map)
 
 
 def test_nothing_is_absent():
@@ -32,6 +32,10 @@ def test_nothing_is_absent():
 )
 def test_reasons(labels, says):
     assert describe(labels).startswith(says)
+
+
+def test_a_data_set_with_its_own_masks_gets_no_advice():
+    assert describe([1, 2, 3], takes_map=False) == "the class ground: in no image"
 
 
 def test_many_names_are_cut():

@@ -38,9 +38,9 @@ def test_new_examples_move_no_other():
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        (make_found(["a"], "extra"), "takes from train, which is not there; there are extra"),
+        (make_found(["a"], "extra"), "takes from the split train, which is not there; there are extra: give"),
         (make_found(["a", "b"], **{HELD_OUT: ["c"]}), "there is a split held-out already"),
-        (make_found(["a"]), "data.hold-out 1e-09 takes 0 of the 1 examples of train"),
+        (make_found(["a"]), "--data.hold-out 1e-09 takes 0 of the 1 examples of train"),
     ],
 )
 def test_what_cannot_be_set_apart(found, says):

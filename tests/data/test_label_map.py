@@ -40,7 +40,7 @@ def test_void_flags_and_void_entries_are_the_same():
 
 def test_colours():
     table = ((0, 0, 0), (128, 0, 0), (128, 64, 128))
-    places = np.random.default_rng(0).integers(0, 4, (9, 5))
+    places = np.random.default_rng(0).integers(0, 4, (600, 5))
     mask = np.array([*table, (1, 2, 3)], np.uint8)[places]
     labels = look_up(("#010203=void",), mask, colours=table)
     assert labels.dtype == np.uint8
@@ -68,8 +68,12 @@ def test_entries_that_are_wrong(entry, says):
 
 def test_an_entry_for_the_same_value_twice():
     for entries in (("1=0", "0-2=void"), ("#0A0000=1", "#0a0000=2")):
-        with pytest.raises(InputError, match=f"'{entries[1]}', and an entry for the same value before"):
+        with pytest.raises(
+            InputError, match=f"'{entries[1]}', and the same value is in an entry before or in --data.void"
+        ):
             parse_label_map(entries, (), 3)
+    with pytest.raises(InputError, match=r"'11=0', and the same value is in .* --data.void"):
+        parse_label_map(("11=0",), (11,), 3)
 
 
 def test_numbers_without_a_label():

@@ -159,12 +159,21 @@ def test_an_extension_is_recorded(tmp_path):
         ({"steps": 60}, "--steps 20 --extend 40 60"),
     ],
 )
-def test_another_number_of_steps_is_refused_with_the_flags_for_it(tmp_path, changes, flags):
+def test_another_number_of_steps_is_refused_with_the_flags_for_it(tmp_path, monkeypatch, changes, flags):
+    monkeypatch.setattr(module, "find_latest_step", lambda folder: 21)
     start(tmp_path, dataclasses.replace(CONFIG, extend=(40,)))
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(InputError, match=f"or another --run-dir; give its steps as {flags}$"):
         start(tmp_path, dataclasses.replace(CONFIG, **changes))
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("taken", "extend"), [(None, ()), (20, ()), (20, (30,)), (40, (40,)), (40, (40, 60))])
+def test_an_extension_that_no_step_followed_may_be_taken_back(tmp_path, monkeypatch, taken, extend):
+    monkeypatch.setattr(module, "find_latest_step", lambda folder: taken)
+    start(tmp_path, dataclasses.replace(CONFIG, extend=(40, 50)))
+    start(tmp_path, dataclasses.replace(CONFIG, extend=extend))
+    assert open_run(tmp_path).config.extend == extend
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

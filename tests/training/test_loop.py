@@ -130,7 +130,7 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path):
         assert checkpoints.latest() == 4
     said.clear()
     assert train(config, options, tmp_path / "resumed", said.append) is None
-    assert said == [f"{tmp_path / 'resumed'} has all of its 4 steps; nothing to do (--extend gives it more)"]
+    assert said == [f"{tmp_path / 'resumed'} has all of its 4 steps; nothing to do"]
 
 
 def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypatch, capsys):
@@ -156,7 +156,7 @@ def test_a_run_of_no_steps_scores_what_it_starts_from(tmp_path):
     assert evaluation.loss == pytest.approx(np.log(4), rel=1e-5)
     said.clear()
     assert train(config, options, tmp_path / "run", said.append) is None
-    assert said == [f"{tmp_path / 'run'} has all of its 0 steps; nothing to do (--extend gives it more)"]
+    assert said == [f"{tmp_path / 'run'} has all of its 0 steps; nothing to do"]
 
 
 def test_an_extended_run_equals_one_that_was_to_be_as_long_from_its_start_bit_for_bit(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Requ
 from fcn_jax.errors import InputError
 
 LISTS = "ImageSets/Segmentation"
-_MASKS = ("SegmentationClass", "SegmentationClassPNG")  # the second is labelme's
+_MASKS = ("SegmentationClassPNG", "SegmentationClass")  # the first is labelme's, which may have .npy in the second
 _CLASSES = ("classes.txt", "labelmap.txt", "class_names.txt")
 LAYOUT = (
     f"a folder with JPEGImages/*, {' or '.join(_MASKS)}/*.png with the same stems, {LISTS}/SPLIT.txt with a name per "
@@ -37,14 +37,21 @@ def find(request: Request) -> Found:
     lists = {list_.stem: list_ for list_ in sorted((root / LISTS).glob("[!.]*.txt"))}
     for split in lists:
         require_split_name(split, root)
-    by_name = {pair.name: pair for pair in pairs}
+    by_name: dict[str, list[Files]] = {}
+    for pair in pairs:
+        by_name.setdefault(pair.name, []).append(pair)
+
+    def find_named(words: list[str]) -> list[Files]:
+        """Find the examples of a line: paths, or a name, which may have blanks and may be followed by other words."""
+        if listed := find_listed(words, root):
+            return [listed]
+        names = [unicodedata.normalize("NFC", name) for name in (" ".join(words), words[0])]  # as in `by_name`
+        found = [by_name[name] for name in names if name in by_name]
+        missing = f"{words[0]}{request.label_suffix}.png"
+        return found[0] if found else [Files(words[0], root / "JPEGImages" / f"{words[0]}.jpg", masks / missing)]
+
     splits = {
-        split: [
-            find_listed(words, root)
-            or by_name.get(unicodedata.normalize("NFC", words[0]))  # as the keys are
-            or Files(words[0], root / "JPEGImages" / f"{words[0]}.jpg", masks / f"{words[0]}{request.label_suffix}.png")
-            for words in read_list(list_)
-        ]
+        split: [example for words in read_list(list_) for example in find_named(words)]
         for split, list_ in lists.items()
     }
     return Found(classes.names, splits or {"train": pairs}, label_map, classes.colours)

@@ -71,10 +71,24 @@ def test_other_pictures_and_names_that_are_not_there(tree):
 def test_an_export_of_labelme_without_lists(tmp_path):
     save(picture(), tmp_path / "JPEGImages/a.jpg")
     save(mask(), tmp_path / "SegmentationClassPNG/a.png")
+    (tmp_path / "SegmentationClass").mkdir()
+    np.save(tmp_path / "SegmentationClass/a.npy", mask())
     (tmp_path / "class_names.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
     found = look(tmp_path)
     assert (found.class_names, found.colours) == (("_background_", "cat", "dog"), None)
-    assert [example.name for example in found.splits["train"]] == ["a"]
+    assert found.splits["train"] == [("a", tmp_path / "JPEGImages/a.jpg", tmp_path / "SegmentationClassPNG/a.png")]
+
+
+def test_names_with_blanks_and_words_behind_names(tree):
+    save(picture(), tree / "JPEGImages/my dog.jpg")
+    save(mask(), tree / "SegmentationClass/my dog.png")
+    (tree / "ImageSets/Segmentation/train.txt").write_text("my dog\na -1\n")
+    assert [example.name for example in look(tree).splits["train"]] == ["my dog", "a"]
+
+
+def test_two_images_of_one_name_are_both_listed(tree):
+    save(picture(), tree / "JPEGImages/c.png")
+    assert [example.image.name for example in look(tree).splits["val"]] == ["c.jpg", "c.png"]
 
 
 def test_what_is_not_there(tree):

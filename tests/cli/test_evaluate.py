@@ -1,12 +1,18 @@
 """`fcn-jax eval`."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from command_line import find_best
 from PIL import Image
+
+from fcn_jax.cli.evaluate import Eval, OtherData, _choose_data
+from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
 
 
 def is_shown(image: np.ndarray, picture: np.ndarray) -> bool:
@@ -41,9 +47,32 @@ def test_eval_repeats_the_score_of_the_training(place, undisturbed):
     assert f"step {best['step']} of {folder.name}" in output
 
 
-def test_eval_on_other_data_forgets_the_folder_of_the_training(place, undisturbed):
-    folder, _ = undisturbed
-    assert "camvid is not downloaded" in place.run("eval", folder.name, "--data.name", "camvid", code=2)
+HELD = DataConfig("folder", (9,), ("255=1",), "all2", 0.25)
+HELD_OPTIONS = DataOptions(Path("/own"), Path("/cache"), Path("n.txt"), "_m", "held-out", "disk")
+
+
+@pytest.mark.parametrize(
+    ("flags", "config", "options"),
+    [
+        ({}, {}, {}),
+        ({"split": "all2"}, {}, {"val_split": "all2"}),
+        ({"data": OtherData(void=(), label_suffix="")}, {"void": ()}, {"label_suffix": ""}),
+        ({"data": OtherData(dir=Path("/own"))}, {}, {}),
+        # Other images: nothing of them was held out, unless the user asks for it.
+        ({"data": OtherData(dir=Path("/new"))}, {"hold_out": 0.0}, {"dir": Path("/new"), "val_split": None}),
+        ({"data": OtherData(dir=Path("/new")), "split": "held-out"}, {}, {"dir": Path("/new")}),
+    ],
+)
+def test_the_data_to_score_are_those_of_the_run_but_for_the_flags(flags, config, options):
+    run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=HELD_OPTIONS))
+    expected = (dataclasses.replace(HELD, **config), dataclasses.replace(HELD_OPTIONS, **options))
+    assert _choose_data(run, Eval(Path("run"), **flags)) == expected
+
+
+def test_another_data_set_has_no_values_of_the_run():
+    run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=HELD_OPTIONS))
+    found = _choose_data(run, Eval(Path("run"), data=OtherData("camvid", Path("/c"))))
+    assert found == (DataConfig("camvid"), DataOptions(Path("/c"), Path("/cache")))
 
 
 def test_eval_wants_the_classes_of_the_training(place, undisturbed):
@@ -55,9 +84,9 @@ def test_eval_wants_the_classes_of_the_training(place, undisturbed):
     assert f"{folder.name} was trained on the classes ground, thing, and folder has ground, thing, sky; score" in output
 
 
-@pytest.mark.parametrize("step", [5, 10])
-def test_eval_scores_the_checkpoint_of_a_step(place, undisturbed, step):
+def test_eval_scores_the_checkpoint_of_a_step(place, undisturbed):
     folder, _ = undisturbed
+    step = 15 - find_best(folder)["step"]  # 5 or 10, which is not the default
     place.run("eval", folder.name, "--split", "tiny", "--step", str(step), "--json", f"step{step}.json")
     scores = json.loads((place.root / f"step{step}.json").read_text())
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -34,6 +34,11 @@ def test_tensors_at_the_top_have_no_place():
     assert find_state(content, FILE) == ({"a": TENSOR}, "")
 
 
+def test_a_lone_tensor_at_the_top_does_not_hide_the_network():
+    content = {"best_acc": OTHER, "net": {"a": TENSOR, "b": OTHER}}
+    assert find_state(content, FILE) == ({"a": TENSOR, "b": OTHER}, "entry 'net'")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from fcn_jax.cli.words import choose, require_writable
+from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.errors import InputError
 
 
@@ -56,19 +57,14 @@ def run(words: list[str]) -> None:
 
 
 def _prepare(flags: Prepare) -> Any:
-    from fcn_jax.data.dataset import prepare
+    from fcn_jax.data.dataset import prepare_configured
 
     try:
-        dataset = prepare(
-            flags.name,
-            flags.dir,
-            flags.cache,
-            classes=flags.classes,
-            void=flags.void,
-            map=flags.map,
-            label_suffix=flags.label_suffix,
-            hold_out=flags.hold_out,
-            train_split=flags.train_split,
+        dataset = prepare_configured(
+            DataConfig(
+                flags.name, void=flags.void, map=flags.map, train_split=flags.train_split, hold_out=flags.hold_out
+            ),
+            DataOptions(flags.dir, flags.cache, classes=flags.classes, label_suffix=flags.label_suffix),
         )
     except InputError as error:
         # The message names flags of `train` and `eval`, which have a prefix that those of `data` lack.

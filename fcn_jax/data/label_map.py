@@ -78,7 +78,8 @@ class LabelMap:
                 f"mask {name} has colours, and there is no table of them; give each with --data.map, as "
                 f"'{_format(mask[0, 0])}=0', or give --data.classes a file with lines 'name,red,green,blue'"
             )
-        codes, labels = (np.array(column) for column in zip(*sorted(self._encode_colours()), strict=True))
+        pairs = [(int(_encode(np.array(colour))), label) for colour, label in self.colours]
+        codes, labels = (np.array(column) for column in zip(*sorted(pairs), strict=True))
         result = np.empty(mask.shape[:2], np.uint8)
         wrong: Counter[int] = Counter()
         for first in range(0, len(mask), _ROWS):  # in parts: the numbers of colours take many times the mask's memory
@@ -95,10 +96,6 @@ class LabelMap:
                 remedy = "so many come from smoothed edges or a lossy file: save the mask anew, without both"
             raise InputError(f"mask {name} has {colours} without a class: {_join(shown, len(wrong))}; {remedy}")
         return result
-
-    def _encode_colours(self) -> list[tuple[int, int]]:
-        """Return pairs of a colour, as 0xRRGGBB, and its label."""
-        return [(int(_encode(np.array(colour))), label) for colour, label in self.colours]
 
 
 def parse_label_map(

@@ -3,25 +3,21 @@
 import glob
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.image_kinds import describe_others, split_by_kind
 from fcn_jax.data.large_images import read_size
 from fcn_jax.errors import InputError
 from fcn_jax.inference.read_image import read_image
 from fcn_jax.inference.segment import Forward, Segmented, make_unlabelled, segment
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
 from fcn_jax.runtime.threads import map_in_threads
-
-# Formats that Pillow recognises and does not decode itself.
-UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
@@ -37,9 +33,9 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            found, others = _list_folder(path)
-            kinds = f", only files of {_count_suffixes(others)}" if others else ""
-            missing = f"folder {path} holds no image{kinds}; give another folder, or files by name"
+            found = _list_folder(path).images
+            left_out = describe_left_out([pattern])
+            missing = "\n  ".join([f"folder {path} holds no image; give another folder, or files by name", *left_out])
         elif path.is_file():
             found, missing = [path], ""
         else:
@@ -58,13 +54,19 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
 
 
 def describe_left_out(patterns: Sequence[str]) -> list[str]:
-    """Describe the files that `find_images` leaves out of each folder, because Pillow does not read their kind."""
-    listed = [(folder, _list_folder(folder)[1]) for folder in map(Path, patterns) if folder.is_dir()]
-    return [
-        f"{folder}: {len(others)} files are left out, which are of kinds that cannot be read: {_count_suffixes(others)}"
-        for folder, others in listed
-        if others
-    ]
+    """Describe what `find_images` leaves out of each folder: sub-folders, and files that Pillow does not read."""
+    lines = []
+    for folder in [folder for folder in map(Path, patterns) if folder.is_dir()]:
+        _, others, folders = _list_folder(folder)
+        if others:
+            lines.append(f"{folder}: left out are {describe_others(others)}")
+        if folders:
+            names = ", ".join(sub.name for sub in folders[:5]) + (", ..." if len(folders) > 5 else "")
+            count = f"{len(folders)} sub-folder{'s' * (len(folders) > 1)}"
+            lines.append(
+                f"{folder}: left out are {count}, {names}; give '{folder}/**/*.png' or the like to include them"
+            )
+    return lines
 
 
 def predict(
@@ -105,7 +107,8 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise InputError(f"{out} cannot be made a folder for the results ({error}); give another --out") from error
+        reason = error.strerror or error  # without the name of the file that was tried
+        raise InputError(f"{out} cannot be made a folder for the results ({reason}); give another --out") from error
 
     def write(result: Segmented) -> Path:
         example, class_map = result.example, result.class_map
@@ -127,20 +130,17 @@ def predict(
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
 
 
-def _list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the images of a folder, and its other files. Hidden files and folders are in neither list."""
-    kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in set(Image.OPEN) - {*UNDECODED}}
-    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
-    return (
-        [file for file in files if file.suffix.lower() in kinds],
-        [file for file in files if file.suffix.lower() not in kinds],
-    )
+class _Listing(NamedTuple):
+    images: list[Path]
+    others: list[Path]
+    folders: list[Path]
 
 
-def _count_suffixes(files: Sequence[Path]) -> str:
-    """Count files by suffix, such as ".heic (2), .txt (1)"."""
-    counts = Counter(file.suffix.lower() or "no suffix" for file in files)
-    return ", ".join(f"{suffix} ({count})" for suffix, count in counts.most_common())
+def _list_folder(folder: Path) -> _Listing:
+    """List the images of a folder, its other files and its sub-folders; hidden ones are in no list."""
+    seen = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    images, others = split_by_kind(file for file in seen if not file.is_dir())
+    return _Listing(images, others, [file for file in seen if file.is_dir()])
 
 
 def _name_results(file: Path) -> tuple[str, str]:

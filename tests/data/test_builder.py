@@ -115,7 +115,7 @@ def test_everything_wrong_is_listed_at_once(tree):
     for line, start in zip(
         lines,
         [
-            "train: mask c.png has no image c.jpg in ",
+            "train: mask c.png has no image c.png in ",
             "train: label 37 in a.png",
             "train: mask b.png has colours, and there is no table",
             "train: image e.jpg cannot be decoded",
@@ -157,7 +157,7 @@ def test_at_most_ten_problems_are_shown_and_a_file_has_all(tree):
     assert lines[10].startswith("and 590 more; all are listed in ")
     listed = Path(lines[10].removeprefix("and 590 more; all are listed in ")).read_text().splitlines()
     assert len(listed) == 600
-    assert listed[-1].startswith("train: mask x299_mask.png has no image x299_mask.jpg in ")
+    assert listed[-1].startswith("train: mask x299_mask.png has no image x299_mask.png in ")
 
 
 def test_problems_of_the_list_and_of_the_files_are_listed_together(tree):

@@ -40,12 +40,23 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def test_files_of_a_folder_that_are_left_out_are_counted_by_kind(tmp_path):
-    touch(tmp_path, "in/a.HEIC", "in/b.heic", "in/c.jpg", "in/notes", "in/.hidden", "in/deep/d.heic", "whole/e.jfif")
+def test_what_a_folder_leaves_out_is_named(tmp_path):
+    touch(
+        tmp_path,
+        "in/a.HEIC",
+        "in/b.heic",
+        "in/c.jpg",
+        "in/notes",
+        "in/.hidden",
+        "in/Thumbs.db",
+        "in/deep/d.heic",
+        "whole/e.jfif",
+    )
     folders = [str(tmp_path / "in"), str(tmp_path / "whole"), str(tmp_path / "in" / "c.jpg")]
     assert [file.name for file in find_images(folders)] == ["c.jpg", "e.jfif"]
     assert describe_left_out(folders) == [
-        f"{tmp_path}/in: 3 files are left out, which are of kinds that cannot be read: .heic (2), no suffix (1)"
+        f"{tmp_path}/in: left out are 3 files of kinds that cannot be read: .heic (2), no suffix (1)",
+        f"{tmp_path}/in: left out are 1 sub-folder, deep; give '{tmp_path}/in/**/*.png' or the like to include them",
     ]
 
 
@@ -89,7 +100,9 @@ def test_nothing_found(tmp_path):
     # A glob that matches folders alone names no image.
     with pytest.raises(InputError, match="matches no file"):
         find_images([str(tmp_path / "emp*")])
-    with pytest.raises(InputError, match=r"empty holds no image, only files of \.md \(1\); give another"):
+    with pytest.raises(
+        InputError, match=r"empty holds no image; give another(?s:.*): left out are 1 file of .*: \.md \(1\)$"
+    ):
         find_images([str(tmp_path / "empty")])
 
 

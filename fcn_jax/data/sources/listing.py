@@ -1,11 +1,12 @@
 """Lists of examples from folders and text files, shared by the data sets."""
 
 import re
+import sys
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
+from fcn_jax.data.image_kinds import describe_others, split_by_kind
 from fcn_jax.data.sources.source import Files
 from fcn_jax.errors import InputError
 
@@ -14,7 +15,8 @@ def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
     """Pair the pictures of two folders, and of their sub-folders, by stem, in the order of the stems.
 
     The stem of a picture in a sub-folder has the sub-folder's name before it: sub/a. A stem found in one folder only
-    gets the file name that its partner should have.
+    gets the file name that its partner should have. A file that is no picture is used only if it is such a partner, so
+    that the error names it; a warning counts the others.
 
     Args:
         images: the folder of the images.
@@ -24,14 +26,21 @@ def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
     Raises:
         InputError: the names of two pictures in a folder look alike (`_compose_letters`).
     """
-    left = _group_by_stem(images)
-    right = {stem.removesuffix(suffix): files for stem, files in _group_by_stem(masks).items() if stem.endswith(suffix)}
-    return [
-        Files(stem, image, mask)
-        for stem in sorted({*left, *right})
-        for image in left.get(stem, [images / f"{stem}.jpg"])
-        for mask in right.get(stem, [masks / f"{stem}{suffix}.png"])
-    ]
+    left, left_others = _group_by_stem(images)
+    masks_found, right_others = _group_by_stem(masks)
+    right = {stem.removesuffix(suffix): files for stem, files in masks_found.items() if stem.endswith(suffix)}
+    stems = sorted({*left, *right})
+    kinds = Counter(file.suffix for files in left.values() for file in files)
+    kind = max(kinds, key=lambda kind: kinds[kind], default=".jpg")
+    for stem in stems:
+        if stem not in left:
+            left[stem] = left_others.pop(stem, [images / f"{stem}{kind}"])
+        if stem not in right:
+            right[stem] = right_others.pop(f"{stem}{suffix}", [masks / f"{stem}{suffix}.png"])
+    for folder, others in ((images, left_others), (masks, right_others)):
+        if files := [file for group in others.values() for file in group]:
+            print(f"warning: {folder}: left out are {describe_others(files)}", file=sys.stderr)
+    return [Files(stem, image, mask) for stem in stems for image in left[stem] for mask in right[stem]]
 
 
 def read_list(file: Path) -> list[list[str]]:
@@ -61,16 +70,19 @@ def require_split_name(name: str, place: Path) -> None:
         )
 
 
-def _group_by_stem(folder: Path) -> dict[str, list[Path]]:
-    kinds = Image.registered_extensions()
-    stems: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*")):
-        place = file.relative_to(folder)
-        hidden = any(part.startswith(".") for part in place.parts)
-        # `is_file` would drop a link to a file that is gone. Such an example is reported when it is read.
-        if file.suffix.lower() in kinds and not hidden and not file.is_dir():
-            stems.setdefault(place.with_suffix("").as_posix(), []).append(file)
-    return _compose_letters(stems, folder)
+def _group_by_stem(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Group the pictures of a folder by stem, and its other files."""
+    seen = [(file, file.relative_to(folder)) for file in sorted(folder.rglob("*"))]
+    # `is_file` would drop a link to a file that is gone. Such an example is reported when it is read.
+    files = [f for f, place in seen if not any(part.startswith(".") for part in place.parts) and not f.is_dir()]
+    groups: list[dict[str, list[Path]]] = []
+    for kind in split_by_kind(files):
+        stems: dict[str, list[Path]] = {}
+        for file in kind:
+            stems.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+        groups.append(_compose_letters(stems, folder))
+    pictures, others = groups
+    return pictures, others
 
 
 def _compose_letters(stems: dict[str, list[Path]], folder: Path) -> dict[str, list[Path]]:

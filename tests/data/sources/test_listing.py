@@ -24,7 +24,26 @@ def test_a_missing_partner_gets_a_name(tmp_path):
     save(mask(), tmp_path / "labels/b.png")
     assert names(pair_files(tmp_path / "images", tmp_path / "labels")) == [
         ("a", "a.bmp", "a.png"),
+        ("b", "b.bmp", "b.png"),
+    ]
+
+
+def test_files_that_are_no_pictures_are_counted_or_are_the_partner_of_one(tmp_path, capsys):
+    for stem in "ab":
+        save(picture(), tmp_path / f"images/{stem}.jpg")
+        save(mask(), tmp_path / f"labels/{stem}.png")
+    save(mask(), tmp_path / "labels/c.png")
+    for name in ("images/c.heic", "images/d.heic", "images/deep/e.HEIC", "labels/a.json", "labels/Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert names(pair_files(tmp_path / "images", tmp_path / "labels")) == [
+        ("a", "a.jpg", "a.png"),
         ("b", "b.jpg", "b.png"),
+        ("c", "c.heic", "c.png"),
+    ]
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {tmp_path}/images: left out are 2 files of kinds that cannot be read: .heic (2)",
+        f"warning: {tmp_path}/labels: left out are 1 file of kinds that cannot be read: .json (1)",
     ]
 
 

@@ -1,0 +1,33 @@
+"""Which files are images, by their suffix, and the words about the other ones."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+# Formats that Pillow recognises and does not decode itself.
+_UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+# Files that systems put into every folder.
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini")
+
+
+def split_by_kind(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Split files into those whose suffix is that of an image which Pillow decodes, and the others, both in order."""
+    kinds = Image.registered_extensions()  # also loads Pillow's decoders
+    suffixes = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN and kind not in _UNDECODED}
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in files:
+        if file.suffix.lower() in suffixes:
+            images.append(file)
+        elif file.name.lower() not in _OF_SYSTEMS:
+            others.append(file)
+    return images, others
+
+
+def describe_others(files: Sequence[Path]) -> str:
+    """Count files that are no images by suffix, such as "3 files of kinds that cannot be read: .heic (2), .txt (1)"."""
+    counts = Counter(file.suffix.lower() or "no suffix" for file in files)
+    kinds = ", ".join(f"{suffix} ({count})" for suffix, count in counts.most_common())
+    return f"{len(files)} file{'s' * (len(files) > 1)} of kinds that cannot be read: {kinds}"

@@ -290,8 +290,9 @@ class Config:
         former = (0 if self.steps is None else self.steps, *self.extend)
         _require(
             all(before < after for before, after in pairwise(former)),
-            f"extend is {' '.join(map(str, self.extend))} after steps {self.steps}; it is the new number of all steps, "
-            "those taken included, so each number must be above the one before it",
+            f"extend is {' '.join(map(str, self.extend))} after steps {self.steps}, the flag's or the preset's; extend "
+            "is the new number of all steps, those taken included, so each number must be above the one before it: "
+            "give the --steps that the run was trained with, and a larger --extend",
         )
         _require(
             self.batch_size is None or self.batch_size >= 1, f"batch-size is {self.batch_size}; it must be at least 1"

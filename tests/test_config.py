@@ -76,7 +76,7 @@ REFUSED = [
     (OptimConfig, {"bias_factor": 0.0}, r"optim\.bias-factor is 0\.0.* above 0"),
     (Config, {"steps": -1}, r"^steps is -1.* at least 0"),
     *[
-        (Config, {"steps": steps, "extend": extend}, rf"^extend is {text} after steps {steps}; .* above the one before")
+        (Config, {"steps": steps, "extend": extend}, rf"^extend is {text} after steps {steps}, .* above the one before")
         for steps, extend, text in (
             (8, (4,), "4"),
             (8, (8,), "8"),

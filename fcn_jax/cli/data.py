@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from fcn_jax.cli.words import choose, require_writable
 from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from fcn_jax.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ def run(words: list[str]) -> None:
 
             print(describe_sources())
         case "prepare":
-            _prepare(tyro.cli(Prepare, prog="fcn-jax data prepare", args=words[1:]))
+            dataset = _prepare(tyro.cli(Prepare, prog="fcn-jax data prepare", args=words[1:]))
+            for split in dataset.splits:
+                print("\n".join(_describe_split(dataset, split)))
         case "check":
             _check(tyro.cli(Check, prog="fcn-jax data check", args=words[1:]))
 
 
-def _prepare(flags: Prepare) -> Any:
+def _prepare(flags: Prepare) -> "Dataset":
     from fcn_jax.data.dataset import prepare_configured
 
     try:
@@ -69,9 +74,17 @@ def _prepare(flags: Prepare) -> Any:
     except InputError as error:
         # The message names flags of `train` and `eval`, which have a prefix that those of `data` lack.
         raise InputError(str(error).replace("--data.", "--")) from error
-    for split, count in dataset.splits.items():
-        print(f"{dataset.name} {split}: {count} images")
     return dataset
+
+
+def _describe_split(dataset: "Dataset", split: str) -> list[str]:
+    """Describe the size of a split, and the classes that it does not have."""
+    from fcn_jax.data.absent import describe_absent_classes
+    from fcn_jax.data.sources import get_source
+
+    absent = describe_absent_classes(dataset.pixels[split], dataset.class_names, get_source(dataset.name).takes_classes)
+    lines = [f"  {absent.replace('--data.', '--')}"] if absent else []
+    return [f"{dataset.name} {split}: {dataset.splits[split]} images", *lines]
 
 
 def _check(flags: Check) -> None:
@@ -80,20 +93,19 @@ def _check(flags: Check) -> None:
     dataset = _prepare(flags)
     import numpy as np
 
-    from fcn_jax.data.absent import describe_absent_classes
     from fcn_jax.data.labels import IGNORE
-    from fcn_jax.data.sources import get_source
     from fcn_jax.inference.visualize import overlay, save_png, stack
 
-    rows, takes_map = [], get_source(flags.name).takes_classes
+    rows = []
     for split in dataset.splits:
         counts = dataset.pixels[split]
-        print(f"\n{split}: pixels by label")
+        first, *absent = _describe_split(dataset, split)
+        print(f"\n{first}, pixels by label")
         names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
         for value in np.flatnonzero(counts).tolist():
             print(f"  {value:>3} {names[value]:20} {counts[value]:>14,} {100 * counts[value] / counts.sum():6.2f} %")
-        if absent := describe_absent_classes(counts, dataset.class_names, takes_map):
-            print(f"      {absent.replace('--data.', '--')}")
+        for line in absent:
+            print(line)
         source = dataset.source(split)
         for example in (source[index] for index in range(min(4, len(source)))):
             rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))

@@ -49,7 +49,9 @@ def require_writable(*files: Path | None) -> None:
                 raise IsADirectoryError("it is a folder")
             tempfile.TemporaryFile(dir=file.parent).close()
         except OSError as error:
-            raise InputError(f"{file} cannot be written ({error}); give a file in a folder that exists") from error
+            raise InputError(
+                f"{file} cannot be written ({error.strerror or error}); give a file in a folder that exists"
+            ) from error
 
 
 def start_jax(cache: Path | None) -> None:

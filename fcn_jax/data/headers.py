@@ -9,10 +9,17 @@ from PIL import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.files import is_lfs_pointer
 
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 254, 258, 277  # TIFF tags
 _SECONDARY = 1 | 4  # types of a page that is a smaller version, or the transparency mask, of another page
 _LAYOUT = re.compile(r"(?P<mode>[1LP])(;(?P<bits>[124])?(?P<inverted>I)?R?)?")
+
+
+def require_picture(data: bytes, name: str) -> None:
+    """Raise InputError if a file is what Git leaves in place of a picture that was not fetched."""
+    if is_lfs_pointer(data):
+        raise InputError(f"{name} is a pointer of Git LFS, not the picture itself; fetch it with git lfs pull")
 
 
 class Layout(NamedTuple):

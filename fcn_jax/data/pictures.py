@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from fcn_jax.data.exif import load_stored, read_orientation, warn_of_damage
-from fcn_jax.data.headers import count_bands, count_frames, read_raw_mode, require_depth
+from fcn_jax.data.headers import count_bands, count_frames, read_raw_mode, require_depth, require_picture
 from fcn_jax.data.png import drop_damaged_chunks
 from fcn_jax.errors import InputError
 
@@ -50,6 +50,7 @@ def open_picture(file: Path, what: str) -> Picture:
             f"{name} cannot be read in {file.parent} ({error.strerror}): an example is an image and a mask, so add "
             "the file or remove its partner"
         ) from error
+    require_picture(data, name)
     try:
         data, damaged = drop_damaged_chunks(data)
         opened = Image.open(io.BytesIO(data))

@@ -172,8 +172,8 @@ def alignment(x: FeatureMap, to: FeatureMap) -> tuple[int, int, Padding]:
     (top, bottom), (left, right) = [(front, size - front - wanted) for size, wanted in zip(full, to.shape, strict=True)]
     if not (is_int(bottom) and is_int(right)):
         raise ValueError(
-            f"a map of the size {x.shape} cannot be upsampled to {to.shape}, because the crop depends on what the "
-            "symbols stand for; give images whose height and width are multiples of 32, such as 32 * n, and `size` for "
-            "images that are smaller"
+            "symbolic heights and widths must be multiples of 32, such as 32 * n; give `size` for images that are "
+            f"smaller. A map of the size {x.shape} cannot be upsampled to {to.shape}, because the crop depends on what "
+            "the symbols stand for"
         )
     return kernel, factor, ((top, bottom), (left, right))

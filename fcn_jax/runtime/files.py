@@ -36,9 +36,11 @@ def replace_atomically(file: Path, sync: bool = True) -> Iterator[Path]:
             with temporary.open("r+b") as stream:  # Windows only syncs what is open for writing
                 os.fsync(stream.fileno())
         temporary.replace(file)
-    except BaseException:  # Ctrl-C as well
+    except BaseException as error:  # Ctrl-C as well
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(file)  # the name that the user knows
         raise
 
 
@@ -91,6 +93,11 @@ def try_lock(file: Path, otherwise: str) -> Iterator[bool]:
         if free is False:
             raise InputError(otherwise)
         yield free is True
+
+
+def is_lfs_pointer(start: bytes) -> bool:
+    """Return whether a file is what Git leaves in place of a large file that was not fetched, by its first bytes."""
+    return start.startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def expand_home(path: str | Path) -> Path:

@@ -56,6 +56,8 @@ def train(
     run_dir = expand_home(run_dir)
     setup = set_up(config, options, run_dir)
     extensions = format_extensions(setup.config)
+    if setup.resume_step is None:
+        _warn_of_absent_classes(setup, say)
     if options.dry_run:
         say("\n".join([*extensions, describe_needs(setup)]))
         return None
@@ -70,8 +72,6 @@ def train(
         if setup.resume_step == last:
             say(f"{run_dir} has all of its {last} steps; nothing to do")
             return None
-        if setup.resume_step is None:
-            _warn_of_absent_classes(setup, run, say)
         state = _begin(setup, checkpoints, say)
         say(format_parameters(state.variables["params"]))
         begins = f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps")
@@ -150,9 +150,10 @@ def take_steps(
     return None
 
 
-def _warn_of_absent_classes(setup: Setup, run: Run, say: Callable[[str], None]) -> None:
-    split, takes_map = run.config.data.train_split, get_source(run.config.data.name).takes_classes
-    if absent := describe_absent_classes(setup.dataset.pixels[split], run.class_names, takes_map):
+def _warn_of_absent_classes(setup: Setup, say: Callable[[str], None]) -> None:
+    dataset, split = setup.dataset, setup.config.data.train_split
+    takes_map = get_source(dataset.name).takes_classes
+    if absent := describe_absent_classes(dataset.pixels[split], dataset.class_names, takes_map):
         say(f"warning: split {split}: {absent}")
 
 

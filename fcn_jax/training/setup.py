@@ -94,7 +94,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     dataset = prepare_configured(config.data, data)
     _check_class_weights(config, dataset.class_names)
     train_source = _open_split(dataset, "--data.train-split", config.data.train_split)
-    val_source = _open_split(dataset, "--data.val-split", data.val_split)
+    val_source = _open_split(dataset, "--data.val-split", data.val_split, config.data.train_split)
     if data.decoded == "device":
         require_room(len(train_source), dataset.max_size)
 
@@ -135,12 +135,13 @@ def _shard_batches(config: Config) -> NamedSharding:
     return NamedSharding(jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data"))
 
 
-def _open_split(dataset: Dataset, flag: str, split: str | None) -> Source:
+def _open_split(dataset: Dataset, flag: str, split: str | None, trained_on: str | None = None) -> Source:
     assert split
     if split not in dataset.splits:
+        remedies = [f"choose one with {flag}"] if any(other != trained_on for other in dataset.splits) else []
+        remedies += ["set a tenth of the training split apart with --data.hold-out 0.1"] if trained_on else []
         raise InputError(
-            f"{dataset.name} has no split {split!r} here; it has {', '.join(dataset.splits)}: choose one of them with "
-            f"{flag}" + ("" if "train" in flag else ", or set a tenth of train-split apart with --data.hold-out 0.1")
+            f"{dataset.name} has no split {split!r} here; it has {', '.join(dataset.splits)}: {', or '.join(remedies)}"
         )
     return dataset.source(split)
 

@@ -4,6 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from fcn_jax.runtime.files import is_lfs_pointer
 from fcn_jax.weights.torch_file import is_torch
 
 SAVE = "save its arrays by name with safetensors.numpy.save_file"
@@ -34,6 +35,8 @@ def describe_other_format(file: Path) -> str | None:
         return f"is one array of NumPy without a name; {SAVE}"
     if start[:1] == b"\x80" and start[1] <= 5:
         return "is a pickle, which can run any code when it is read; save the weights with torch.save or safetensors"
+    if is_lfs_pointer(start):
+        return "is a pointer of Git LFS, not the weights themselves; fetch them with git lfs pull"
     if min(start) >= ord("\t"):
         line = start.decode(errors="replace").split("\n")[0].strip()
         return f"is text ({line[:60]!r}), as a failed download leaves it"

@@ -16,15 +16,14 @@ def test_data_list_names_every_data_set(capsys):
 def test_data_check_counts_and_draws(place):
     output = place.run("data", "check", "folder", "--dir", place.root / "data", "--out", "check.png")
     for split in ("train", "tiny"):
-        text = output.split(f"\n{split}: pixels by label\n")[1].split("\n\n")[0]
         files = sorted((place.root / f"data/labels/{split}").iterdir())
+        text = output.split(f"\nfolder {split}: {len(files)} images, pixels by label\n")[1].split("\n\n")[0]
         masks = np.concatenate([np.asarray(Image.open(path)).ravel() for path in files])
         rows = [line.split() for line in text.splitlines()]
         assert rows == [
             [str(value), name, f"{(masks == value).sum():,}", f"{100 * (masks == value).mean():.2f}", "%"]
             for value, name in ((0, "ground"), (1, "thing"), (255, "void"))
         ]
-        assert f"folder {split}: {len(files)} images" in output
     with Image.open(place.root / "check.png") as picture:
         assert picture.size[0] > 60
 
@@ -46,8 +45,11 @@ def test_data_check_suspects_black_and_white_masks(place):
         Image.fromarray(pixels).save(white / f"labels/train/{stem}_mask.png")
         Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(white / f"images/train/{stem}.png")
     (white / "classes.txt").write_text("ground\nthing\n")
-    words = ("data", "check", "folder", "--dir", white, "--out", "white.png", "--label-suffix=_mask")
-    assert "the class thing: in no image; masks of 0 and 255, black and white, need --map 255=1" in place.run(*words)
+    of_masks = ("folder", "--dir", white, "--label-suffix=_mask")
+    words = ("data", "check", *of_masks, "--out", "white.png")
+    suspicion = "the class thing: in no image; masks of 0 and 255, black and white, need --map 255=1"
+    assert suspicion in place.run(*words)
+    assert f"folder train: 2 images\n  {suspicion}" in place.run("data", "prepare", *of_masks)
     output = place.run(*words, "--map", "255=1", "--hold-out", "0.5")
     assert "in no image" not in output
     for split in ("train", "held-out"):

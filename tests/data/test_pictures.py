@@ -27,6 +27,13 @@ def test_files_of_several_frames_are_refused(tmp_path, kind):
     assert open_picture(tmp_path / "a", "image").image.size == (9, 6)
 
 
+def test_what_git_leaves_of_a_file_that_was_not_fetched(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert refuse(tmp_path / "a.png", "mask") == (
+        "mask a.png is a pointer of Git LFS, not the picture itself; fetch it with git lfs pull"
+    )
+
+
 def test_only_the_photograph_of_a_file_of_a_phone_is_read(tmp_path):
     photograph = Image.fromarray(picture())
     photograph.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (9, 6))])

@@ -124,6 +124,12 @@ def test_files_that_are_no_images_are_refused(tmp_path, content):
         read_image(tmp_path / "a.jpg")
 
 
+def test_what_git_leaves_of_a_file_that_was_not_fetched(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(InputError, match=r"a\.jpg is a pointer of Git LFS, .* git lfs pull$"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_damaged_exif_data_are_ignored_with_a_warning(tmp_path, capsys):
     for name, kind in (("a.png", "PNG"), ("b.webp", "WEBP")):
         (tmp_path / name).write_bytes(encoded(Image.fromarray(RGB), kind, exif=b"Exif\0\0II*\0"))

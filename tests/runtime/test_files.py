@@ -84,8 +84,9 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path, sync):
 
 def test_a_folder_that_is_none(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(NotADirectoryError) as caught:
         write_atomically(tmp_path / "taken" / "file", "text")
+    assert caught.value.filename == str(tmp_path / "taken" / "file")  # not the temporary name
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):

@@ -59,6 +59,10 @@ def test_a_split_that_is_not_there(tmp_path):
         InputError, match=r"no split 'val' here; it has train, valid: .*--data.val-split, .*hold-out 0.1"
     ):
         train(config, options, tmp_path / "run")
+    for kind in ("images", "labels"):
+        shutil.rmtree(tmp_path / kind / "valid")
+    with pytest.raises(InputError, match=r"no split 'val' here; it has train: set a tenth of the training split apart"):
+        train(config, options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

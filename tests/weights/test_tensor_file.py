@@ -42,7 +42,7 @@ def archive(*names: str) -> bytes:
     [
         (b"", "is empty, as a failed download leaves it"),
         (b"<!DOCTYPE html>\n<html>Quota exceeded</html>" * 9, r"is text \('<!DOCTYPE html>'\), as a failed download"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"is text \('version https://git-lfs"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS, .* git lfs pull"),
         (b"\x89HDF\r\n\x1a\n" + bytes(300), r"not supported \(it starts with b'\\x89HDF"),
         (pickle.dumps({"a": np.ones(3)}), "is a pickle, which can run any code"),
         (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(300), r"is a MATLAB file; read it with scipy\.io\.loadmat"),

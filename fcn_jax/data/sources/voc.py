@@ -1,13 +1,14 @@
 """PASCAL VOC 2012 segmentation: 20 classes of objects and the background (Everingham et al., IJCV 2010)."""
 
 import shutil
+import sys
 import tarfile
 import uuid
 from pathlib import Path
 
 from fcn_jax.data.sources.listing import read_list
 from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
-from fcn_jax.data.sources.voc_layout import LISTS, find_listed
+from fcn_jax.data.sources.voc_layout import CLASS_FILES, LISTS, find_listed
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.download import download
 from fcn_jax.runtime.files import lock_file
@@ -43,6 +44,12 @@ def find(request: Request) -> Found:
         InputError: the data set is not there, or cannot be downloaded or unpacked.
     """
     root = _find_root(request.dir, request.cache)
+    if own := [name for name in CLASS_FILES if (root / name).is_file()]:
+        print(
+            f"warning: {root / own[0]} is not used: voc2012 has the classes of PASCAL VOC, aeroplane to tvmonitor; for "
+            "classes of your own there is the data set voc",
+            file=sys.stderr,
+        )
     masks = {"train": _MASKS, "val": _MASKS}
     if (root / LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
         masks["trainaug"] = _AUG

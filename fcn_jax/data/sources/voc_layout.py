@@ -11,10 +11,10 @@ from fcn_jax.errors import InputError
 
 LISTS = "ImageSets/Segmentation"
 _MASKS = ("SegmentationClassPNG", "SegmentationClass")  # the first is labelme's, which may have .npy in the second
-_CLASSES = ("classes.txt", "labelmap.txt", "class_names.txt")
+CLASS_FILES = ("classes.txt", "labelmap.txt", "class_names.txt")
 LAYOUT = (
     f"a folder with JPEGImages/*, {' or '.join(_MASKS)}/*.png with the same stems, {LISTS}/SPLIT.txt with a name per "
-    f"line (without lists all images are the split train), and {' or '.join(_CLASSES)}, or --data.classes"
+    f"line (without lists all images are the split train), and {' or '.join(CLASS_FILES)}, or --data.classes"
 )
 
 
@@ -28,7 +28,7 @@ def find(request: Request) -> Found:
     masks = next((root / name for name in _MASKS if (root / name).is_dir()), None)
     if masks is None or not (root / "JPEGImages").is_dir():
         raise InputError(f"{root} has not the layout of PASCAL VOC; give --data.dir, which is {LAYOUT}")
-    file = request.classes or next((root / name for name in _CLASSES if (root / name).is_file()), None)
+    file = request.classes or next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
     if file is None:
         raise InputError(f"{root} does not name its classes; give --data.classes a file with one name per line")
     classes = read_classes(file)

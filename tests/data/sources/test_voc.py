@@ -174,6 +174,15 @@ def test_names_a_file_that_is_missing(tmp_path):
         datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
 
 
+def test_a_file_of_own_classes_is_not_used(tmp_path, capsys):
+    base = voc_tree(tmp_path)
+    datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert "warning" not in capsys.readouterr().err
+    (base / "class_names.txt").write_text("ground\ncar\n")
+    datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert f"warning: {base / 'class_names.txt'} is not used: voc2012 has the classes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_voc_list_that_is_no_text(tmp_path, packed):
     base = voc_tree(tmp_path)

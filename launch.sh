@@ -66,19 +66,39 @@ is_usable() {
   else "$venv/bin/python" -m pip --version >/dev/null 2>&1; fi
 }
 
-# Install the project for an accelerator ($1) with extras ($2, separated by commas), unless the environment has them.
+# Set `extras` to those the environment has and those asked for ($2), and return whether it has all of them, for the
+# accelerator ($1) and the present requirements.
 # The file `installed` says what it has: a checksum of the requirements, the accelerator, the extras.
-# Extras are only ever added. For another accelerator the environment is made anew, so that no JAX plugin stays behind.
-set_up() {
-  local accelerator=$1 checksum had_checksum='' had_accelerator='' had_extras='' extras extra
+is_set_up() {
+  local had_checksum='' had_extras='' extra
+  had_accelerator=''
   read -r checksum _ < <(cat "$project/pyproject.toml" "$project/constraints.txt" | cksum)
   if [ -e "$venv/installed" ]; then read -r had_checksum had_accelerator had_extras <"$venv/installed" || true; fi
-  [ "$had_accelerator" = "$accelerator" ] || had_checksum='' had_extras=''
+  [ "$had_accelerator" = "$1" ] || had_checksum='' had_extras=''
   extras=$had_extras
   for extra in ${2//,/ }; do
     [[ ,$extras, == *,$extra,* ]] || extras+=${extras:+,}$extra
   done
-  if [ "$had_checksum $had_extras" = "$checksum $extras" ] && [ -x "$venv/bin/fcn-jax" ]; then return; fi
+  [ "$had_checksum $had_extras" = "$checksum $extras" ] && [ -x "$venv/bin/fcn-jax" ]
+}
+
+# Hold a lock while the environment is changed: several hosts may share the disk. The system frees it when we end.
+lock() {
+  command -v flock >/dev/null || return 0
+  mkdir -p "$(dirname "$venv")"
+  exec 9>>"$venv.lock"
+  if flock -n 9; then return; fi
+  echo "waiting for another process that sets up $venv" >&2
+  flock -w 3600 9 || fail "another process has been setting up $venv for an hour; end it, or give another FCN_VENV"
+}
+
+# Install the project for an accelerator ($1) with extras ($2, separated by commas), unless the environment has them.
+# Extras are only ever added. For another accelerator the environment is made anew, so that no JAX plugin stays behind.
+set_up() {
+  local accelerator=$1 checksum had_accelerator extras
+  if is_set_up "$@"; then return; fi
+  lock
+  if is_set_up "$@"; then exec 9>&-; return; fi  # another process has done it meanwhile
 
   if [ "${had_accelerator:-$accelerator}" != "$accelerator" ] || ! is_usable; then make_environment; fi
   echo "installing the packages${extras:+ for $extras} in $venv" >&2
@@ -88,6 +108,7 @@ set_up() {
   install -c "$project/constraints.txt" -e "$project${all:+[$all]}" ||
     fail "the packages could not be installed (see above); is there a network? Behind a mirror, set pip's index-url"
   echo "$checksum $accelerator $extras" >"$venv/installed"
+  exec 9>&-  # so that the training does not hold the lock
 }
 
 # XLA allocates the buffers of every step anew. Without huge pages, page faults of 4 KiB take a fifth of a step on CPUs.

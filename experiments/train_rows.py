@@ -87,7 +87,7 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
     command = [sys.executable, "-m", "fcn_jax", "train", row["preset"], *flags, *where, "--run-dir", str(run_dir)]
     code = subprocess.run(command, check=False).returncode
     seconds = add_seconds(run_dir, time.time() - began)
-    _, config, _ = read_flags([row["preset"], *flags])
+    _, config, *_ = read_flags([row["preset"], *flags])
     stages = [run_dir / head for head in HEADS[: HEADS.index(config.model.head) + 1]] if config.staged else [run_dir]
     if code or not all(map(is_done, stages)):
         raise SystemExit(f"{row['row']} with seed {seed} is not done, exit status {code}; the same command goes on")

@@ -19,6 +19,14 @@ class WriteFailed(Exception):  # noqa: N818
     """A file that could not be written, on a full disk for example. The text says which, why, and what to do."""
 
 
+class ProcessLost(Exception):  # noqa: N818
+    """Another process of the training has ended or cannot be reached. The text says what to do."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """A training that a signal has stopped. The text says after which step; the same command goes on from there."""
+
+
 def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'fcn8s'?" for the known name nearest to a word, or nothing if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

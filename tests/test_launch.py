@@ -1,7 +1,11 @@
 """launch.sh: what it says when it cannot go on, and that it works from any directory."""
 
 import os
+import shutil
+import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,7 +39,7 @@ def fake(folder: Path, name: str, script: str) -> None:
 def coreutils(folder: Path) -> None:
     """The shell tools that launch.sh uses, and no Python."""
     folder.mkdir(exist_ok=True)
-    for name in ("bash", "cat", "cksum", "dirname", "grep", "rm"):
+    for name in ("bash", "cat", "cksum", "dirname", "flock", "grep", "mkdir", "rm", "sleep"):
         for place in ("/bin", "/usr/bin"):
             if (Path(place) / name).exists() and not (folder / name).exists():
                 (folder / name).symlink_to(Path(place) / name)
@@ -86,7 +90,7 @@ esac
 @pytest.fixture
 def recorded(clone) -> Path:
     coreutils(clone / "bin")
-    for name in ("mkdir", "touch", "cp", "chmod"):
+    for name in ("touch", "cp", "chmod"):
         (clone / "bin" / name).symlink_to(
             next(p / name for p in map(Path, ("/bin", "/usr/bin")) if (p / name).exists())
         )
@@ -216,3 +220,41 @@ esac
     assert "uv venv -q --python >=3.11,<3.14" in asked
     assert f"-c {recorded}/constraints.txt -e {recorded}\n" in asked
     assert "-m pip" not in asked
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="this system has no flock")
+def test_of_several_at_once_one_makes_the_environment(recorded):
+    """As on hosts that share a disk. Training does not hold the lock."""
+    slow = (recorded / "bin" / "python3").read_text().replace("bin=${0%/*}", "sleep 1; bin=${0%/*}")
+    slow = slow.replace('echo train "$@"', 'echo train "$@"; [ -e /dev/fd/9 ] && echo holds the lock')
+    fake(recorded / "bin", "python3", slow.removeprefix("#!/bin/bash\n"))
+    with ThreadPoolExecutor() as pool:
+        results = list(
+            pool.map(
+                lambda number: launch(recorded, f"{number}", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu"),
+                range(4),
+            )
+        )
+    assert [result.stdout for result in results] == [f"train train {number}\n" for number in range(4)], results
+    waited = f"waiting for another process that sets up {recorded}/.venv\n"
+    assert sorted(result.stderr == waited for result in results) == [False, True, True, True]
+    asked = (recorded / "asked").read_text()
+    assert (asked.count("-m venv"), asked.count("-m pip install")) == (1, 1)
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="this system has no flock")
+def test_a_set_up_that_is_killed_frees_the_lock(recorded):
+    waits = (recorded / "bin" / "python3").read_text().replace("bin=${0%/*}", "exec sleep 60")
+    fake(recorded / "bin", "python3", waits.removeprefix("#!/bin/bash\n"))
+    environment = {"PATH": str(recorded / "bin"), "FCN_ACCELERATOR": "cpu"}
+    with subprocess.Popen(
+        ["bash", str(recorded / "launch.sh"), "fcn8s"], env=environment, start_new_session=True
+    ) as other:
+        while "-m pip install" not in ((recorded / "asked").read_text() if (recorded / "asked").exists() else ""):
+            time.sleep(0.05)
+        os.killpg(other.pid, signal.SIGKILL)
+    for folder, name in ((recorded / "bin", "python3"), (recorded / ".venv" / "bin", "python")):
+        fake(folder, name, record(recorded))
+    result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
+    assert result.stdout == "train train fcn8s\n", result.stderr
+    assert "waiting" not in result.stderr

@@ -6,14 +6,15 @@ JAX and the data sets are imported only by the commands that need them, so that 
 import errno
 import gc
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
 
 from fcn_jax.cli.words import choose
-from fcn_jax.errors import InputError, OutOfMemory, WriteFailed
+from fcn_jax.errors import InputError, OutOfMemory, ProcessLost, Stopped, WriteFailed
 from fcn_jax.presets import PRESETS
-from fcn_jax.runtime.streams import protect_output
+from fcn_jax.runtime.streams import READER_GONE, is_reader_gone, protect_output
 
 HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in JAX
 
@@ -40,6 +41,8 @@ COMMANDS = {
     "data": "fcn_jax.cli.data",
 }
 
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command succeeds later
+
 # Errors of a file that its owner or the disk is the reason of: there is nothing to mend in the program.
 NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -48,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
     The exit status is 2 for bad input, 1 if training has diverged, memory has run out or something could not be
-    written, 130 on Ctrl-C, and 141 if the reader of the output has gone.
+    written, 75 if a signal has stopped a training (the same command goes on), 130 on Ctrl-C in another command, and 141
+    if the reader of the output has gone.
 
     Args:
         arguments: the words after `fcn-jax`; None: those of the process.
@@ -62,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(words)
         except InputError as error:
             _exit(str(error), 2)
-        except (FloatingPointError, OutOfMemory, WriteFailed) as error:
+        except Stopped as stopped:
+            # All processes of a training end here, so JAX may part them.
+            print(f"fcn-jax: {stopped}", file=sys.stderr)
+            sys.exit(READER_GONE if is_reader_gone() else STOPPED)
+        except (FloatingPointError, OutOfMemory, ProcessLost, WriteFailed) as error:
             _exit(str(error), 1)
         except OSError as error:
             if error.errno not in NOT_OURS:
@@ -84,5 +92,9 @@ def _run(words: list[str]) -> None:
 
 
 def _exit(message: str, code: int) -> None:
-    print(f"fcn-jax: {message}", file=sys.stderr)
+    print(f"fcn-jax: {message}", file=sys.stderr, flush=True)
+    if (jax := sys.modules.get("jax")) and jax.distributed.is_initialized():
+        # JAX would wait for the other processes, which wait for this one.
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)

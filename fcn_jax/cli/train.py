@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from fcn_jax.cli.words import choose, make_absolute, start_jax
-from fcn_jax.config import Config, RunOptions
+from fcn_jax.config import Cluster, Config, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
@@ -23,11 +23,12 @@ class Training:
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     options: Annotated[RunOptions, tyro.conf.arg(name="")]
+    cluster: Annotated[Cluster, tyro.conf.arg(name="")]
 
 
 def run(words: list[str]) -> None:
     """Train, or resume a run."""
-    preset, config, options = read_flags(words)
+    preset, config, options, cluster = read_flags(words)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run_dir = expand_home(options.run_dir) if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
     if re.match(r"\w+:/", str(run_dir)):
@@ -37,25 +38,30 @@ def run(words: list[str]) -> None:
             f"extend is {' '.join(map(str, config.extend))}, and there is no run {run_dir} to extend; give the "
             "--run-dir of a run, or --steps for a new one"
         )
+    fill_config(config)  # reports an unknown data set before JAX is loaded
+    from fcn_jax.runtime.processes import gather, join_processes, silence_all_but_first
+    from fcn_jax.training.loop import train
+    from fcn_jax.training.staged import train_staged
+
+    join_processes(cluster)
+    start_jax(options.data.cache)
+    silence_all_but_first()
     if config.data.name == "shapes":
         print(
             "Data: shapes, built in (drawn by this program): training needs nothing else. For PASCAL VOC 2012:\n"
             f"  ./launch.sh {preset} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
-    fill_config(config)  # reports an unknown data set before JAX is loaded
-    from fcn_jax.training.loop import train
-    from fcn_jax.training.staged import train_staged
-
-    start_jax(options.data.cache)
+    if options.run_dir is None:  # its name has the time, of which each host has its own
+        run_dir = Path(gather(str(run_dir))[0])
     (train_staged if config.staged else train)(config, options, run_dir)
 
 
-def read_flags(words: list[str]) -> tuple[str, Config, RunOptions]:
+def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster]:
     """Read the preset and the flags.
 
     Returns:
-        The preset's name, the configuration and the options. Their paths are absolute, so that data and weights are
-        found again from any directory.
+        The preset's name, the configuration, the options, and the place among several processes. Paths are absolute, so
+        that data and weights are found again from any directory.
     """
     if words and not words[0].startswith("-"):
         choose("preset", words[0], PRESETS)
@@ -63,7 +69,9 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions]:
     presets = {
         name: (
             str(preset),
-            Training(_change_model(preset.config, input=preset.config.model.input_or_default), preset.options),
+            Training(
+                _change_model(preset.config, input=preset.config.model.input_or_default), preset.options, Cluster()
+            ),
         )
         for name, preset in PRESETS.items()
     }
@@ -79,6 +87,7 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions]:
         words[0],
         _change_model(config, weights=weights, init_from=init_from),
         dataclasses.replace(options, data=dataclasses.replace(options.data, **paths)),
+        training.cluster,
     )
 
 

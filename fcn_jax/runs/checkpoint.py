@@ -25,10 +25,10 @@ BEST_BY = "mean_iu"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a failed save may be due to
 COMPRESSED = 0.9  # Orbax compresses trained float32 arrays to this share of their size
 
-# Two warnings of Orbax are hidden because both are intended: checkpoints between evaluations have no score, and a
-# folder may be opened for reading only. Its errors are hidden because it raises them too, and each of its threads logs
-# a failed save with a stack trace of its own.
-INTENDED = ("tracked_metric", "read_only", "read only")
+# Three warnings of Orbax are hidden because they are intended: checkpoints between evaluations have no score, a folder
+# may be opened for reading only, and several processes stop together. Its errors are hidden because it raises them too,
+# and each of its threads logs a failed save with a stack trace of its own.
+INTENDED = ("tracked_metric", "read_only", "read only", "Reached preemption sync point")
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:

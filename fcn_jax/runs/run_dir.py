@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runtime.files import try_lock, write_atomically
-from fcn_jax.runtime.json_values import from_json, to_json
+from fcn_jax.runtime.json_values import flatten, from_json, to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -112,6 +113,21 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
         yield run
 
 
+def require_shared(folder: Path) -> None:
+    """Check that this host sees the run directory that the first one has opened.
+
+    Raises:
+        InputError: it does not, so the folder is not on a disk that the hosts share.
+    """
+    for _ in range(20):  # a network disk may show a new file after some seconds
+        if (folder / "config.json").exists():
+            return
+        time.sleep(1)
+    raise InputError(
+        f"{folder} is not the folder that process 0 writes to; give a --run-dir on a disk that all hosts share"
+    )
+
+
 def list_differences(old: Config, new: Config) -> list[str]:
     """List the values that would change the numbers of a resumed run, each as a line "name: old -> new".
 
@@ -119,7 +135,7 @@ def list_differences(old: Config, new: Config) -> list[str]:
     constant, because that rate does not depend on where a run ends. The factors of stages are left out if there are no
     stages.
     """
-    before, after = _flatten(to_json(old)), _flatten(to_json(new))
+    before, after = flatten(to_json(old)), flatten(to_json(new))
     free = {"steps", "extend"} if old.optim.schedule == new.optim.schedule == "constant" else set()
     if new.extend[: len(old.extend)] == old.extend:
         free.add("extend")
@@ -190,14 +206,6 @@ def _split_former(stored: dict[str, Any]) -> dict[str, Any]:
     config = {name: value for name, value in stored.items() if name not in options or name == "data"}
     config["data"] = {name: value for name, value in stored["data"].items() if name not in options["data"]}
     return {"config": config, "options": options}
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to one, with keys such as "model.input.order"."""
-    items: dict[str, Any] = {}
-    for key, value in values.items():
-        items |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return items
 
 
 def _read_git_hash() -> str | None:

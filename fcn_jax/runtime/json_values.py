@@ -30,6 +30,14 @@ def to_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries to one, with keys such as "model.input.order"."""
+    items: dict[str, Any] = {}
+    for key, value in values.items():
+        items |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return items
+
+
 def from_json(kind: type, values: dict[str, Any]) -> Any:
     """Make an instance of the dataclass `kind` from what `to_json` made of one; fields that are missing get defaults.
 

@@ -1,7 +1,8 @@
 """Train: set up, open the run, and take the steps."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,20 @@ from fcn_jax.data.absent import describe_absent_classes
 from fcn_jax.data.batches import train_batches
 from fcn_jax.data.decoded import open_decoded
 from fcn_jax.data.sources import get_source
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, Stopped
 from fcn_jax.inference.evaluate import Evaluation, evaluate
 from fcn_jax.inference.segment import default_batch_size
 from fcn_jax.inference.visualize import Panels
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.metrics_log import MetricsLog
-from fcn_jax.runs.run_dir import Run, open_for_training
+from fcn_jax.runs.run_dir import Run, open_for_training, require_shared
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
+from fcn_jax.runtime.processes import explain_lost_process, fail_together
 from fcn_jax.runtime.signals import catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.training.advice import advise_steady
+from fcn_jax.training.agreement import require_agreement
 from fcn_jax.training.dry_run import describe_needs
 from fcn_jax.training.optim import make_schedule
 from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_extensions, format_parameters
@@ -44,17 +47,20 @@ def train(
         say: function that shows a line to the user.
 
     Returns:
-        The evaluation after the last step; None if there was nothing to do, a signal stopped the run, or it was a dry
-            run.
+        The evaluation after the last step; None if there was nothing to do, or it was a dry run.
 
     Raises:
+        Stopped: a signal has stopped the run, and its state is saved.
         InputError: configuration, data or weights that do not fit.
         FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        ProcessLost: another process of the training has ended.
         WriteFailed: a checkpoint could not be written; the run goes on from the one before it.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     run_dir = expand_home(run_dir)
-    setup = set_up(config, options, run_dir)
+    with fail_together():
+        setup = set_up(config, options, run_dir)
+    require_agreement(setup)
     extensions = format_extensions(setup.config)
     if setup.resume_step is None:
         _warn_of_absent_classes(setup, say)
@@ -63,10 +69,11 @@ def train(
         return None
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
-        open_for_training(run_dir, setup.config, setup.options, setup.dataset) as run,
+        _open_together(run_dir, setup) as run,
         Checkpoints(run.checkpoints, run.options.keep) as checkpoints,
         catch_stop_signals() as is_stop_wanted,
         explain_out_of_memory(setup.step, what, IN_TRAINING) as step,
+        explain_lost_process(),
     ):
         first, last = setup.resume_step or 0, run.config.ends[-1]
         if setup.resume_step == last:
@@ -95,14 +102,15 @@ def take_steps(
     checkpoints: Checkpoints,
     log: MetricsLog,
     progress: Progress,
-    is_stop_wanted: Callable[[], bool],
-) -> Evaluation | None:
+    is_stop_wanted: Callable[[int], bool],
+) -> Evaluation:
     """Take the steps after step `first`, and log, evaluate and save on the way.
 
     Returns:
-        The evaluation after the last step; None if the run was stopped before.
+        The evaluation after the last step.
 
     Raises:
+        Stopped: the run was asked to stop, and its state is saved.
         FloatingPointError: the loss or the norm of the gradient is no longer finite.
         WriteFailed: a checkpoint could not be written.
         OutOfMemory: an evaluation needs more memory than there is.
@@ -124,7 +132,7 @@ def take_steps(
             progress.restart(step)
 
         ends = step == config.ends[-1]
-        stops = ends or is_stop_wanted()
+        stops = is_stop_wanted(step) or ends
         evaluates = step in config.ends or step % options.eval_every == 0
         saves = stops or evaluates or step % options.checkpoint_every == 0
         logs = stops or step % options.log_every == 0
@@ -143,11 +151,22 @@ def take_steps(
             save_state(checkpoints, state, step, evaluation.metrics.mean_iu if evaluation else None)
             progress.restart(step)
         if ends:
+            assert evaluation is not None
             return evaluation
         if stops:
-            progress.say(f"stopped after step {step}, which is saved; the same command goes on from there")
-            break
-    return None
+            raise Stopped(f"stopped after step {step}, which is saved; the same command goes on from there")
+    raise AssertionError("there is no step to take")
+
+
+@contextlib.contextmanager
+def _open_together(run_dir: Path, setup: Setup) -> Iterator[Run]:
+    """Open the run directory in all processes, which have to see the same one."""
+    with contextlib.ExitStack() as stack:
+        with fail_together():
+            run = stack.enter_context(open_for_training(run_dir, setup.config, setup.options, setup.dataset))
+        with fail_together():
+            require_shared(run_dir)
+        yield run
 
 
 def _warn_of_absent_classes(setup: Setup, say: Callable[[str], None]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from fcn_jax.config import HEADS, Config, OptimConfig, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.inference.evaluate import Evaluation
-from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.training.loop import train
 
@@ -55,10 +54,10 @@ def train_staged(
         say: function that shows a line to the user.
 
     Returns:
-        The evaluation after the last step; None if there was nothing to do, a signal stopped a stage, or it
-            was a dry run.
+        The evaluation after the last step; None if there was nothing to do, or it was a dry run.
 
     Raises:
+        Stopped: a signal has stopped a stage, and its state is saved.
         InputError: configuration, data or weights that do not fit.
         FloatingPointError: the loss or the norm of the gradient is no longer finite.
         OutOfMemory: a step or an evaluation needs more memory than there is.
@@ -72,8 +71,6 @@ def train_staged(
             )
             continue
         evaluation = train(stage, options, folder, say)
-        if find_latest_step(folder) != fill_config(stage).ends[-1]:
-            return None
     return evaluation
 
 

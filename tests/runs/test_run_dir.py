@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.runs import run_dir as module
-from fcn_jax.runs.run_dir import Run, open_for_training, open_run
+from fcn_jax.runs.run_dir import Run, open_for_training, open_run, require_shared
 
 CONFIG = fill_config(Config(steps=20))
 OPTIONS = fill_options(RunOptions(data=DataOptions(dir=Path("some/where"))), CONFIG)
@@ -191,6 +192,22 @@ def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path):
         ):
             start(folder)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_host_that_does_not_see_the_run_directory(tmp_path, monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if sum(slept) > 5 and (tmp_path / "late").is_dir():  # a network disk shows the file late
+            (tmp_path / "late" / "config.json").touch()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(InputError, match=r"run is not the folder that process 0 writes to; give a --run-dir on a disk"):
+        require_shared(tmp_path / "run")
+    assert 10 < sum(slept) < 60
+    (tmp_path / "late").mkdir()
+    require_shared(tmp_path / "late")
 
 
 def test_no_run_directory(tmp_path):

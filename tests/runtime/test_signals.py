@@ -7,6 +7,7 @@ import threading
 
 import jax
 import pytest
+from jax.experimental import multihost_utils
 
 from fcn_jax.runtime.signals import catch_stop_signals
 
@@ -17,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in
 from fcn_jax.runtime.signals import catch_stop_signals
 with catch_stop_signals() as is_stop_wanted:
     print("in", flush=True)
-    while not is_stop_wanted():
+    while not is_stop_wanted(1):
         time.sleep(0.01)
     print("asked", flush=True)
     time.sleep({busy})
@@ -55,19 +56,28 @@ def test_a_second_interrupt_interrupts():
 def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with catch_stop_signals() as is_stop_wanted:
-        assert not is_stop_wanted()
+        assert not is_stop_wanted(1)
         assert signal.getsignal(signal.SIGTERM) not in before
         signal.raise_signal(signal.SIGTERM)
-        assert is_stop_wanted()
+        assert is_stop_wanted(1)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_one_of_several_hosts_catches_nothing(monkeypatch):
+def test_several_processes_leave_sigterm_to_jax_and_turn_other_signals_into_it(monkeypatch):
+    """JAX finds the step after which all of them stop; tests/training/test_processes.py has real ones."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    before = signal.getsignal(signal.SIGTERM)
-    with catch_stop_signals() as is_stop_wanted:
-        assert signal.getsignal(signal.SIGTERM) is before
-        assert not is_stop_wanted()
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: step == 7)
+    caught = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+    try:
+        with catch_stop_signals() as is_stop_wanted:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGHUP)
+            assert [is_stop_wanted(step) for step in (6, 7)] == [False, True]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught == [signal.SIGTERM] * 3
 
 
 def test_a_thread_catches_nothing():
@@ -77,7 +87,7 @@ def test_a_thread_catches_nothing():
 
     def work():
         with catch_stop_signals() as is_stop_wanted:
-            seen.append((signal.getsignal(signal.SIGTERM), is_stop_wanted()))
+            seen.append((signal.getsignal(signal.SIGTERM), is_stop_wanted(1)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -90,6 +100,6 @@ def test_a_hangup_that_is_ignored_stays_ignored():
     try:
         with catch_stop_signals() as is_stop_wanted:
             signal.raise_signal(signal.SIGHUP)
-            assert not is_stop_wanted()
+            assert not is_stop_wanted(1)
     finally:
         signal.signal(signal.SIGHUP, previous)

@@ -14,7 +14,7 @@ from small_runs import NORMED, folder_data, folder_run
 from fcn_jax import cli
 from fcn_jax.config import AugmentConfig, Config, OptimConfig, RunOptions
 from fcn_jax.data import batches
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, Stopped
 from fcn_jax.models.fcn import FCN8s
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import open_run
@@ -137,13 +137,13 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path):
     assert said == [f"{tmp_path / 'resumed'} has all of its 4 steps; nothing to do"]
 
 
-def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypatch, capsys):
+def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypatch):
     config, options = folder_run(tmp_path, steps=4, eval_every=4, augment=SMALL)
     asked = iter([False, True])
 
-    monkeypatch.setattr(loop, "catch_stop_signals", lambda: contextlib.nullcontext(lambda: next(asked)))
-    assert train(config, options, tmp_path / "run") is None
-    assert "stopped after step 2, which is saved" in capsys.readouterr().out
+    monkeypatch.setattr(loop, "catch_stop_signals", lambda: contextlib.nullcontext(lambda step: next(asked)))
+    with pytest.raises(Stopped, match=r"^stopped after step 2, which is saved; the same command goes on from there$"):
+        train(config, options, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [2]
 

@@ -1,9 +1,11 @@
 """Trainings started by real launchers on this machine: Slurm (the script of docs/clusters.md) and Open MPI."""
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,10 +64,13 @@ def test_srun(slurm, data, alone, program, tmp_path, count):
     assert done.stdout.count("step 12/12") == 1  # only one of them prints
 
 
-def test_the_script_of_the_page_puts_a_stopped_job_back_and_it_goes_on(slurm, data, alone, program, tmp_path):
+@pytest.mark.parametrize("fault", ["stopped", "killed"])
+def test_the_script_of_the_page_puts_a_job_back_and_it_goes_on(slurm, data, program, tmp_path, fault):
+    long = ("--steps", 400, "--eval-every", 100)  # so that the signal comes before the end
+    both_end_well([start(words(data, tmp_path / "one", *long), 2)], 300)
     script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", PAGE.read_text(), re.DOTALL)[1]
     given = "--nodes=1 --ntasks-per-node=2 --cpus-per-task=1 --time=10"
-    started = f"{program} {shlex.join(words(data, tmp_path / 'run'))}"
+    started = f"{program} {shlex.join(words(data, tmp_path / 'run', *long))}"
     script, count = re.subn(r"\./launch\.sh fcn8s .*?\n(?=status)", started + "\n", script, flags=re.DOTALL)
     assert count == 1
     script = re.sub(r"#SBATCH --(nodes|ntasks-per-node|gpus-per-node|cpus-per-task|time)=.*\n", "", script)
@@ -77,8 +82,11 @@ def test_the_script_of_the_page_puts_a_stopped_job_back_and_it_goes_on(slurm, da
         ).stdout
 
     job = ask("sbatch", "--parsable", *given.split(), "job.sh").strip()
-    wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and len(read(tmp_path / "run")) >= 2)
-    ask("scancel", "--signal=TERM", job)
+    wait_until(lambda: (tmp_path / "run" / "checkpoints" / "100").is_dir())
+    if fault == "stopped":
+        ask("scancel", "--signal=TERM", job)
+    else:
+        os.kill(find_processes(str(program), str(tmp_path / "run"))[-1], signal.SIGKILL)
     wait_until(lambda: "Restarts=1" in ask("scontrol", "show", "job", job))
     saved = steps(tmp_path / "run")
     assert saved, "nothing is saved"
@@ -86,8 +94,8 @@ def test_the_script_of_the_page_puts_a_stopped_job_back_and_it_goes_on(slurm, da
     ask("scontrol", "update", f"JobId={job}", "StartTime=now")
     wait_until(lambda: "JobState=COMPLETED" in ask("scontrol", "show", "job", job))
     (output,) = tmp_path.glob(f"*-{job}.out")
-    assert f"goes on after step {saved[-1]} of 12" in output.read_text()
-    assert_close(read(tmp_path / "run"), alone[2])
+    assert f"goes on after step {saved[-1]} of 400" in output.read_text()
+    assert_close(read(tmp_path / "run"), read(tmp_path / "one"))
 
 
 def test_mpirun(data, alone, program, tmp_path):
@@ -105,11 +113,22 @@ def test_mpirun(data, alone, program, tmp_path):
     assert_close(read(tmp_path / "run"), alone[2])
 
 
+def find_processes(program: str, word: str) -> list[int]:
+    """The processes of a Python program that were started with this word."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_text().split("\0")
+            if words[1:2] == [program] and word in words:
+                found.append(int(file.parent.name))
+    return sorted(found)
+
+
 def wait_until(condition) -> None:
-    for _ in range(240):
+    for _ in range(600):
         if condition():
             return
-        time.sleep(0.5)
+        time.sleep(0.2)
     pytest.fail("nothing has happened for two minutes")
 
 

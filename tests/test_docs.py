@@ -2,12 +2,16 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from fcn_jax.cli.train import read_flags
 
 PROJECT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -71,3 +75,51 @@ def test_the_drawings_of_upsampling_are_what_the_script_draws(tmp_path):
     assert [file.name for file in kept] == sorted(file.name for file in (tmp_path / "images").iterdir())
     for file in kept:
         assert file.read_bytes() == (tmp_path / "images" / file.name).read_bytes(), file.name
+
+
+def read_blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (PROJECT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_scripts_of_the_page_on_clusters_are_correct_bash():
+    scripts = read_blocks("docs/clusters.md", "bash")
+    assert len(scripts) == 4
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_jobset_starts_as_many_pods_as_it_names_processes():
+    (job_set,) = map(yaml.safe_load, read_blocks("docs/clusters.md", "yaml"))
+    (replicated,) = job_set["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    shell, option, command = container["command"]
+    assert (shell, option, job["completionMode"]) == ("/bin/sh", "-c", "Indexed")
+    program, launcher, *words = shlex.split(command.replace("$JOB_COMPLETION_INDEX", "3"))
+    assert (program, launcher) == ("exec", "./launch.sh")
+    *_, cluster = read_flags(words)
+    assert (cluster.num_processes, cluster.process_id) == (job["parallelism"], 3)
+    assert job["completions"] == job["parallelism"]
+    # Names of pods in a JobSet: <set>-<job>-<number of the job>-<number of the pod>.<set>
+    name = job_set["metadata"]["name"]
+    assert cluster.coordinator.startswith(f"{name}-{replicated['name']}-0-0.{name}:")
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_commands_of_the_page_on_clusters_have_flags_that_exist():
+    text = "\n".join(read_blocks("docs/clusters.md", "bash")).replace("\\\n", " ").replace('"', "")
+    commands = re.findall(r"\./launch\.sh (fcn8s[^\n#]*?)\s*(?:$|#)", text, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        preset, *_ = read_flags(shlex.split(command))
+        assert preset == "fcn8s"
+
+
+def test_the_container_file_names_what_is_there():
+    (file,) = read_blocks("docs/clusters.md", "dockerfile")
+    lines = [line.split(maxsplit=1) for line in file.splitlines()]
+    assert [word for word, _ in lines] == ["FROM", "WORKDIR", "COPY", "RUN", "ENV", "ENTRYPOINT", "CMD"]
+    assert os.access(PROJECT / "launch.sh", os.X_OK)
+    assert lines[0][1] == "python:3.12-slim"  # one of the versions that launch.sh takes

@@ -1,4 +1,8 @@
-"""Checkpoints of a run, written by Orbax: the latest N, and the best by mean IU on val, each with its checksums."""
+"""Checkpoints of a run, written by Orbax: the latest N, and the best by mean IU on val, each with its checksums.
+
+A state is saved before it is evaluated, so that an evaluation that is stopped or killed costs no steps. Its score is
+noted afterwards, in scores.json.
+"""
 
 import contextlib
 import errno
@@ -7,7 +11,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,17 +22,18 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from fcn_jax.errors import InputError, WriteFailed
 from fcn_jax.runtime.files import sha256, write_atomically
+from fcn_jax.runtime.json_values import to_json
 from fcn_jax.runtime.memory import format_bytes
 
 MANIFEST = "sha256.json"
-BEST_BY = "mean_iu"
+SCORES = "scores.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a failed save may be due to
 COMPRESSED = 0.9  # Orbax compresses trained float32 arrays to this share of their size
 
-# Three warnings of Orbax are hidden because they are intended: checkpoints between evaluations have no score, a folder
-# may be opened for reading only, and several processes stop together. Its errors are hidden because it raises them too,
-# and each of its threads logs a failed save with a stack trace of its own.
-INTENDED = ("tracked_metric", "read_only", "read only", "Reached preemption sync point")
+# Two warnings of Orbax are hidden because they are intended: a folder may be opened for reading only, and several
+# processes stop together. Its errors are hidden because it raises them too, and each of its threads logs a failed save
+# with a stack trace of its own.
+INTENDED = ("read_only", "read only", "Reached preemption sync point")
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:
@@ -48,6 +53,17 @@ def find_latest_step(run_dir: Path) -> int | None:
         return checkpoints.latest()
 
 
+class _KeepBest(preservation_policy.PreservationPolicy):
+    """Keep the checkpoint with the highest score."""
+
+    def __init__(self, scores: Mapping[int, float]):
+        self._scores = scores
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        best = _find_best([info.step for info in checkpoints], self._scores)
+        return [info.step == best for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints in a folder, by step. Use it in a `with` statement: leaving it waits for the last save."""
 
@@ -61,29 +77,20 @@ class Checkpoints:
                 killed processes are removed.
 
         Raises:
-            InputError: the metrics of a checkpoint cannot be read.
+            InputError: the scores cannot be read.
         """
         self._folder, self._read_only = folder.absolute(), read_only
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
-        latest = preservation_policy.LatestN(keep)
-        best = preservation_policy.BestN(get_metric_fn=_read_score, n=1, keep_checkpoints_without_metrics=False)
+        self._scores = _read_scores(self._folder)
+        policies = [preservation_policy.LatestN(keep), _KeepBest(self._scores)]
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
-            best_fn=_read_score,
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
         )
-        try:
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
-        except (ValueError, KeyError) as error:
-            for step in self._list_complete():
-                self._verify(step)
-            raise InputError(
-                f"the metrics of a checkpoint in {self._folder} cannot be read ({error!r}); "
-                "delete the last step's folder to use the one before it"
-            ) from error
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -108,11 +115,18 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Return the step with the best val mean IU, or the last step if none was evaluated."""
-        best = self._manager.best_step()
+        best = _find_best(self.steps(), self._scores)
         return self.latest() if best is None else best
 
-    def save(self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Save named trees of arrays in the background, with the metrics of the val split, or None without them.
+    def note_score(self, step: int, mean_iu: float) -> None:
+        """Note the mean IU of a step on val, 0 to 1 or NaN."""
+        self._scores[step] = mean_iu
+        there = {step: score for step, score in self._scores.items() if step in self.steps()}
+        if jax.process_index() == 0:
+            write_atomically(self._folder / SCORES, json.dumps(to_json({str(s): there[s] for s in sorted(there)})))
+
+    def save(self, step: int, items: Mapping[str, Any]) -> None:
+        """Save named trees of arrays in the background.
 
         Raises:
             WriteFailed: there is no room for this checkpoint, or the save before it failed.
@@ -122,7 +136,7 @@ class Checkpoints:
             self._require_room(step, items)
         arguments = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()})
         with self._explain_failure(step):
-            self._manager.save(step, args=arguments, metrics=None if metrics is None else dict(metrics))
+            self._manager.save(step, args=arguments)
         self._saving = self._background.submit(self._complete, step)
 
     def look_after(self) -> None:
@@ -171,7 +185,7 @@ class Checkpoints:
     def _write_manifests(self) -> None:
         if jax.process_index() != 0:
             return
-        for step in self._list_complete():
+        for step in list_complete(self._folder):
             folder = self._folder / str(step)
             if not (folder / MANIFEST).exists():
                 write_atomically(folder / MANIFEST, json.dumps(_compute_checksums(folder), indent=1))
@@ -193,7 +207,7 @@ class Checkpoints:
             raise self._describe_failure(step, _find_reason(error)) from error
 
     def _describe_failure(self, step: int, reason: str) -> WriteFailed:
-        complete = self._list_complete()
+        complete = list_complete(self._folder)
         usage = shutil.disk_usage(self._folder)
         return WriteFailed(
             f"the checkpoint of step {step} could not be written to {self._folder} ({reason}; "
@@ -201,26 +215,36 @@ class Checkpoints:
             + (f"goes on after step {complete[-1]}, the last complete one" if complete else "starts the run again")
         )
 
-    def _list_complete(self) -> list[int]:
-        """List the steps whose folders have their final names, in order."""
-        return sorted(int(folder.name) for folder in self._folder.iterdir() if folder.name.isdigit())
-
     def _verify(self, step: int) -> None:
         folder = self._folder / str(step)
-        remedy = f"delete {folder} to use the checkpoint before it, or restore the file from a copy"
-        if not (folder / MANIFEST).is_file():
-            # The process was killed between the save and the manifest; the final name says that the save is complete.
-            return
-        try:
-            expected = json.loads((folder / MANIFEST).read_text())
-        except ValueError as error:
-            raise InputError(f"checkpoint {folder} is damaged: {MANIFEST} is not what was written; {remedy}") from error
-        for name, checksum in expected.items():
-            file = folder / name
-            if not file.is_file():
-                raise InputError(f"checkpoint {folder} is damaged: {name} is missing; {remedy}")
-            if sha256(file) != checksum:
-                raise InputError(f"checkpoint {folder} is damaged: {name} is not what was written; {remedy}")
+        if damage := find_damage(folder):
+            raise InputError(
+                f"checkpoint {folder} is damaged: {damage}; delete {folder} to use the checkpoint before it, or "
+                "restore the file from a copy"
+            )
+
+
+def list_complete(folder: Path) -> list[int]:
+    """List the steps whose folders have their final names, in order."""
+    return sorted(int(file.name) for file in folder.iterdir() if file.name.isdigit()) if folder.is_dir() else []
+
+
+def find_damage(folder: Path) -> str | None:
+    """Describe what is wrong with the files of a checkpoint; None: nothing."""
+    if not (folder / MANIFEST).is_file():
+        # A process that is killed between the save and the manifest leaves a complete save, by its final name.
+        return None if (folder / "_CHECKPOINT_METADATA").is_file() else "it is not one, or not whole"
+    try:
+        expected = dict(json.loads((folder / MANIFEST).read_text()))
+    except (ValueError, TypeError):
+        return f"{MANIFEST} is not what was written"
+    for name, checksum in expected.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if sha256(file) != checksum:
+            return f"{name} is not what was written"
+    return None
 
 
 def _find_reason(error: Exception) -> str:
@@ -231,9 +255,31 @@ def _find_reason(error: Exception) -> str:
     return known[0] if known else str(error).splitlines()[0]
 
 
-def _read_score(metrics: Mapping[str, float]) -> float:
+def _find_best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
+    """Return the step with the highest score, of equal ones the last; None if no step has one."""
     # NaN, the mean IU of a val split that is all void, would compare as better than anything.
-    return -math.inf if math.isnan(metrics[BEST_BY]) else metrics[BEST_BY]
+    scored = [(-math.inf if math.isnan(scores[step]) else scores[step], step) for step in steps if step in scores]
+    return max(scored)[1] if scored else None
+
+
+def _read_scores(folder: Path) -> dict[int, float]:
+    """Read the scores of the checkpoints in a folder.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    file = folder / SCORES
+    try:
+        if file.exists():
+            return {int(step): math.nan if x is None else float(x) for step, x in json.loads(file.read_text()).items()}
+        # Former versions kept the score of a checkpoint in its folder.
+        files = {int(file.parts[-3]): file for file in folder.glob("*/metrics/metrics") if file.parts[-3].isdigit()}
+        return {step: float(json.loads(file.read_text())["mean_iu"]) for step, file in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"the scores of the checkpoints in {folder} cannot be read ({error!r}); restore {file} from a copy, or "
+            "write {} into it, and the last checkpoint counts as the best"
+        ) from error
 
 
 def _compute_checksums(folder: Path) -> dict[str, str]:

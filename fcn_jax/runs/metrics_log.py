@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 
+def is_logged(folder: Path, step: int, split: str) -> bool:
+    """Return whether a run has logged a split after a step.
+
+    Args:
+        folder: the run directory.
+        step: number of steps taken.
+        split: "train" or "val".
+    """
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    return any(json.loads(line)["split"] == split for line in lines if _read_step(line) == step)
+
+
 class MetricsLog:
     """Log of a run in `metrics.jsonl` and TensorBoard. Use it in a `with` statement: leaving it closes TensorBoard.
 

@@ -108,9 +108,18 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
     if jax.process_index() != 0:
         yield run
         return
-    with try_lock(folder / "lock", f"another process trains in {folder}; wait for it, or give another --run-dir"):
+    with lock_run(folder):
         write_atomically(folder / "config.json", json.dumps(_describe_run(run), indent=2) + "\n")
         yield run
+
+
+def lock_run(run_dir: Path) -> contextlib.AbstractContextManager[bool]:
+    """Lock a run directory against other trainings. The system frees the lock of a process that is killed.
+
+    Raises:
+        InputError: another process trains in it.
+    """
+    return try_lock(run_dir / "lock", f"another process trains in {run_dir}; wait for it, or give another --run-dir")
 
 
 def require_shared(folder: Path) -> None:

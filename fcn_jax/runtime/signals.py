@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
@@ -12,8 +12,21 @@ from jax.experimental import multihost_utils
 from fcn_jax.runtime.streams import is_reader_gone
 
 
+class StopWish(NamedTuple):
+    """The wish of a signal, or of a reader of the output that has gone, that the program ends.
+
+    Attributes:
+        after: takes the number of steps taken, and returns whether to stop after them. Several processes agree on the
+            step, so each has to call it after every step.
+        now: returns whether a single process may stop at once; False in one of several.
+    """
+
+    after: Callable[[int], bool]
+    now: Callable[[], bool]
+
+
 @contextlib.contextmanager
-def catch_stop_signals() -> Iterator[Callable[[int], bool]]:
+def catch_stop_signals() -> Iterator[StopWish]:
     """Catch the first SIGINT, SIGTERM or SIGHUP in the block; a second SIGINT interrupts as usual.
 
     A SIGHUP that is ignored, as under `nohup`, stays so. No signal is caught outside the main thread, where Python has
@@ -22,9 +35,6 @@ def catch_stop_signals() -> Iterator[Callable[[int], bool]]:
     Several processes have to end after the same step. JAX catches SIGTERM in each, and agrees on a step with the
     others; the other signals are turned into SIGTERM.
 
-    Yields:
-        A function that takes the number of steps taken, and returns whether to stop after them, because a signal has
-        come or the reader of the output has gone. It has to be called after every step.
     """
     received = []
     alone = jax.process_count() == 1
@@ -35,10 +45,11 @@ def catch_stop_signals() -> Iterator[Callable[[int], bool]]:
         if not alone:
             signal.raise_signal(signal.SIGTERM)
 
-    def is_stop_wanted(step: int) -> bool:
-        if alone:
-            return bool(received) or is_reader_gone()
-        return multihost_utils.reached_preemption_sync_point(step)
+    def is_wanted_now() -> bool:
+        return alone and (bool(received) or is_reader_gone())
+
+    def is_wanted_after(step: int) -> bool:
+        return is_wanted_now() if alone else multihost_utils.reached_preemption_sync_point(step)
 
     numbers = []
     if threading.current_thread() is threading.main_thread():
@@ -47,7 +58,7 @@ def catch_stop_signals() -> Iterator[Callable[[int], bool]]:
             numbers.append(signal.SIGHUP)
     previous = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield is_stop_wanted
+        yield StopWish(is_wanted_after, is_wanted_now)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

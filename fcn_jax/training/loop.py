@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.absent import describe_absent_classes
 from fcn_jax.data.batches import train_batches
+from fcn_jax.data.dataset import Example
 from fcn_jax.data.decoded import open_decoded
 from fcn_jax.data.sources import get_source
 from fcn_jax.errors import InputError, Stopped
@@ -19,12 +21,13 @@ from fcn_jax.inference.evaluate import Evaluation, evaluate
 from fcn_jax.inference.segment import default_batch_size
 from fcn_jax.inference.visualize import Panels
 from fcn_jax.runs.checkpoint import Checkpoints
-from fcn_jax.runs.metrics_log import MetricsLog
+from fcn_jax.runs.damage import set_aside_damaged
+from fcn_jax.runs.metrics_log import MetricsLog, is_logged
 from fcn_jax.runs.run_dir import Run, open_for_training, require_shared
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
-from fcn_jax.runtime.processes import explain_lost_process, fail_together
-from fcn_jax.runtime.signals import catch_stop_signals
+from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather
+from fcn_jax.runtime.signals import StopWish, catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.agreement import require_agreement
@@ -59,6 +62,9 @@ def train(
     """
     run_dir = expand_home(run_dir)
     with fail_together():
+        if jax.process_index() == 0 and not options.dry_run:
+            set_aside_damaged(run_dir)
+    with fail_together():
         setup = set_up(config, options, run_dir)
     require_agreement(setup)
     extensions = format_extensions(setup.config)
@@ -71,12 +77,13 @@ def train(
     with (
         _open_together(run_dir, setup) as run,
         Checkpoints(run.checkpoints, run.options.keep) as checkpoints,
-        catch_stop_signals() as is_stop_wanted,
+        catch_stop_signals() as stop,
         explain_out_of_memory(setup.step, what, IN_TRAINING) as step,
         explain_lost_process(),
     ):
         first, last = setup.resume_step or 0, run.config.ends[-1]
-        if setup.resume_step == last:
+        is_unscored = _is_unscored(setup, run)
+        if setup.resume_step == last and not is_unscored:
             say(f"{run_dir} has all of its {last} steps; nothing to do")
             return None
         state = _begin(setup, checkpoints, say)
@@ -89,9 +96,14 @@ def train(
             trace_steps(step, run.options.profile, run_dir / "profile", progress.say) as step,
         ):
             setup = setup._replace(step=step)
-            if last == 0:
-                return _score_start(setup, run, state, checkpoints, log, progress)
-            return take_steps(setup, run, state, first, checkpoints, log, progress, is_stop_wanted)
+            if last == 0 and setup.resume_step is None:
+                save_state(checkpoints, state, 0)
+            evaluation = None
+            if is_unscored or last == 0:
+                evaluation = _evaluate(setup, run, state.variables, first, checkpoints, log, progress, stop)
+            if first == last:
+                return evaluation
+            return take_steps(setup, run, state, first, checkpoints, log, progress, stop)
 
 
 def take_steps(
@@ -102,9 +114,9 @@ def take_steps(
     checkpoints: Checkpoints,
     log: MetricsLog,
     progress: Progress,
-    is_stop_wanted: Callable[[int], bool],
+    stop: StopWish,
 ) -> Evaluation:
-    """Take the steps after step `first`, and log, evaluate and save on the way.
+    """Take the steps after step `first`, and log, save and evaluate on the way.
 
     Returns:
         The evaluation after the last step.
@@ -132,8 +144,8 @@ def take_steps(
             progress.restart(step)
 
         ends = step == config.ends[-1]
-        stops = is_stop_wanted(step) or ends
-        evaluates = step in config.ends or step % options.eval_every == 0
+        stops = stop.after(step) or ends
+        evaluates = _is_evaluated(step, run)
         saves = stops or evaluates or step % options.checkpoint_every == 0
         logs = stops or step % options.log_every == 0
         if logs or saves:  # a state that has diverged is not saved
@@ -142,19 +154,17 @@ def take_steps(
             values |= {"learning_rate": float(jnp.asarray(rate(step - 1))), "input_wait": wait.share()}
             progress.show(step, values["loss"], values["input_wait"])
             log.add(step, "train", values)
-        evaluation = None
+        if saves:
+            save_state(checkpoints, state, step)
+        if stops and not ends:
+            raise Stopped(f"stopped after step {step}, which is saved; the same command goes on from there")
         if evaluates:
-            evaluation = _evaluate(setup, run, state.variables, log, step)
-            progress.say(f"step {step}: {format_evaluation(evaluation)}")
+            evaluation = _evaluate(setup, run, state.variables, step, checkpoints, log, progress, stop)
+            if ends:
+                return evaluation
             wait.restart()
         if saves:
-            save_state(checkpoints, state, step, evaluation.metrics.mean_iu if evaluation else None)
             progress.restart(step)
-        if ends:
-            assert evaluation is not None
-            return evaluation
-        if stops:
-            raise Stopped(f"stopped after step {step}, which is saved; the same command goes on from there")
     raise AssertionError("there is no step to take")
 
 
@@ -189,19 +199,43 @@ def _begin(setup: Setup, checkpoints: Checkpoints, say: Callable[[str], None]) -
     return state.replace(variables=jax.device_put(setup.start.merge_into(state.variables), setup.everywhere))
 
 
-def _score_start(
-    setup: Setup, run: Run, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, progress: Progress
+def _is_evaluated(step: int, run: Run) -> bool:
+    """Return whether the state after so many steps is scored on val."""
+    assert run.options.eval_every
+    return step in run.config.ends or step % run.options.eval_every == 0
+
+
+def _is_unscored(setup: Setup, run: Run) -> bool:
+    """Return whether the state that a run resumes from has still to be scored, because it was stopped before that."""
+    step = setup.resume_step
+    unscored = step is not None and _is_evaluated(step, run) and not is_logged(run.folder, step, "val")
+    return gather(str(unscored))[0] == "True"  # other hosts may see the file of process 0 late
+
+
+def _evaluate(
+    setup: Setup,
+    run: Run,
+    variables: Any,
+    step: int,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    progress: Progress,
+    stop: StopWish,
 ) -> Evaluation:
-    """Score and save the initial state of a run that takes no steps."""
-    evaluation = _evaluate(setup, run, state.variables, log, 0)
-    progress.say(f"before any step: {format_evaluation(evaluation)}")
-    save_state(checkpoints, state, 0, evaluation.metrics.mean_iu)
-    return evaluation
+    """Score the val split with the state of a step, which is saved; note and log the score, and log a picture.
 
-
-def _evaluate(setup: Setup, run: Run, variables: Any, log: MetricsLog, step: int) -> Evaluation:
-    """Score the val split, and log the score and a picture."""
+    Raises:
+        Stopped: a signal has come. The score is computed when the run goes on.
+    """
     panels = Panels(setup.val_source, run.palette, run.class_names)
+
+    def show(example: Example, class_map: np.ndarray) -> None:
+        if stop.now():
+            raise Stopped(
+                f"stopped in the evaluation of step {step}, which is saved; the same command goes on from there"
+            )
+        panels.add(example, class_map)
+
     with explain_out_of_memory(setup.forward, "evaluation", IN_EVALUATION) as forward:
         evaluation = evaluate(
             forward,
@@ -210,11 +244,13 @@ def _evaluate(setup: Setup, run: Run, variables: Any, log: MetricsLog, step: int
             len(run.class_names),
             default_batch_size(run.options.eval_batch_size),
             run.options.workers,
-            panels.add,
+            show,
         )
+    checkpoints.note_score(step, evaluation.metrics.mean_iu)
     log.add(step, "val", evaluation.summary())
     if (picture := panels.draw()) is not None:
         log.add_picture(step, "image, truth, prediction", picture)
+    progress.say(f"step {step}: {format_evaluation(evaluation)}")
     return evaluation
 
 

@@ -36,10 +36,9 @@ def init_state(model: Network, config: Config) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), variables, make_optimizer(config).init(variables["params"]))
 
 
-def save_state(checkpoints: Checkpoints, state: TrainState, step: int, mean_iu: float | None) -> None:
-    """Save the state after `step` steps in the background, with its score if it was evaluated."""
-    items = {"variables": state.variables, "opt_state": state.opt_state}
-    checkpoints.save(step, items, None if mean_iu is None else {"mean_iu": mean_iu})
+def save_state(checkpoints: Checkpoints, state: TrainState, step: int) -> None:
+    """Save the state after `step` steps in the background."""
+    checkpoints.save(step, {"variables": state.variables, "opt_state": state.opt_state})
 
 
 def restore_state(

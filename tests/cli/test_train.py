@@ -244,7 +244,7 @@ def test_weights_are_scored_without_training(place, undisturbed):
     folder, _ = undisturbed
     place.run("weights", "import", folder.name, "--out", "same.safetensors")
     words = place.train_words("scored", "--model.weights", "same.safetensors", "--steps", "0")
-    assert "before any step: mean IU" in place.run(*words)
+    assert "step 0: mean IU" in place.run(*words)
     best = find_best(folder)
     assert read_metrics(place.root / "scored") == [{**best, "step": 0}]
     assert "has all of its 0 steps; nothing to do" in place.run(*words)

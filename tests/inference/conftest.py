@@ -33,6 +33,8 @@ def run_dir(tmp_path_factory):
             open_for_training(folder / "run", config, options, dataset) as run,
             Checkpoints(run.checkpoints) as checkpoints,
         ):
-            checkpoints.save(1, {"variables": variables}, {"mean_iu": 0.5})
-            checkpoints.save(2, {"variables": jax.tree.map(lambda x: 2 * x, variables)}, {"mean_iu": 0.25})
+            checkpoints.save(1, {"variables": variables})
+            checkpoints.note_score(1, 0.5)
+            checkpoints.save(2, {"variables": jax.tree.map(lambda x: 2 * x, variables)})
+            checkpoints.note_score(2, 0.25)
         yield folder / "run"

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from fcn_jax.config import Config, OptimConfig
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
-from fcn_jax.runs.checkpoint import MANIFEST, Checkpoints, find_latest_step
+from fcn_jax.runs.checkpoint import MANIFEST, SCORES, Checkpoints, find_latest_step
 from fcn_jax.training.optim import make_optimizer
 
 SMALL = {"variables": {"params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}}
@@ -55,12 +55,13 @@ def save_small(folder: Path, *steps: int, scores: dict[int, float] | None = None
     scores = scores or {}
     with Checkpoints(folder, keep=len(steps)) as checkpoints:
         for step in steps:
-            metrics = {"mean_iu": scores[step]} if step in scores else None
-            checkpoints.save(step, jax.tree.map(lambda x, step=step: x + step, SMALL), metrics)
+            checkpoints.save(step, jax.tree.map(lambda x, step=step: x + step, SMALL))
+            if step in scores:
+                checkpoints.note_score(step, scores[step])
 
 
 def folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
 
 
 def test_trees_come_back_bit_for_bit(tmp_path):
@@ -80,7 +81,8 @@ def test_trees_come_back_bit_for_bit(tmp_path):
         "others": {"count": jnp.int32(-7), "flags": np.array([True, False]), "bytes": np.arange(3, dtype=np.uint8)},
     }
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(3, items, {"mean_iu": 0.5})
+        checkpoints.save(3, items)
+        checkpoints.note_score(3, 0.5)
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore(3, like(items))
     assert_same(restored, items)
@@ -106,8 +108,8 @@ def test_arrays_are_restored_where_they_are_wanted(tmp_path):
 
 def test_one_of_several_items_can_be_restored_alone(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {**SMALL, "opt_state": {"velocity": np.ones(2, np.float32)}}, None)
-        checkpoints.save(2, {**SMALL, "opt_state": {"velocity": np.ones(2, np.float32)}}, None)
+        checkpoints.save(1, {**SMALL, "opt_state": {"velocity": np.ones(2, np.float32)}})
+        checkpoints.save(2, {**SMALL, "opt_state": {"velocity": np.ones(2, np.float32)}})
         assert_same(checkpoints.restore(1, like(SMALL)), SMALL)
 
 
@@ -116,7 +118,9 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     seen = []
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, score in scores.items():
-            checkpoints.save(step, SMALL, None if score is None else {"mean_iu": score})
+            checkpoints.save(step, SMALL)
+            if score is not None:
+                checkpoints.note_score(step, score)
             seen.append(step)
             scored = [s for s in seen if scores[s] is not None]
             assert checkpoints.latest() == step
@@ -130,7 +134,8 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
 def test_more_are_kept_if_wanted(tmp_path):
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         for step, score in enumerate([0.9, 0.1, 0.2, 0.3, 0.4], 1):
-            checkpoints.save(step, SMALL, {"mean_iu": score})
+            checkpoints.save(step, SMALL)
+            checkpoints.note_score(step, score)
     assert folders(tmp_path) == ["1", "3", "4", "5"]
 
 
@@ -158,7 +163,8 @@ def test_without_checkpoints_there_is_neither(tmp_path):
 def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         for step, score in enumerate([0.5, math.nan, 0.2], 1):
-            checkpoints.save(step, SMALL, {"mean_iu": score})
+            checkpoints.save(step, SMALL)
+            checkpoints.note_score(step, score)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert checkpoints.best() == 1
         assert checkpoints.steps() == [1, 3]
@@ -190,7 +196,7 @@ def test_what_is_saved_is_the_state_at_the_time_of_the_save(tmp_path, sizes, rep
     expected = {}
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         for step in (1, 2, 3):
-            checkpoints.save(step, {"variables": state}, None)
+            checkpoints.save(step, {"variables": state})
             expected[step] = current
             for _ in range(4):
                 donated, state, current = state, step_fn(state), advanced(current)
@@ -251,12 +257,39 @@ def test_any_damage_to_any_file_is_refused(tmp_path, pristine, damage):
             assert_same(checkpoints.restore(1, like(SMALL)), jax.tree.map(lambda x: x + 1, SMALL))
 
 
-def test_unreadable_metrics_without_checksums_are_refused(tmp_path, pristine):
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": 1}', '{"1": "x"}', '{"1": {}}'])
+def test_unreadable_scores_are_refused(tmp_path, pristine, content):
     shutil.copytree(pristine, tmp_path / "c")
-    (tmp_path / "c" / "2" / MANIFEST).unlink()
-    (tmp_path / "c" / "2" / "metrics" / "metrics").write_text("{")
-    with pytest.raises(InputError, match=r"metrics of a checkpoint in .*/c cannot be read \(JSON.*\); delete the last"):
+    (tmp_path / "c" / SCORES).write_text(content)
+    with pytest.raises(InputError, match=r"the scores of the checkpoints in .*/c cannot be read \(.*write {} into it"):
         Checkpoints(tmp_path / "c")
+    (tmp_path / "c" / SCORES).write_text("{}")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.best() == 2
+
+
+def test_scores_of_former_versions_are_read(tmp_path):
+    """They were in the folder of each checkpoint."""
+    save_small(tmp_path, 1, 2, 3)
+    for step, score in ((1, 0.7), (2, 0.4)):
+        (tmp_path / str(step) / "metrics").mkdir()
+        (tmp_path / str(step) / "metrics" / "metrics").write_text(json.dumps({"mean_iu": score}))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best() == 1
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.note_score(3, 0.5)
+        assert checkpoints.best() == 1
+        checkpoints.save(4, SMALL)
+        checkpoints.note_score(4, 0.8)
+    assert json.loads((tmp_path / SCORES).read_text()) == {"1": 0.7, "2": 0.4, "3": 0.5, "4": 0.8}
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.best() == 4
+
+
+def test_of_equal_scores_the_last_is_the_best(tmp_path):
+    save_small(tmp_path, 1, 2, 3, scores={1: 0.5, 2: 0.5, 3: 0.1})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.best() == 2
 
 
 def test_a_model_that_does_not_fit_is_refused(tmp_path, pristine):
@@ -291,7 +324,7 @@ def test_the_checksums_are_of_all_files(pristine):
 def test_an_error_in_the_loop_does_not_lose_the_save_under_way(tmp_path):
     def unlucky_training() -> None:
         with Checkpoints(tmp_path) as checkpoints:
-            checkpoints.save(1, SMALL, None)
+            checkpoints.save(1, SMALL)
             raise KeyError("out of luck")
 
     with pytest.raises(KeyError, match="out of luck"):
@@ -327,9 +360,11 @@ def test_a_process_killed_while_it_saves_leaves_the_earlier_checkpoint(tmp_path)
             values = np.random.default_rng(size).integers(0, 2**32, size, np.uint32)
             return {"variables": {"large": values}}
         with Checkpoints(folder) as checkpoints:
-            checkpoints.save(1, items(1000), {"mean_iu": 0.5})
+            checkpoints.save(1, items(1000))
+            checkpoints.note_score(1, 0.5)
         checkpoints = Checkpoints(folder)
-        checkpoints.save(2, items(50_000_000), {"mean_iu": 0.6})
+        checkpoints.save(2, items(50_000_000))
+        checkpoints.note_score(2, 0.6)
         print(*os.listdir(folder), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
         """
@@ -338,7 +373,7 @@ def test_a_process_killed_while_it_saves_leaves_the_earlier_checkpoint(tmp_path)
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
     # It was caught in the middle: 200 MB take longer than a listing.
-    (unfinished,) = set(result.stdout.split()) - {"1"}
+    (unfinished,) = set(result.stdout.split()) - {"1", SCORES}
     assert unfinished.startswith("2.")
     assert folders(tmp_path) == ["1", unfinished]
 
@@ -351,7 +386,8 @@ def test_a_process_killed_while_it_saves_leaves_the_earlier_checkpoint(tmp_path)
         assert checkpoints.steps() == [1]
         assert (checkpoints.latest(), checkpoints.best()) == (1, 1)
         assert_same(checkpoints.restore(1, like(expected)), expected)
-        checkpoints.save(2, expected, {"mean_iu": 0.7})
+        checkpoints.save(2, expected)
+        checkpoints.note_score(2, 0.7)
     assert folders(tmp_path) == ["1", "2"]
 
 
@@ -359,7 +395,8 @@ def test_a_reader_does_not_disturb_a_save_under_way(tmp_path):
     save_small(tmp_path, 1, scores={1: 0.5})
     large = {"variables": {"large": np.random.default_rng(0).integers(0, 2**32, 12 * 2**20, np.uint32)}}
     with Checkpoints(tmp_path) as training:
-        training.save(2, large, {"mean_iu": 0.6})
+        training.save(2, large)
+        training.note_score(2, 0.6)
         with Checkpoints(tmp_path, read_only=True) as reader:
             assert 1 in reader.steps()
             assert_same(reader.restore(1, like(SMALL)), jax.tree.map(lambda x: x + 1, SMALL))

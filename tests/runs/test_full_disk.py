@@ -28,15 +28,15 @@ def small_disk(tmp_path):
 def test_a_checkpoint_for_which_the_disk_has_no_room_is_not_begun(small_disk):
     values = {"variables": {"x": np.random.default_rng(0).normal(size=70_000).astype(np.float32)}}
     with Checkpoints(small_disk) as checkpoints:
-        checkpoints.save(1, values, None)
+        checkpoints.save(1, values)
         checkpoints.wait()
         for _ in range(50):
             checkpoints.look_after()
         (small_disk / "filler").write_bytes(bytes(500_000))
         with pytest.raises(WriteFailed) as failed:
-            checkpoints.save(2, values, None)
+            checkpoints.save(2, values)
         (small_disk / "filler").unlink()
-        checkpoints.save(3, values, None)
+        checkpoints.save(3, values)
     assert re.fullmatch(
         rf"the checkpoint of step 2 could not be written to {small_disk} \(no room for 0\.3 MB; "
         r"0\.\d MB of 1\.0 MB are free\); make room, then the same command goes on after step 1, the last complete one",
@@ -55,8 +55,8 @@ Checkpoints._require_room = lambda *_: None  # as if the room were taken by anot
 folder, generator = Path(sys.argv[1]), np.random.default_rng(0)
 try:
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(1, {"variables": {"x": np.ones(3)}}, None)
-        checkpoints.save(2, {"variables": {"x": generator.normal(size=1_000_000)}}, None)
+        checkpoints.save(1, {"variables": {"x": np.ones(3)}})
+        checkpoints.save(2, {"variables": {"x": generator.normal(size=1_000_000)}})
         for _ in range(1000):
             time.sleep(0.01)
             checkpoints.look_after()

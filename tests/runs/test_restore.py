@@ -34,7 +34,8 @@ def test_the_best_is_restored_or_the_one_that_is_asked_for(run, monkeypatch):
     states = {step: init_variables(MODEL, seed=step) for step in (1, 2)}
     with Checkpoints(run.checkpoints) as checkpoints:
         for step, score in ((1, 0.9), (2, 0.3)):
-            checkpoints.save(step, {"variables": states[step]}, {"mean_iu": score})
+            checkpoints.save(step, {"variables": states[step]})
+            checkpoints.note_score(step, score)
     for asked, expected in ((None, 1), (1, 1), (2, 2)):
         variables, step = restore_variables(run, MODEL, asked)
         assert step == expected

@@ -16,9 +16,9 @@ WORK = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
 from fcn_jax.runtime.signals import catch_stop_signals
-with catch_stop_signals() as is_stop_wanted:
+with catch_stop_signals() as stop:
     print("in", flush=True)
-    while not is_stop_wanted(1):
+    while not stop.after(1):
         time.sleep(0.01)
     print("asked", flush=True)
     time.sleep({busy})
@@ -55,11 +55,12 @@ def test_a_second_interrupt_interrupts():
 
 def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with catch_stop_signals() as is_stop_wanted:
-        assert not is_stop_wanted(1)
+    with catch_stop_signals() as stop:
+        assert (stop.after(1), stop.now()) == (False, False)
         assert signal.getsignal(signal.SIGTERM) not in before
         signal.raise_signal(signal.SIGTERM)
-        assert is_stop_wanted(1)
+        assert stop.after(1)
+        assert stop.now()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -70,11 +71,12 @@ def test_several_processes_leave_sigterm_to_jax_and_turn_other_signals_into_it(m
     caught = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
     try:
-        with catch_stop_signals() as is_stop_wanted:
+        with catch_stop_signals() as stop:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGHUP)
-            assert [is_stop_wanted(step) for step in (6, 7)] == [False, True]
+            assert [stop.after(step) for step in (6, 7)] == [False, True]
+            assert not stop.now()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert caught == [signal.SIGTERM] * 3
@@ -86,8 +88,8 @@ def test_a_thread_catches_nothing():
     seen = []
 
     def work():
-        with catch_stop_signals() as is_stop_wanted:
-            seen.append((signal.getsignal(signal.SIGTERM), is_stop_wanted(1)))
+        with catch_stop_signals() as stop:
+            seen.append((signal.getsignal(signal.SIGTERM), stop.after(1)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -98,8 +100,8 @@ def test_a_thread_catches_nothing():
 def test_a_hangup_that_is_ignored_stays_ignored():
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with catch_stop_signals() as is_stop_wanted:
+        with catch_stop_signals() as stop:
             signal.raise_signal(signal.SIGHUP)
-            assert not is_stop_wanted(1)
+            assert (stop.after(1), stop.now()) == (False, False)
     finally:
         signal.signal(signal.SIGHUP, previous)

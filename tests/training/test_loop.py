@@ -16,8 +16,9 @@ from fcn_jax.config import AugmentConfig, Config, OptimConfig, RunOptions
 from fcn_jax.data import batches
 from fcn_jax.errors import InputError, Stopped
 from fcn_jax.models.fcn import FCN8s
-from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint import SCORES, Checkpoints
 from fcn_jax.runs.run_dir import open_run
+from fcn_jax.runtime.signals import StopWish
 from fcn_jax.training import loop, setup
 from fcn_jax.training.loop import train
 
@@ -141,11 +142,77 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypat
     config, options = folder_run(tmp_path, steps=4, eval_every=4, augment=SMALL)
     asked = iter([False, True])
 
-    monkeypatch.setattr(loop, "catch_stop_signals", lambda: contextlib.nullcontext(lambda step: next(asked)))
+    monkeypatch.setattr(
+        loop, "catch_stop_signals", lambda: contextlib.nullcontext(StopWish(lambda step: next(asked), lambda: False))
+    )
     with pytest.raises(Stopped, match=r"^stopped after step 2, which is saved; the same command goes on from there$"):
         train(config, options, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [2]
+
+
+@pytest.mark.parametrize("stopped_at", [2, 4])
+def test_an_evaluation_that_is_stopped_costs_no_step_and_is_made_up_for(tmp_path, monkeypatch, stopped_at):
+    config, options = folder_run(tmp_path, steps=4, eval_every=2, augment=SMALL)
+    whole = train(config, options, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        asked = iter([stopped_at == 2, True])  # asked once in each evaluation, since val has one image
+        wish = StopWish(lambda step: False, lambda: next(asked))
+        patch.setattr(loop, "catch_stop_signals", lambda: contextlib.nullcontext(wish))
+        with pytest.raises(
+            Stopped, match=rf"^stopped in the evaluation of step {stopped_at}, which is saved; the same"
+        ):
+            train(config, options, tmp_path / "stopped")
+    assert [(line["step"], line["split"]) for line in lines(tmp_path / "stopped")][-1] == (stopped_at, "train")
+    said: list[str] = []
+    resumed = train(config, options, tmp_path / "stopped", said.append)
+    assert any(f"goes on after step {stopped_at} of 4" in line for line in said)
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+    np.testing.assert_array_equal(resumed.confusion, whole.confusion)
+    scores = [(tmp_path / run / "checkpoints" / SCORES).read_text() for run in ("stopped", "whole")]
+    assert scores[0] == scores[1]
+    assert train(config, options, tmp_path / "stopped") is None
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_path, capsys):
+    config, options = folder_run(tmp_path, steps=4, eval_every=1, augment=SMALL)
+    run, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    train(config, dataclasses.replace(options, keep=4), run)
+    before = lines(run)
+    flipped = checkpoints / "4" / "variables" / "_METADATA"
+    flipped.write_bytes(bytes([flipped.read_bytes()[0] ^ 1]) + flipped.read_bytes()[1:])
+    (checkpoints / "3" / "opt_state" / "manifest.ocdbt").unlink()
+    (checkpoints / "99").mkdir()  # of something else
+    capsys.readouterr()
+    said: list[str] = []
+    train(config, options, run, said.append)
+    assert any("goes on after step 2 of 4" in line for line in said)
+    assert lines(run) == before
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    for line, (step, damage) in zip(
+        warnings,
+        [
+            (99, "it is not one, or not whole"),
+            (4, "variables/_METADATA is not what was written"),
+            (3, "opt_state/manifest.ocdbt is missing"),
+        ],
+        strict=True,
+    ):
+        assert line.startswith(f"warning: checkpoint {step} is damaged: {damage}; it is moved to {run}/damaged/{step}-")
+        assert line.endswith(", and step 2 is used")
+    assert sorted(folder.name.split("-")[0] for folder in (run / "damaged").iterdir()) == ["3", "4", "99"]
+
+
+def test_a_run_without_an_intact_checkpoint_is_left_as_it_is(tmp_path):
+    config, options = folder_run(tmp_path, steps=1, eval_every=1, augment=SMALL)
+    train(config, options, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "1"
+    (checkpoint / "variables" / "_METADATA").unlink()
+    with pytest.raises(
+        InputError, match=r"no checkpoint in .* is intact:\n  1: variables/_METADATA is missing\nrestore"
+    ):
+        train(config, options, tmp_path / "run")
+    assert checkpoint.is_dir()
 
 
 def test_a_run_of_no_steps_scores_what_it_starts_from(tmp_path):

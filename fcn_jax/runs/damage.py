@@ -1,0 +1,40 @@
+"""Set checkpoints aside that are damaged, so that a run resumes from the one before."""
+
+import sys
+import uuid
+from pathlib import Path
+
+from fcn_jax.errors import InputError
+from fcn_jax.runs.checkpoint import find_damage, list_complete
+from fcn_jax.runs.run_dir import lock_run
+
+
+def set_aside_damaged(run_dir: Path) -> None:
+    """Move the last checkpoints of a run to its folder `damaged` if they are, so that it resumes from the one before.
+
+    Raises:
+        InputError: all checkpoints are damaged, or another process trains in the run directory.
+    """
+    checkpoints = run_dir / "checkpoints"
+    steps = list_complete(checkpoints)
+    if not steps:
+        return
+    with lock_run(run_dir):
+        damages = {}
+        while steps and (damage := find_damage(checkpoints / str(steps[-1]))):
+            damages[steps.pop()] = damage
+        if not steps:
+            listing = "".join(f"\n  {step}: {damage}" for step, damage in damages.items())
+            raise InputError(
+                f"no checkpoint in {checkpoints} is intact:{listing}\n"
+                "restore one from a copy, or give another --run-dir"
+            )
+        for step, damage in damages.items():
+            place = run_dir / "damaged" / f"{step}-{uuid.uuid4().hex[:8]}"
+            place.parent.mkdir(exist_ok=True)
+            (checkpoints / str(step)).rename(place)
+            print(
+                f"warning: checkpoint {step} is damaged: {damage}; it is moved to {place}, and step {steps[-1]} is "
+                "used",
+                file=sys.stderr,
+            )

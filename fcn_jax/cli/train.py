@@ -51,8 +51,9 @@ def run(words: list[str]) -> None:
             "Data: shapes, built in (drawn by this program): training needs nothing else. For PASCAL VOC 2012:\n"
             f"  ./launch.sh {preset} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
+    name_of_first = gather(str(run_dir))[0]
     if options.run_dir is None:  # its name has the time, of which each host has its own
-        run_dir = Path(gather(str(run_dir))[0])
+        run_dir = Path(name_of_first)
     (train_staged if config.staged else train)(config, options, run_dir)
 
 

@@ -10,6 +10,7 @@ set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${FCN_VENV:-$project/.venv}
 [[ $venv == /* ]] || venv=$PWD/$venv
+venv=${venv%/}
 
 fail() { echo "launch.sh: $*" >&2; exit 1; }
 
@@ -87,7 +88,9 @@ lock() {
   command -v flock >/dev/null || return 0
   mkdir -p "$(dirname "$venv")"
   exec 9>>"$venv.lock"
-  if flock -n 9; then return; fi
+  local status=0
+  flock -n 9 || status=$?
+  [ "$status" -eq 1 ] || return 0  # 0: locked; other than 1: a disk without locks
   echo "waiting for another process that sets up $venv" >&2
   flock -w 3600 9 || fail "another process has been setting up $venv for an hour; end it, or give another FCN_VENV"
 }

@@ -24,6 +24,7 @@ from fcn_jax.errors import InputError, WriteFailed
 from fcn_jax.runtime.files import sha256, write_atomically
 from fcn_jax.runtime.json_values import to_json
 from fcn_jax.runtime.memory import format_bytes
+from fcn_jax.runtime.processes import fail_together
 
 MANIFEST = "sha256.json"
 SCORES = "scores.json"
@@ -47,10 +48,9 @@ logging.getLogger("absl").addFilter(_is_worth_showing)
 
 def find_latest_step(run_dir: Path) -> int | None:
     """Return the step of a run's latest checkpoint, or None if it has none."""
-    if not (run_dir / "checkpoints").is_dir():
-        return None
-    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.latest()
+    # Opening `Checkpoints` would be an operation of all processes, which may see different folders.
+    steps = list_complete(run_dir / "checkpoints")
+    return steps[-1] if steps else None
 
 
 class _KeepBest(preservation_policy.PreservationPolicy):
@@ -62,6 +62,16 @@ class _KeepBest(preservation_policy.PreservationPolicy):
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         best = _find_best([info.step for info in checkpoints], self._scores)
         return [info.step == best for info in checkpoints]
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not take part in agreeing on the step to stop after.
+
+    It would tell JAX the step of a save while later steps are taken.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
@@ -90,7 +100,7 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = _Manager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -132,8 +142,9 @@ class Checkpoints:
             WriteFailed: there is no room for this checkpoint, or the save before it failed.
         """
         self.wait()
-        if jax.process_index() == 0:
-            self._require_room(step, items)
+        with fail_together():
+            if jax.process_index() == 0:
+                self._require_room(step, items)
         arguments = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()})
         with self._explain_failure(step):
             self._manager.save(step, args=arguments)
@@ -201,7 +212,7 @@ class Checkpoints:
         """Replace errors of a save by one line, and remove what it wrote."""
         try:
             yield
-        except (OSError, ValueError) as error:  # Orbax raises ValueError for a full disk
+        except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:  # ValueError: Orbax's for a full disk
             for leftover in self._folder.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(leftover, ignore_errors=True)
             raise self._describe_failure(step, _find_reason(error)) from error
@@ -236,14 +247,17 @@ def find_damage(folder: Path) -> str | None:
         return None if (folder / "_CHECKPOINT_METADATA").is_file() else "it is not one, or not whole"
     try:
         expected = dict(json.loads((folder / MANIFEST).read_text()))
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return f"{MANIFEST} is not what was written"
     for name, checksum in expected.items():
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
-        if sha256(file) != checksum:
-            return f"{name} is not what was written"
+        try:
+            if sha256(file) != checksum:
+                return f"{name} is not what was written"
+        except OSError as error:  # as of a disk that fails
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 
@@ -251,6 +265,8 @@ def _find_reason(error: Exception) -> str:
     """Find the reason of the system, such as "No space left on device", in an error of Orbax."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, jax.errors.JaxRuntimeError) and isinstance(error.__context__, Exception):
+        return _find_reason(error.__context__)  # the others were waited for in vain after the first error
     known = [text for text in map(os.strerror, FULL) if text in str(error)]
     return known[0] if known else str(error).splitlines()[0]
 

@@ -17,7 +17,7 @@ def set_aside_damaged(run_dir: Path) -> None:
     """
     checkpoints = run_dir / "checkpoints"
     steps = list_complete(checkpoints)
-    if not steps:
+    if not steps or not (run_dir / "config.json").is_file():
         return
     with lock_run(run_dir):
         damages = {}

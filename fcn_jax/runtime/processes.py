@@ -21,7 +21,8 @@ from fcn_jax.errors import InputError, ProcessLost
 
 MEETING = 300  # seconds in which all processes have to start
 HEARTBEAT = 60  # seconds after which a process that does not answer counts as lost
-LEAVING = 30  # seconds in which a process that ends waits for the others
+LEAVING = 600  # seconds in which a process that ends waits for the others, which may be saving
+READING = 30  # seconds in which all processes read what was given to them
 PATIENCE = 2 * 3600  # seconds to wait for the slowest process, which may prepare data
 _LOST = ("Gloo", "NCCL", "UNAVAILABLE", "coordination service", "heartbeat", "Connection closed", "Connection reset")
 
@@ -96,7 +97,8 @@ def fail_together(patience: float = PATIENCE) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _let_all_read(_post(f"{socket.gethostname()}: {error}"))
+        print(f"fcn-jax: {error}; telling the other processes", file=sys.stderr, flush=True)
+        _let_all_read(_post(f"{socket.gethostname()}: {error}"), patience)
         raise
     failures = [f"process {index} has failed on {text}" for index, text in enumerate(gather("", patience)) if text]
     if failures:
@@ -122,6 +124,17 @@ def explain_lost_process() -> Iterator[None]:
         ) from error
 
 
+def was_stopped() -> bool:
+    """Return whether SIGTERM has come to one of several processes since their start. All have to call this."""
+    if jax.process_count() == 1:
+        return False
+    try:
+        _client().key_value_try_get("RECEIVED_PREEMPTION_NOTICE")  # where JAX keeps the first one
+    except jax.errors.JaxRuntimeError:
+        return "True" in gather("False")
+    return "True" in gather("True")
+
+
 def silence_all_but_first() -> None:
     """Drop what processes other than the first print on the standard output. Errors and warnings are still printed."""
     if jax.process_index() != 0:
@@ -130,7 +143,8 @@ def silence_all_but_first() -> None:
 
 def _is_alone() -> bool:
     """Return whether a launcher has started this process only. Without a launcher it is not known."""
-    return "1" in (os.environ.get("SLURM_STEP_NUM_TASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE"))
+    # Open MPI may have started its own helpers by Slurm, so that its processes see the values of both.
+    return os.environ.get("OMPI_COMM_WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS")) == "1"
 
 
 def _read_place(cluster: Cluster) -> tuple[int | None, int | None]:
@@ -142,11 +156,14 @@ def _read_place(cluster: Cluster) -> tuple[int | None, int | None]:
 
 
 def _choose_devices() -> list[int] | None:
-    """Return [] to take all devices that are visible, or None for JAX's choice: one for each process of a host."""
-    per_host = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", ""))
+    """Return [] to take all devices that are visible, the number of one, or None for JAX's choice, which is one."""
+    per_host = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
     # The launcher may show each process its own device only, as Slurm does with --gpus-per-task.
     shows_one = re.fullmatch(r"[^,]+", os.environ.get("CUDA_VISIBLE_DEVICES", "")) is not None
-    return [] if shows_one or re.fullmatch(r"1(\(x\d+\))?", per_host) else None
+    if shows_one or re.fullmatch(r"1(\(x\d+\))?", per_host):
+        return []
+    rank = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")  # which JAX does not ask for in Open MPI 5
+    return None if rank is None else [int(rank)]
 
 
 def _post(text: str) -> str:
@@ -173,10 +190,10 @@ def _read(name: str, index: int, patience: float) -> str:
         print(f"waiting for process {index} for {waited / 60:.0f} minutes", file=sys.stderr, flush=True)
 
 
-def _let_all_read(name: str) -> None:
+def _let_all_read(name: str, patience: float = READING) -> None:
     """Wait until all processes have read the texts of a name, since the texts are gone when process 0 ends."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _client().wait_at_barrier(f"{name}/read", 1000 * LEAVING)
+        _client().wait_at_barrier(f"{name}/read", round(1000 * patience))
 
 
 def _client() -> Any:

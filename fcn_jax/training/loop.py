@@ -26,7 +26,7 @@ from fcn_jax.runs.metrics_log import MetricsLog, is_logged
 from fcn_jax.runs.run_dir import Run, open_for_training, require_shared
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
-from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather
+from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather, was_stopped
 from fcn_jax.runtime.signals import StopWish, catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.training.advice import advise_steady
@@ -82,6 +82,9 @@ def train(
         explain_lost_process(),
     ):
         first, last = setup.resume_step or 0, run.config.ends[-1]
+        stop.after(first)  # the step from which several processes count
+        if was_stopped():
+            raise Stopped(f"stopped before step {first + 1}; the same command goes on from there")
         is_unscored = _is_unscored(setup, run)
         if setup.resume_step == last and not is_unscored:
             say(f"{run_dir} has all of its {last} steps; nothing to do")

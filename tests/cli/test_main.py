@@ -129,14 +129,14 @@ def test_other_errors_are_not_hidden(monkeypatch):
         ("train fcn8s-pretrained --model.init-from x", "starts from one of them: give None for the other"),
         ("eval nowhere", "is not a run directory"),
         ("eval nowhere --json /proc/x.json", "/proc/x.json cannot be written"),
-        ("eval nowhere --json missing/scores.json", "missing/scores.json cannot be written ([Errno 2]"),
+        ("eval nowhere --json missing/scores.json", "missing/scores.json cannot be written (No such file"),
         ("eval nowhere --picture folder", "folder cannot be written (it is a folder)"),
         ("predict nowhere", "no images are named"),
         ("predict nowhere x.jpg", "x.jpg matches no file"),
         ("data chek shapes", "data command 'chek' is unknown, there are list, prepare, check; did you mean 'check'?"),
         ("data check --out folder shapes", "folder cannot be written (it is a folder)"),
         ("weights imprt w", "weights command 'imprt' is unknown, there are import; did you mean 'import'?"),
-        ("weights import w.pth --out no/w", "no/w cannot be written ([Errno 2]"),
+        ("weights import w.pth --out no/w", "no/w cannot be written (No such file"),
     ],
 )
 def test_bad_input_gets_a_clear_answer(capsys, monkeypatch, tmp_path, words, message):

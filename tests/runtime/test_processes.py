@@ -19,7 +19,12 @@ SLURM = {
     "SLURM_STEP_NUM_TASKS": "2",
     "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
 }
-OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+}
 VARIABLES = {*SLURM, *OPEN_MPI, "CUDA_VISIBLE_DEVICES", "JAX_COORDINATOR_ADDRESS"}
 
 
@@ -57,7 +62,8 @@ def test_flags_say_the_place(asked):
         (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1,2"}, None),
         (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": "3"}, []),  # as with --gpus-per-task=1
         (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": "0,1"}, None),
-        (OPEN_MPI, None),
+        (OPEN_MPI, [1]),
+        (SLURM | OPEN_MPI, [1]),  # Open MPI has started its helpers by Slurm, one on each node
         (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
     ],
 )

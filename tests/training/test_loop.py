@@ -140,7 +140,7 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path):
 
 def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypatch):
     config, options = folder_run(tmp_path, steps=4, eval_every=4, augment=SMALL)
-    asked = iter([False, True])
+    asked = iter([False, False, True])  # before the first step, and after each
 
     monkeypatch.setattr(
         loop, "catch_stop_signals", lambda: contextlib.nullcontext(StopWish(lambda step: next(asked), lambda: False))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from processes import both_end_well, end_all, free_address, start, start_all
-from small_trainings import STEPS, read, steps, words, write_data
+from small_trainings import read, steps, words, write_data
 
 import fcn_jax
 
@@ -16,6 +16,10 @@ import fcn_jax
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
+
+
+# Enough steps for a signal to come before the end.
+LONG = ("--steps", 300, "--eval-every", 50)
 
 
 def wait_for(run: Path, step: int) -> None:
@@ -27,16 +31,16 @@ def wait_for(run: Path, step: int) -> None:
     pytest.fail(f"{run} has not taken step {step} in two minutes")
 
 
-def run_alone(data: Path, run: Path, devices: int) -> None:
-    both_end_well([start(words(data, run), devices)], 300)
+def run_alone(data: Path, run: Path, devices: int, *more: object) -> None:
+    both_end_well([start(words(data, run, *more), devices)], 300)
 
 
 def stop_after(processes: list[subprocess.Popen], run: Path, step: int) -> None:
-    """Stops all processes by a signal to the last one, once a step is logged; they may have ended before it comes."""
+    """Stops all processes by a signal to the last one, once a step is logged."""
     wait_for(run, step)
     processes[-1].send_signal(signal.SIGTERM)
     for status, output in end_all(processes, 200):
-        assert status == (0 if steps(run)[-1] == STEPS else 75), output
+        assert status == 75, output
 
 
 def assert_same(got: list[dict], expected: list[dict]) -> None:
@@ -48,25 +52,42 @@ def assert_same(got: list[dict], expected: list[dict]) -> None:
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step(data, tmp_path):
-    stop_after(start_all(2, words(data, tmp_path / "run")), tmp_path / "run", 2)
+    stop_after(start_all(2, words(data, tmp_path / "run", *LONG)), tmp_path / "run", 2)
     logged = [line["step"] for line in read(tmp_path / "run") if line["split"] == "train"]
     assert logged == [*range(1, steps(tmp_path / "run")[-1] + 1)]
 
 
 @pytest.mark.slow
 def test_two_that_were_stopped_end_as_one_with_two_devices_does_bit_for_bit(data, tmp_path):
-    run_alone(data, tmp_path / "one", devices=2)
-    stop_after(start_all(2, words(data, tmp_path / "two")), tmp_path / "two", 2)
-    both_end_well(start_all(2, words(data, tmp_path / "two")), 100)
+    run_alone(data, tmp_path / "one", 2, *LONG)
+    stop_after(start_all(2, words(data, tmp_path / "two", *LONG)), tmp_path / "two", 2)
+    both_end_well(start_all(2, words(data, tmp_path / "two", *LONG)), 100)
     assert_same(read(tmp_path / "two"), read(tmp_path / "one"))
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_first_step_of_a_resumed_run(data, tmp_path):
+    """JAX alone would have all processes stop after step 1, which is long taken."""
+    run = tmp_path / "run"
+    stop_after(start_all(2, words(data, run, *LONG)), run, 20)
+    saved, before = steps(run), (run / "config.json").stat().st_mtime_ns
+    processes = start_all(2, words(data, run, *LONG))
+    while (run / "config.json").stat().st_mtime_ns == before:  # it is written anew just before the state is restored
+        assert processes[0].poll() is None
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    for status, output in end_all(processes, 100):
+        assert status == 75, output
+    assert steps(run)[-1] <= saved[-1] + 20
+    both_end_well(start_all(2, words(data, run, *LONG)), 100)
 
 
 @pytest.mark.slow
 def test_restore_across_numbers_of_processes(data, tmp_path):
     """Four processes, then two, one and four again, always with four devices, against an undisturbed run."""
-    run_alone(data, tmp_path / "one", devices=4)
-    for count, end in ((4, 3), (2, 6), (1, 9), (4, None)):
-        processes = start_all(count, words(data, tmp_path / "many"), 4 // count)
+    run_alone(data, tmp_path / "one", 4, *LONG)
+    for count, end in ((4, 40), (2, 90), (1, 140), (4, None)):
+        processes = start_all(count, words(data, tmp_path / "many", *LONG), 4 // count)
         if end is None:
             both_end_well(processes, 200)
         else:
@@ -74,7 +95,7 @@ def test_restore_across_numbers_of_processes(data, tmp_path):
     expected, got = read(tmp_path / "one"), read(tmp_path / "many")
     assert [(line["step"], line["split"]) for line in got] == [(line["step"], line["split"]) for line in expected]
     for one, many in zip(expected, got, strict=True):
-        assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert many["loss"] == pytest.approx(one["loss"], rel=1e-4)
         if one["split"] == "val":
             assert many["mean_iu"] == pytest.approx(one["mean_iu"], abs=1e-3)
 
@@ -82,7 +103,7 @@ def test_restore_across_numbers_of_processes(data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_other_soon_and_the_same_command_goes_on(data, tmp_path, killed):
-    run_alone(data, tmp_path / "one", devices=2)
+    run_alone(data, tmp_path / "one", 2)
     two = start_all(2, words(data, tmp_path / "two"))
     wait_for(tmp_path / "two", 6)
     two[killed].kill()

@@ -25,7 +25,7 @@ from fcn_jax.config import (
     OptimConfig,
     RunOptions,
 )
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, Stopped
 from fcn_jax.layers import bilinear_init
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.build import init_variables
@@ -312,9 +312,15 @@ def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path
 
 def test_a_stage_that_was_stopped_is_not_gone_past(settings, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(staged, "train", lambda stage, options, run, say: calls.append(stage.model.head))
+
+    def train(stage, options, run, say):
+        calls.append(stage.model.head)
+        raise Stopped("after step 2")
+
+    monkeypatch.setattr(staged, "train", train)
     config, options = settings
-    assert staged.train_staged(dataclasses.replace(config, staged=True), options, tmp_path / "run") is None
+    with pytest.raises(Stopped, match="after step 2"):
+        staged.train_staged(dataclasses.replace(config, staged=True), options, tmp_path / "run")
     assert calls == ["fcn32s"]
 
 

@@ -196,6 +196,8 @@ class OptimConfig:
     """exponent of the poly schedule, at least 0"""
     warmup_steps: int | None = None
     """number of first steps in which the learning rate rises linearly, at least 0; None: the network's default"""
+    rate_cuts: tuple[int, ...] = ()
+    """numbers of steps, at least 0, after each of which the learning rate is halved; on-divergence rewind adds some"""
     momentum: float = 0.9
     """momentum of the gradient descent, 0 to below 1"""
     weight_decay: float = 5e-4
@@ -231,6 +233,10 @@ class OptimConfig:
         _require(
             self.warmup_steps is None or self.warmup_steps >= 0,
             f"optim.warmup-steps is {self.warmup_steps}; it must be at least 0",
+        )
+        _require(
+            all(step >= 0 for step in self.rate_cuts),
+            f"optim.rate-cuts are {self.rate_cuts}; each must be a number of steps, at least 0",
         )
         _require(
             self.clip_norm is None or 0 <= self.clip_norm < math.inf,
@@ -359,6 +365,8 @@ class RunOptions:
     """number of images computed at once in evaluation, at least 1; None: 1 per CPU, 8 per accelerator"""
     workers: int = 4
     """number of threads that decode images, at least 1"""
+    on_divergence: Literal["stop", "rewind"] = "stop"
+    """what to do if the loss is no longer finite; rewind: go back to the last checkpoint and halve the learning rate"""
     profile: int = 0
     """number of steps to trace into RUN/profile, from the fourth step on; 0: no trace"""
     dry_run: bool = False

@@ -19,6 +19,10 @@ class WriteFailed(Exception):  # noqa: N818
     """A file that could not be written, on a full disk for example. The text says which, why, and what to do."""
 
 
+class Diverged(Exception):  # noqa: N818
+    """A training whose loss or gradient is no longer finite. The text says where this began, and what to change."""
+
+
 class ProcessLost(Exception):  # noqa: N818
     """Another process of the training has ended or cannot be reached. The text says what to do."""
 

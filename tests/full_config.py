@@ -36,6 +36,7 @@ FULL = Config(
         schedule="constant",
         power=2.0,
         warmup_steps=7,
+        rate_cuts=(5, 9),
         momentum=0.5,
         weight_decay=0.25,
         clip_norm=3.0,
@@ -70,6 +71,7 @@ FULL_OPTIONS = RunOptions(
     log_every=8,
     eval_batch_size=9,
     workers=10,
+    on_divergence="rewind",
     profile=3,
     dry_run=True,
 )

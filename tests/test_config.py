@@ -58,6 +58,7 @@ REFUSED = [
     (OptimConfig, {"power": -1.0}, r"optim\.power is -1\.0.* at least 0"),
     (OptimConfig, {"momentum": 1.0}, r"optim\.momentum is 1\.0.* below 1"),
     (OptimConfig, {"weight_decay": -1e-4}, r"optim\.weight-decay is -0\.0001.* at least 0"),
+    (OptimConfig, {"rate_cuts": (5, -1)}, r"optim\.rate-cuts are \(5, -1\); each must be .* at least 0"),
     (OptimConfig, {"warmup_steps": -1}, r"optim\.warmup-steps is -1.* at least 0"),
     (OptimConfig, {"clip_norm": -1.0}, r"optim\.clip-norm is -1\.0.* above 0 .* 0 for no clipping"),
     *[

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 
 from fcn_jax.cli.words import choose
-from fcn_jax.errors import InputError, OutOfMemory, ProcessLost, Stopped, WriteFailed
+from fcn_jax.errors import Diverged, InputError, OutOfMemory, ProcessLost, Stopped, WriteFailed
 from fcn_jax.presets import PRESETS
 from fcn_jax.runtime.streams import READER_GONE, is_reader_gone, protect_output
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # All processes of a training end here, so JAX may part them.
             print(f"fcn-jax: {stopped}", file=sys.stderr)
             sys.exit(READER_GONE if is_reader_gone() else STOPPED)
-        except (FloatingPointError, OutOfMemory, ProcessLost, WriteFailed) as error:
+        except (Diverged, OutOfMemory, ProcessLost, WriteFailed) as error:
             _exit(str(error), 1)
         except OSError as error:
             if error.errno not in NOT_OURS:

@@ -155,9 +155,14 @@ def train_batches(
         def finish(loaded: Any) -> Batch:
             return shard(loaded)
 
-    order = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat().batch(batch_size)
+    order = order_batches(len(source), batch_size, config.seed)
     reading = grain.ReadOptions(num_threads=options.workers, prefetch_buffer_size=options.workers)
     yield from map(finish, order.map_with_index(load)[first_step:].to_iter_dataset(reading))
+
+
+def order_batches(count: int, batch_size: int, seed: int) -> grain.MapDataset:
+    """Return the indices of the images of every step, from index 0 on, without end: each epoch in a new order."""
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat().batch(batch_size)
 
 
 def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding: NamedSharding, workers: int) -> Batch:

@@ -30,11 +30,17 @@ def set_aside_damaged(run_dir: Path) -> None:
                 "restore one from a copy, or give another --run-dir"
             )
         for step, damage in damages.items():
-            place = run_dir / "damaged" / f"{step}-{uuid.uuid4().hex[:8]}"
-            place.parent.mkdir(exist_ok=True)
-            (checkpoints / str(step)).rename(place)
+            place = set_aside(run_dir, step)
             print(
                 f"warning: checkpoint {step} is damaged: {damage}; it is moved to {place}, and step {steps[-1]} is "
                 "used",
                 file=sys.stderr,
             )
+
+
+def set_aside(run_dir: Path, step: int) -> Path:
+    """Move a checkpoint of a run to its folder `damaged`, and return its new place."""
+    place = run_dir / "damaged" / f"{step}-{uuid.uuid4().hex[:8]}"
+    place.parent.mkdir(exist_ok=True)
+    (run_dir / "checkpoints" / str(step)).rename(place)
+    return place

@@ -28,9 +28,14 @@ def is_logged(folder: Path, step: int, split: str) -> bool:
         step: number of steps taken.
         split: "train" or "val".
     """
+    return any((line["step"], line["split"]) == (step, split) for line in read_log(folder))
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Read the lines of a run's `metrics.jsonl` in order, without one that a killed process has cut short."""
     file = folder / "metrics.jsonl"
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    return any(json.loads(line)["split"] == split for line in lines if _read_step(line) == step)
+    return [json.loads(line) for line in lines if _read_step(line) < math.inf]
 
 
 class MetricsLog:

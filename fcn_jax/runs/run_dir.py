@@ -158,8 +158,9 @@ def list_differences(old: Config, new: Config) -> list[str]:
 
 
 def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
-    old = _drop_open_extensions(run.config, find_latest_step(run.folder) or 0)
-    changes = list_differences(old, config)
+    taken = find_latest_step(run.folder) or 0
+    old = _drop_open_extensions(run.config, taken)
+    changes = list_differences(_drop_open_cuts(old, taken), _drop_open_cuts(config, taken))
     if run.class_names != dataset.class_names:
         changes.append(f"classes: {', '.join(run.class_names)} -> {', '.join(dataset.class_names)}")
     elif run.contents != dataset.contents:
@@ -177,6 +178,12 @@ def _drop_open_extensions(config: Config, taken: int) -> Config:
     """Leave out the extensions that no step depends on: those of an end that the run has not gone beyond."""
     decided = [end for before, end in pairwise(config.ends) if before < taken]
     return dataclasses.replace(config, extend=tuple(decided))
+
+
+def _drop_open_cuts(config: Config, taken: int) -> Config:
+    """Leave out the cuts of the learning rate that no step taken depends on."""
+    cuts = tuple(cut for cut in config.optim.rate_cuts if cut < taken)
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, rate_cuts=cuts))
 
 
 def _advise_extension(old: Config, new: Config) -> str:

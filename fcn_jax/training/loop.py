@@ -1,7 +1,7 @@
 """Train: set up, open the run, and take the steps."""
 
 import contextlib
-import math
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fcn_jax.data.batches import train_batches
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.decoded import open_decoded
 from fcn_jax.data.sources import get_source
-from fcn_jax.errors import InputError, Stopped
+from fcn_jax.errors import Diverged, InputError, Stopped
 from fcn_jax.inference.evaluate import Evaluation, evaluate
 from fcn_jax.inference.segment import default_batch_size
 from fcn_jax.inference.visualize import Panels
@@ -31,17 +31,24 @@ from fcn_jax.runtime.signals import StopWish, catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.agreement import require_agreement
+from fcn_jax.training.divergence import describe_origin, find_first_bad
 from fcn_jax.training.dry_run import describe_needs
 from fcn_jax.training.optim import make_schedule
 from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_extensions, format_parameters
+from fcn_jax.training.rewind import rewind
 from fcn_jax.training.setup import Setup, set_up
 from fcn_jax.training.state import TrainState, restore_state, save_state
+
+REWINDS = 10  # divergences after which a rewinding training gives up: the rate is then a thousandth of what it was
 
 
 def train(
     config: Config, options: RunOptions, run_dir: str | Path, say: Callable[[str], None] = print
 ) -> Evaluation | None:
     """Train a new run, or resume the run in the directory.
+
+    With `on_divergence` "rewind" a training that diverges goes back to its last checkpoint with half the learning rate,
+    up to `REWINDS` times.
 
     Args:
         config: what to train; values left open are the data set's defaults.
@@ -55,12 +62,24 @@ def train(
     Raises:
         Stopped: a signal has stopped the run, and its state is saved.
         InputError: configuration, data or weights that do not fit.
-        FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        Diverged: the loss or the norm of the gradient is no longer finite.
         ProcessLost: another process of the training has ended.
         WriteFailed: a checkpoint could not be written; the run goes on from the one before it.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     run_dir = expand_home(run_dir)
+    for _ in range(REWINDS if options.on_divergence == "rewind" else 0):
+        try:
+            return _train(config, options, run_dir, say)
+        except Diverged as error:
+            reason = str(error)
+        config, step = rewind(config, run_dir)
+        say(f"{reason}; the training goes back to step {step}, and the learning rate after it is halved")
+    return _train(config, dataclasses.replace(options, on_divergence="stop"), run_dir, say)
+
+
+def _train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None]) -> Evaluation | None:
+    """Train until the last step, or until a signal or divergence."""
     with fail_together():
         if jax.process_index() == 0 and not options.dry_run:
             set_aside_damaged(run_dir)
@@ -126,7 +145,7 @@ def take_steps(
 
     Raises:
         Stopped: the run was asked to stop, and its state is saved.
-        FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        Diverged: the loss or the norm of the gradient is no longer finite.
         WriteFailed: a checkpoint could not be written.
         OutOfMemory: an evaluation needs more memory than there is.
     """
@@ -138,9 +157,10 @@ def take_steps(
     if options.data.decoded == "disk":
         source = open_decoded(setup.dataset, config.data.train_split)
     batches = train_batches(source, setup.dataset.max_size, config, options, first, setup.sharding)
-    wait, metrics = InputWait(), None
+    wait, metrics, unread = InputWait(), None, []
     for step in range(first + 1, config.ends[-1] + 1):
         state, metrics = setup.step(state, wait.take(batches, metrics))
+        unread.append(metrics)
         checkpoints.look_after()
         if step == first + 1:
             jax.block_until_ready(metrics)
@@ -152,7 +172,11 @@ def take_steps(
         saves = stops or evaluates or step % options.checkpoint_every == 0
         logs = stops or step % options.log_every == 0
         if logs or saves:  # a state that has diverged is not saved
-            values = _read_finite(metrics, step, config)
+            if (place := find_first_bad(unread)) is not None:
+                del state
+                raise _explain_divergence(setup, checkpoints, step - len(unread) + 1 + place, unread[place])
+            values = {name: float(value) for name, value in metrics.items()}
+            unread.clear()
         if logs:
             values |= {"learning_rate": float(jnp.asarray(rate(step - 1))), "input_wait": wait.share()}
             progress.show(step, values["loss"], values["input_wait"])
@@ -190,11 +214,16 @@ def _warn_of_absent_classes(setup: Setup, say: Callable[[str], None]) -> None:
 
 
 def _begin(setup: Setup, checkpoints: Checkpoints, say: Callable[[str], None]) -> TrainState:
-    """Restore the state that the run resumes from, or initialise a new one and load the weights it starts from."""
+    """Restore the state that the run resumes from, or make a new one."""
     if checkpoints.latest() != setup.resume_step:
         raise InputError("another process has trained this run meanwhile; give the same command again")
     if setup.resume_step is not None:
         return restore_state(checkpoints, setup.resume_step, setup.init, setup.everywhere)
+    return _start(setup, say)
+
+
+def _start(setup: Setup, say: Callable[[str], None]) -> TrainState:
+    """Initialise the state before the first step, and load the weights it starts from."""
     state = setup.init()
     if setup.start is None:
         return state
@@ -257,12 +286,17 @@ def _evaluate(
     return evaluation
 
 
-def _read_finite(metrics: dict[str, jax.Array], step: int, config: Config) -> dict[str, float]:
-    """Read the metrics of a step; raise FloatingPointError if one is not finite."""
-    values = {name: float(value) for name, value in metrics.items()}
-    if not all(math.isfinite(value) for value in values.values()):
-        raise FloatingPointError(
-            f"loss {values['loss']} and gradient norm {values['gradient_norm']} at step {step}: training has diverged; "
-            + advise_steady(config)
-        )
-    return values
+def _explain_divergence(setup: Setup, checkpoints: Checkpoints, step: int, metrics: dict[str, jax.Array]) -> Diverged:
+    """Describe how a training has diverged at a step with these metrics, and what would have helped."""
+    text = f"loss {float(metrics['loss'])} and gradient norm {float(metrics['gradient_norm'])} at step {step}"
+    text = f"{text}: training has diverged"
+    if setup.options.on_divergence == "rewind":  # the next try tells whether the rate was the reason
+        return Diverged(text)
+    checkpoints.wait()
+    first = checkpoints.latest()
+    if first is None:
+        state, first = _start(setup, lambda line: None), 0
+    else:
+        state = restore_state(checkpoints, first, setup.init, setup.everywhere)
+    origin = describe_origin(setup, state, first, step)
+    return Diverged(f"{text}. {origin}; {advise_steady(setup.config)}")

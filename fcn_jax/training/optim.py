@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fcn_jax.config import Config, OptimConfig
@@ -18,7 +19,8 @@ def make_schedule(config: Config) -> optax.Schedule:
 
     With w warm-up steps, step t < w has the rate (t + 1) / (w + 1) times the highest. After the warm-up poly has
     (1 - (t - w) / (end - w)) ** power times the highest. The end is the first of `config.ends` that is above t: an
-    extension stretches the schedule over the new number of all steps, and does not change the steps before it.
+    extension stretches the schedule over the new number of all steps, and does not change the steps before it. Each of
+    the rate cuts halves the rate of all steps after it.
 
     Args:
         config: configuration with every value set (`fill_config`).
@@ -27,16 +29,22 @@ def make_schedule(config: Config) -> optax.Schedule:
     for start, end in pairwise(config.ends):
         stretched = _make_plain_schedule(config.optim, end)
         rate = optax.join_schedules([rate, partial(_skip_steps, stretched, start)], [start])
+    for cut in config.optim.rate_cuts:
+        rate = partial(_halve_after, rate, cut)
     return rate
 
 
 def _keep_apart(schedule: optax.Schedule) -> optax.Schedule:
     """Keep the code of a schedule apart from that of the step, so that another schedule changes no other bit."""
-    return lambda step: jax.lax.optimization_barrier(jax.numpy.asarray(schedule(step)))
+    return lambda step: jax.lax.optimization_barrier(jnp.asarray(schedule(step)))
 
 
 def _skip_steps(schedule: optax.Schedule, skipped: int, step: Any) -> Any:
     return schedule(step + skipped)
+
+
+def _halve_after(schedule: optax.Schedule, cut: int, step: Any) -> Any:
+    return schedule(step) * jnp.where(jnp.asarray(step) < cut, 1.0, 0.5)
 
 
 def _make_plain_schedule(optim: OptimConfig, end: int) -> optax.Schedule:

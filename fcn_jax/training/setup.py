@@ -20,6 +20,7 @@ from fcn_jax.models.build import Network, build
 from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training.optim import check_groups
+from fcn_jax.training.rewind import adopt_rate_cuts
 from fcn_jax.training.start import choose_input, match_start, read_start
 from fcn_jax.training.state import TrainState, init_state
 from fcn_jax.training.step import make_step
@@ -74,7 +75,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     Raises:
         InputError: configuration, data or weights that do not fit.
     """
-    config = fill_config(config)
+    config = adopt_rate_cuts(fill_config(config), run_dir)
     options = fill_options(options, config)
     sharding = _shard_batches(config)
     resume_step = find_latest_step(run_dir)

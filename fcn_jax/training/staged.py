@@ -59,7 +59,7 @@ def train_staged(
     Raises:
         Stopped: a signal has stopped a stage, and its state is saved.
         InputError: configuration, data or weights that do not fit.
-        FloatingPointError: the loss or the norm of the gradient is no longer finite.
+        Diverged: the loss or the norm of the gradient is no longer finite.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
     evaluation = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fcn_jax.cli import COMMANDS, main, predict
-from fcn_jax.errors import InputError, OutOfMemory
+from fcn_jax.errors import Diverged, InputError, OutOfMemory
 from fcn_jax.presets import PRESETS
 
 
@@ -93,7 +93,7 @@ def test_help_of_a_command_has_its_flags(capsys, words, flags):
     ("error", "code", "message"),
     [
         (InputError("bad flag"), 2, "fcn-jax: bad flag\n"),
-        (FloatingPointError("loss is nan"), 1, "fcn-jax: loss is nan\n"),
+        (Diverged("loss is nan"), 1, "fcn-jax: loss is nan\n"),
         (OutOfMemory("take less"), 1, "fcn-jax: take less\n"),
         (KeyboardInterrupt(), 130, "fcn-jax: stopped\n"),
     ],

@@ -22,16 +22,16 @@ from fcn_jax.presets import PRESETS
 # Flags that others rely on.
 FLAGS = """
 --steps --extend --batch-size --accumulate --seed --staged --stage-factors --run-dir --eval-every --checkpoint-every
---keep --log-every --eval-batch-size --workers --profile --dry-run
+--keep --log-every --eval-batch-size --workers --on-divergence --profile --dry-run
 --data.name --data.dir --data.cache --data.classes --data.label-suffix --data.void --data.map
 --data.train-split --data.hold-out --data.val-split --data.decoded
 --model.head --model.backbone --model.fc-features --model.fc-kernel --model.padding --model.skip-scales
 --model.upsampling --model.dtype --model.output-stride --model.freeze-bn --model.weights --model.init-from
 --model.allow --model.input.order --model.input.mean --model.input.std
 --augment.crop --augment.scale --augment.flip --augment.colour
---optim.learning-rate --optim.schedule --optim.power --optim.warmup-steps --optim.momentum --optim.weight-decay
---optim.clip-norm --optim.feature-scale --optim.reduction --optim.class-weights --optim.label-smoothing
---optim.auxiliary-weight --optim.frozen --optim.rate-factors --optim.bias-factor
+--optim.learning-rate --optim.schedule --optim.power --optim.warmup-steps --optim.rate-cuts --optim.momentum
+--optim.weight-decay --optim.clip-norm --optim.feature-scale --optim.reduction --optim.class-weights
+--optim.label-smoothing --optim.auxiliary-weight --optim.frozen --optim.rate-factors --optim.bias-factor
 --coordinator --num-processes --process-id
 """
 

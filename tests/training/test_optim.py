@@ -52,6 +52,13 @@ def test_an_extended_run_has_the_rates_of_longer_runs_after_its_former_ends(sche
     np.testing.assert_allclose([float(rate(t)) for t in range(30)], expected, rtol=1e-5)
 
 
+def test_each_cut_halves_the_rate_after_it():
+    optim = OptimConfig(learning_rate=0.3, power=0.9, warmup_steps=0, rate_cuts=(4, 2, 4))
+    rate = make_schedule(of(optim, 6))
+    expected = [formula(optim, 6, t) / (1, 1, 2, 2, 8, 8)[t] for t in range(6)]
+    np.testing.assert_allclose([float(rate(t)) for t in range(6)], expected, rtol=1e-5)
+
+
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing_at_the_end():
     rate = make_schedule(of(OptimConfig(learning_rate=0.5, warmup_steps=3), 20))
     rates = [float(rate(t)) for t in range(21)]

@@ -266,14 +266,14 @@ def interrupt(monkeypatch, after: int) -> None:
     """Ends the process' training as a kill does, at the `after`-th step from now on that is looked at."""
     steps = iter(range(after))
 
-    read = loop._read_finite
+    find = loop.find_first_bad
 
-    def look(metrics, step, config):
+    def look(metrics):
         if next(steps, None) is None:
             raise KeyboardInterrupt
-        return read(metrics, step, config)
+        return find(metrics)
 
-    monkeypatch.setattr(loop, "_read_finite", look)
+    monkeypatch.setattr(loop, "find_first_bad", look)
 
 
 def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path, monkeypatch):

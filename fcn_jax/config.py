@@ -365,8 +365,12 @@ class RunOptions:
     """number of images computed at once in evaluation, at least 1; None: 1 per CPU, 8 per accelerator"""
     workers: int = 4
     """number of threads that decode images, at least 1"""
+    on_bad_example: Literal["stop", "skip"] = "stop"
+    """what to do with examples whose files are missing or damaged when data is prepared; skip: list and leave out"""
     on_divergence: Literal["stop", "rewind"] = "stop"
     """what to do if the loss is no longer finite; rewind: go back to the last checkpoint and halve the learning rate"""
+    stuck_after: float = 1800.0
+    """seconds without a step or a batch of an evaluation after which the process ends with its stacks; 0: never"""
     profile: int = 0
     """number of steps to trace into RUN/profile, from the fourth step on; 0: no trace"""
     dry_run: bool = False
@@ -376,6 +380,10 @@ class RunOptions:
         for name in ("eval_every", "checkpoint_every", "eval_batch_size", "keep", "log_every", "workers"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")
+        _require(
+            0 <= self.stuck_after < math.inf,
+            f"stuck-after is {self.stuck_after}; it must be a finite number of seconds, 0 for never",
+        )
         _require(self.profile >= 0, f"profile is {self.profile}; it is a number of steps, 0 for no trace")
 
 

@@ -71,7 +71,9 @@ FULL_OPTIONS = RunOptions(
     log_every=8,
     eval_batch_size=9,
     workers=10,
+    on_bad_example="skip",
     on_divergence="rewind",
+    stuck_after=60.0,
     profile=3,
     dry_run=True,
 )

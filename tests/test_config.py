@@ -98,6 +98,7 @@ REFUSED = [
         (RunOptions, {name: 0}, rf"^{name.replace('_', '-')} is 0.* at least 1")
         for name in ("eval_every", "checkpoint_every", "eval_batch_size", "keep", "log_every", "workers")
     ],
+    (RunOptions, {"stuck_after": -1.0}, r"^stuck-after is -1\.0.* 0 for never"),
     (RunOptions, {"profile": -1}, r"^profile is -1.* 0 for no trace"),
     (Cluster, {"coordinator": "node1"}, r"^coordinator is node1; it must be HOST:PORT"),
     (Cluster, {"num_processes": 0}, r"^num-processes is 0.* at least 1"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -36,6 +36,8 @@ class Prepare:
     """split that hold-out takes from"""
     hold_out: float = 0.0
     """share of train-split to set apart as the split held-out, 0 to below 1"""
+    on_bad_example: Literal["stop", "skip"] = "stop"
+    """what to do with examples whose files are missing or damaged; skip: list and leave out"""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,13 @@ def _prepare(flags: Prepare) -> "Dataset":
                 flags.name, void=flags.void, map=flags.map, train_split=flags.train_split, hold_out=flags.hold_out
             ),
             DataOptions(flags.dir, flags.cache, classes=flags.classes, label_suffix=flags.label_suffix),
+            flags.on_bad_example == "skip",
         )
     except InputError as error:
         # The message names flags of `train` and `eval`, which have a prefix that those of `data` lack.
         raise InputError(str(error).replace("--data.", "--")) from error
+    if dataset.left_out:
+        print(f"warning: {dataset.left_out}")
     return dataset
 
 

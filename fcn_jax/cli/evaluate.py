@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -46,6 +46,8 @@ class Eval:
     split: str | None = None
     """split to score; None: the run's val-split"""
     data: OtherData = field(default_factory=OtherData)
+    on_bad_example: Literal["stop", "skip"] | None = None
+    """what to do with examples whose files are missing or damaged; skip: list and leave out; None: as the run did"""
     json: Path | None = None
     """JSON file for the scores and the confusion matrix; None: the scores are only printed"""
     picture: Path | None = None
@@ -73,7 +75,10 @@ def run(words: list[str]) -> None:
     run = open_run_with_cache(flags.run)
     trained = load_trained(run, flags.step, labelled=True)
     config, options = _choose_data(run, flags)
-    dataset = prepare_configured(config, options)
+    on_bad_example = flags.on_bad_example or run.options.on_bad_example
+    dataset = prepare_configured(config, options, on_bad_example == "skip")
+    if dataset.left_out:
+        print(f"warning: {dataset.left_out}")
     if dataset.class_names != run.class_names:
         raise InputError(
             f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {dataset.name} has "

@@ -70,24 +70,24 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     Attributes:
         name: the name of the data set.
-        contents: a hash of names and sizes in all splits, the same for a copy in another place.
     """
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, name: str, found: Found, cache: Path):
+    def __init__(self, name: str, found: Found, cache: Path, skip_bad: bool = False):
         """Make a builder that writes to `<cache>/<name>/<hash of the source>`.
 
         Args:
             name: the name of the data set.
             found: its classes and examples.
             cache: the folder of all prepared data.
+            skip_bad: leave examples out whose files are missing or damaged, instead of raising an error.
         """
         # TFDS takes the name from the class, and all data sets share this class.
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._found = found
+        self._skip_bad = skip_bad
         self._entries = list_entries(found)
-        self.contents = hash_contents(found, self._entries)
         self._folder = Path(cache) / name / hash_source(found, self._entries)
         self._advance: Callable[[int], object] = lambda more: None
         _remove_torn(self._folder / name / str(self.VERSION))
@@ -99,8 +99,12 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         Raises:
             InputError: the source has problems, which the message lists, or the cache cannot be written.
         """
-        if self._is_built():
-            return
+        if not self._is_built():
+            self._write()
+        if self._problems and not self._skip_bad:  # it was built by a call that left them out
+            raise self._describe(self._problems)
+
+    def _write(self) -> None:
         with lock_file(self._folder / "lock") as locked:
             if self._is_built():
                 return
@@ -112,6 +116,9 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 progress = show_progress(f"preparing {self.name}", len(self._entries), "images")
                 with progress as self._advance, _accept_owners_without_name():
                     self.download_and_prepare()
+                if not all(map(sum, self.pixels.values())):
+                    shutil.rmtree(self.data_dir)
+                    raise self._describe(self._problems)
             except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
                 if not self._is_built():  # without file locks another process may have built it
                     raise InputError(
@@ -134,6 +141,25 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Number of pixels of each label, 0 to 255, in each split."""
         return self._metadata["pixels"]
 
+    def describe_left_out(self) -> str | None:
+        """Describe the examples that were left out; None: there are none."""
+        if not self._problems:
+            return None
+        count = len(self._metadata["left_out"])
+        what = f"{count} of {len(self._entries)} examples of {self.name} {'is' if count == 1 else 'are'} left out"
+        return f"{what}:{self._list(self._problems)}"
+
+    @property
+    def contents(self) -> str:
+        """A hash of names and sizes in all splits, without what was left out. A copy in another place has the same."""
+        numbers = self._metadata["left_out"]
+        return hash_contents(self._found, [entry for i, entry in enumerate(self._entries) if str(i) not in numbers])
+
+    @property
+    def _problems(self) -> list[str]:
+        """What is wrong with the examples that were left out."""
+        return [line for lines in self._metadata["left_out"].values() for line in lines]
+
     @property
     def _metadata(self) -> dict:
         metadata = self.info.metadata
@@ -147,7 +173,8 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.info.read_from_directory(self.data_dir)
         try:
             return (
-                all(self.max_size)
+                isinstance(self._metadata["left_out"], dict)
+                and all(self.max_size)
                 and all(map(sum, self.pixels.values()))
                 and all(
                     ArrayRecordFileAdapter.num_examples(path) == length
@@ -183,8 +210,10 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Do nothing. The original prints to the standard output."""
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
-        if list_problems(self._entries, self._found.splits):
+        checked = [entry for entry in self._entries if entry.is_complete or not self._skip_bad]
+        if list_problems(checked, self._found.splits):
             raise self._collect_problems(0)
+        self._metadata["left_out"] = {}
         self._metadata["max_size"] = [0, 0]
         self._metadata["pixels"] = {split: [0] * 256 for split in self._found.splits}
         starts, filled = [], SHARD
@@ -202,9 +231,12 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         entries = self._entries[start:stop]
         with ThreadPoolExecutor() as pool:
             for i, (entry, pair) in enumerate(zip(entries, pool.map(self._read, entries), strict=True), start):
-                if isinstance(pair, list):
+                if isinstance(pair, list) and not self._skip_bad:
                     raise self._collect_problems(i)
                 self._advance(1)
+                if isinstance(pair, list):
+                    self._metadata["left_out"][str(i)] = pair
+                    continue
                 self._metadata["max_size"] = np.maximum(self.max_size, pair.shape).tolist()
                 self.pixels[entry.split] = np.add(self.pixels[entry.split], pair.counts).tolist()
                 height, width = pair.shape
@@ -231,13 +263,22 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         with ThreadPoolExecutor() as pool:
             for pair in pool.map(self._read, readable):
                 problems += pair if isinstance(pair, list) else []
+        return self._describe(problems)
+
+    def _describe(self, problems: Sequence[str]) -> InputError:
         things = "1 thing is" if len(problems) == 1 else f"{len(problems)} things are"
+        return InputError(
+            f"{things} wrong with the {len(self._entries)} examples of {self.name}:{self._list(problems)}"
+        )
+
+    def _list(self, problems: Sequence[str]) -> str:
+        """List the first problems, a line for each, and write all to a file if there are more."""
         listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
         if len(problems) > LISTED:
             file = self._folder / "problems.txt"
             write_atomically(file, "\n".join(problems) + "\n")
             listed += f"\nand {len(problems) - LISTED} more; all are listed in {file}"
-        return InputError(f"{things} wrong with the {len(self._entries)} examples of {self.name}:{listed}")
+        return listed
 
 
 def _remove_torn(folder: Path) -> None:

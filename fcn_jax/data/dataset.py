@@ -82,6 +82,7 @@ class Dataset:
         folder: the folder of its records.
         contents: a hash of its names and sizes, the same for a copy in another place.
         pixels: the number of pixels of each label in each split; label 255 is void.
+        left_out: a text that names the examples that were left out, and why; None: there are none.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Dataset:
     contents: str
     _open: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
     pixels: dict[str, Int64[np.ndarray, "256"]] = field(default_factory=dict, repr=False)
+    left_out: str | None = None
 
     def source(self, split: str) -> Source:
         """Open a split.
@@ -105,12 +107,13 @@ class Dataset:
         return Source(self._open(split), self.folder)
 
 
-def prepare_configured(config: DataConfig, options: DataOptions) -> Dataset:
+def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool = False) -> Dataset:
     """Prepare the data set of a run, as `prepare` does.
 
     Args:
         config: what its masks mean, and what is held out.
         options: where its files are.
+        skip_bad: leave examples out whose files are missing or damaged.
 
     Raises:
         InputError: a value does not fit, or something is wrong with the files.
@@ -125,6 +128,7 @@ def prepare_configured(config: DataConfig, options: DataOptions) -> Dataset:
         label_suffix=options.label_suffix,
         hold_out=config.hold_out,
         train_split=config.train_split,
+        skip_bad=skip_bad,
     )
 
 
@@ -139,6 +143,7 @@ def prepare(
     label_suffix: str = "",
     hold_out: float = 0.0,
     train_split: str = "train",
+    skip_bad: bool = False,
 ) -> Dataset:
     """Check and build a data set, unless it was built from the same files before.
 
@@ -152,6 +157,7 @@ def prepare(
         label_suffix: only for "folder" and "voc", what the stem of a mask has after that of its image.
         hold_out: share of `train_split` to set apart as the split `held-out`, 0 to below 1.
         train_split: the split that `hold_out` takes from.
+        skip_bad: leave examples out whose files are missing or damaged, and name them, instead of raising an error.
 
     Returns:
         The data set; `source` reads its examples.
@@ -180,7 +186,7 @@ def prepare(
         found = set_apart(found, train_split, hold_out)
     from fcn_jax.data.builder import SegmentationBuilder  # TFDS takes a second to import; wrong arguments fail before
 
-    builder = SegmentationBuilder(name, found, request.cache)
+    builder = SegmentationBuilder(name, found, request.cache, skip_bad)
     builder.build()
     colours = labels.palette(len(found.class_names)) if found.colours is None else np.array(found.colours, np.uint8)
     return Dataset(
@@ -192,5 +198,6 @@ def prepare(
         folder=Path(builder.data_dir),
         contents=builder.contents,
         pixels={split: np.array(pixels) for split, pixels in builder.pixels.items()},
+        left_out=builder.describe_left_out(),
         _open=builder.open_records,
     )

@@ -29,6 +29,7 @@ from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_me
 from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather, was_stopped
 from fcn_jax.runtime.signals import StopWish, catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
+from fcn_jax.runtime.watchdog import watch
 from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.agreement import require_agreement
 from fcn_jax.training.divergence import describe_origin, find_first_bad
@@ -88,7 +89,7 @@ def _train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[st
     require_agreement(setup)
     extensions = format_extensions(setup.config)
     if setup.resume_step is None:
-        _warn_of_absent_classes(setup, say)
+        _warn_of_data(setup, say)
     if options.dry_run:
         say("\n".join([*extensions, describe_needs(setup)]))
         return None
@@ -116,8 +117,11 @@ def _train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[st
             MetricsLog(run_dir, first) as log,
             Progress(run.config, first) as progress,
             trace_steps(step, run.options.profile, run_dir / "profile", progress.say) as step,
+            watch(run.options.stuck_after) as watched,
         ):
-            setup = setup._replace(step=step)
+            setup = setup._replace(
+                step=watched("training step", step), forward=watched("batch of an evaluation", setup.forward)
+            )
             if last == 0 and setup.resume_step is None:
                 save_state(checkpoints, state, 0)
             evaluation = None
@@ -206,8 +210,10 @@ def _open_together(run_dir: Path, setup: Setup) -> Iterator[Run]:
         yield run
 
 
-def _warn_of_absent_classes(setup: Setup, say: Callable[[str], None]) -> None:
+def _warn_of_data(setup: Setup, say: Callable[[str], None]) -> None:
     dataset, split = setup.dataset, setup.config.data.train_split
+    if dataset.left_out:
+        say(f"warning: {dataset.left_out}")
     takes_map = get_source(dataset.name).takes_classes
     if absent := describe_absent_classes(dataset.pixels[split], dataset.class_names, takes_map):
         say(f"warning: split {split}: {absent}")

@@ -92,7 +92,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     config = fill_config(dataclasses.replace(config, model=model_config))
 
     data = options.data
-    dataset = prepare_configured(config.data, data)
+    dataset = prepare_configured(config.data, data, options.on_bad_example == "skip")
     _check_class_weights(config, dataset.class_names)
     train_source = _open_split(dataset, "--data.train-split", config.data.train_split)
     val_source = _open_split(dataset, "--data.val-split", data.val_split, config.data.train_split)

@@ -22,7 +22,7 @@ from fcn_jax.presets import PRESETS
 # Flags that others rely on.
 FLAGS = """
 --steps --extend --batch-size --accumulate --seed --staged --stage-factors --run-dir --eval-every --checkpoint-every
---keep --log-every --eval-batch-size --workers --on-divergence --profile --dry-run
+--keep --log-every --eval-batch-size --workers --on-bad-example --on-divergence --stuck-after --profile --dry-run
 --data.name --data.dir --data.cache --data.classes --data.label-suffix --data.void --data.map
 --data.train-split --data.hold-out --data.val-split --data.decoded
 --model.head --model.backbone --model.fc-features --model.fc-kernel --model.padding --model.skip-scales

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,12 +13,14 @@ from fcn_jax.models.feature_map import FeatureMap
 IMAGES = "normalized images, floating point, [batch, height, width, channels]"
 
 
-def read_images(images: Any, size: Any) -> FeatureMap:
+def read_images(images: Any, size: Any, origin: Any = None) -> FeatureMap:
     """Read a batch of images as the feature map that a network begins with.
 
     Args:
         images: normalized images, floating point, ``[batch, height, width, channels]``. The batch may be empty.
         size: integers ``[batch, 2]``, rows and columns that belong to each image; None: all of them.
+        origin: integers ``[batch, 2]``, row and column of each image at which its canvas begins; None: 0. It needs
+            `size`, which is then that of the whole image.
 
     Raises:
         ValueError: an argument is no array, or has another type or shape.
@@ -34,15 +37,22 @@ def read_images(images: Any, size: Any) -> FeatureMap:
             f"images are {values.dtype}; they must be {IMAGES}: subtract the mean of each channel and divide by its "
             "standard deviation"
         )
-    if size is None:
-        return FeatureMap(values)
-    size = read_array(size, "size", "integers [batch, 2]")
-    if not jnp.issubdtype(size.dtype, jnp.integer) or size.shape != (values.shape[0], 2):
+    if size is None and origin is not None:
+        raise ValueError("origin is given without size; give the rows and columns of each whole image as size")
+    return FeatureMap(values, _read_pairs(size, "size", values), origin=_read_pairs(origin, "origin", values))
+
+
+def _read_pairs(pairs: Any, name: str, images: jax.Array) -> jax.Array | None:
+    """Read integers that are rows and columns for each image; None stays None."""
+    if pairs is None:
+        return None
+    pairs = read_array(pairs, name, "integers [batch, 2]")
+    if not jnp.issubdtype(pairs.dtype, jnp.integer) or pairs.shape != (images.shape[0], 2):
         raise ValueError(
-            f"size is {size.dtype}{list(size.shape)}; it must be integers [batch, 2], rows and columns of each of the "
-            f"{values.shape[0]} images"
+            f"{name} is {pairs.dtype}{list(pairs.shape)}; it must be integers [batch, 2], rows and columns of each of "
+            f"the {images.shape[0]} images"
         )
-    return FeatureMap(values, size)
+    return pairs
 
 
 def check_num_classes(num_classes: Any) -> None:

@@ -56,6 +56,7 @@ class DilatedFCN(nn.Module):
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
         return_aux: bool = False,
+        origin: Int[ArrayLike, "batch 2"] | None = None,
     ) -> Float[Array, "batch height width classes"] | tuple[Float[Array, "batch height width classes"], ...]:
         """Compute class scores for every pixel.
 
@@ -67,6 +68,7 @@ class DilatedFCN(nn.Module):
                 `rngs={"dropout": key}`.
             return_aux: whether to return auxiliary logits too. torchvision trains on the loss of the logits plus 0.5
                 times the loss of the auxiliary logits.
+            origin: row and column of each image at which its canvas begins, as in `FCN`.
 
         Returns:
             Logits, float32, of exactly the images' height and width; with `return_aux` the pair (logits, auxiliary
@@ -77,17 +79,18 @@ class DilatedFCN(nn.Module):
         """
         check_num_classes(self.num_classes)
         check_dtype(self.dtype)
-        image = read_images(images, size)
+        image = read_images(images, size, origin)
         _, before_last, last = self._backbone()(image, train)
 
-        def compute_logits(x: FeatureMap, name: str) -> Array:
+        def compute_logits(x: FeatureMap, name: str) -> FeatureMap:
             head = Head(self.num_classes, self.dropout, self.dtype, self.conv, self.norm, name=name)
             score = head(x, train)
-            return resize(score.map(lambda values: values.astype(jnp.float32)), image).values
+            return resize(score.map(lambda values: values.astype(jnp.float32)), image)
 
         # Both heads always have parameters. Under `jit` the auxiliary logits are computed only if they are returned.
         main, aux = compute_logits(last, "classifier"), compute_logits(before_last, "aux_classifier")
-        return (main, aux) if return_aux else main
+        self.sow("intermediates", "logits", main)
+        return (main.values, aux.values) if return_aux else main.values
 
     def _backbone(self) -> nn.Module:
         if isinstance(self.backbone, nn.Module):
@@ -136,21 +139,30 @@ def resize(x: FeatureMap, to: FeatureMap) -> FeatureMap:
         to: the image.
     """
 
-    def read_size(m: FeatureMap) -> Array:
-        return jnp.broadcast_to(jnp.array([m.shape]), (len(m.values), 2)) if m.size is None else m.size
+    def read_places(m: FeatureMap, axis: int) -> tuple[Array, Array]:
+        """Return the size of each image, and the places of the canvas's cells in it, float32[batch, canvas]."""
+        size = jnp.full(len(m.values), m.shape[axis]) if m.size is None else m.size[:, axis]
+        first = jnp.zeros_like(size) if m.origin is None else m.origin[:, axis]
+        return size, (first[:, None] + jnp.arange(m.shape[axis])[None, :]).astype(jnp.float32)
 
-    weights = jax.vmap(_weigh_cells, (0, 0, None, None))
-    rows, columns = (weights(read_size(x)[:, i], read_size(to)[:, i], x.shape[i], to.shape[i]) for i in (0, 1))
+    rows, columns = (jax.vmap(_weigh_cells)(*read_places(x, axis), *read_places(to, axis)) for axis in (0, 1))
     precise = jax.lax.Precision.HIGHEST
     values = jnp.einsum("nih,nhwc->niwc", rows, x.clear_outside(), precision=precise)
-    return to.replace(values=jnp.einsum("njw,niwc->nijc", columns, values, precision=precise))
+    values = jnp.einsum("njw,niwc->nijc", columns, values, precision=precise)
+    # The first and the last window reach equally far over the borders, up to one stride in each direction of rounding.
+    # So the cells cover the image, of n pixels, stretched by a factor from 1 - (1 + 2 * offset) / n to that plus
+    # 2 * stride / n. This moves a pixel less than |offset| + 2 strides from its place, which is between two cells that
+    # are one stride apart.
+    return to.replace(values=values, reach=x.reach + abs(x.offset) + 3 * x.stride, coarsest=x.coarsest)
 
 
-def _weigh_cells(cells: Array, results: Array, canvas: int, result_canvas: int) -> Float[Array, "result_canvas canvas"]:
-    """Compute the weight of each of `cells` cells in each of `results` results. Both begin at the front of a canvas."""
+def _weigh_cells(
+    cells: Array, at: Float[Array, " canvas"], results: Array, result_at: Float[Array, " result_canvas"]
+) -> Float[Array, "result_canvas canvas"]:
+    """Compute the weight in each result, of `results` at the places `result_at`, of each of `cells` cells at `at`."""
     last = jnp.maximum(cells - 1, 0).astype(jnp.float32)
     step = cells.astype(jnp.float32) / jnp.maximum(results, 1).astype(jnp.float32)
-    place = (jnp.arange(result_canvas, dtype=jnp.float32) + 0.5) * step - 0.5
+    place = (result_at + 0.5) * step - 0.5
     # The tent of linear interpolation. Beyond the first and the last centre only the outermost cell counts.
-    distance = jnp.abs(jnp.clip(place, 0.0, last)[:, None] - jnp.arange(canvas, dtype=jnp.float32)[None, :])
+    distance = jnp.abs(jnp.clip(place, 0.0, last)[:, None] - at[None, :])
     return jnp.maximum(0.0, 1.0 - distance)

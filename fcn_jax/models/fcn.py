@@ -62,6 +62,7 @@ class FCN(nn.Module):
         images: Float[ArrayLike, "batch height width channels"],
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
+        origin: Int[ArrayLike, "batch 2"] | None = None,
     ) -> Float[Array, "batch height width classes"]:
         """Compute class scores for every pixel.
 
@@ -71,6 +72,9 @@ class FCN(nn.Module):
                 one canvas. The logits there equal those of each image alone; the others have no meaning.
             train: whether to use batch statistics and dropout. It needs `mutable=["batch_stats"]` and
                 `rngs={"dropout": key}`.
+            origin: row and column of each image at which its canvas begins, multiples of 32, for a canvas that shows a
+                part of a larger image; None: 0. `size` is then that of the whole image. Logits further from each cut
+                border than the network reaches (`FeatureMap.reach`) equal those of the whole image.
 
         Returns:
             Logits, float32, of exactly the images' height and width.
@@ -79,7 +83,7 @@ class FCN(nn.Module):
             ValueError: an argument has another type or shape, or an attribute has a value that is not allowed.
         """
         self._check()
-        image = read_images(images, size)
+        image = read_images(images, size, origin)
         pool3, pool4, top = self._backbone(image, train)
         score = self._score(top, "score_fr")
         if self.stride <= 16:
@@ -94,7 +98,10 @@ class FCN(nn.Module):
             )
         score = score.map(lambda values: values.astype(jnp.float32))
         name = "upscore" if self.stride == 32 else f"upscore{self.stride}"
-        return self.upsample(score, image, name).values
+        logits = self.upsample(score, image, name)
+        if type(self).upsample is FCN.upsample:  # how far another upsampling reaches is not known
+            self.sow("intermediates", "logits", logits)
+        return logits.values
 
     def _check(self) -> None:
         check_num_classes(self.num_classes)
@@ -136,7 +143,8 @@ class FCN(nn.Module):
                 dtype=values.dtype,
                 name=name,
             )(values)
-        return to.replace(values=values)
+        reach = x.reach + to.stride * (kernel - 1) / 2
+        return to.replace(values=values, reach=reach, coarsest=x.coarsest)
 
 
 FCN32s = partial(FCN, stride=32)

@@ -1,4 +1,4 @@
-"""Feature maps with their geometry: values, stride, offset, and the part of them that is image.
+"""Feature maps with their geometry: values, stride, offset, reach, and the part of them that is image.
 
 Cell i of a feature map has its centre at input pixel ``offset + stride * i``, per axis. Every sliding window changes
 both numbers by the same rule (`_locate_results`), so a head can compute the kernel and the crop of each upsampling
@@ -7,9 +7,14 @@ files (19, 5, 9, 27, 31).
 
 `FeatureMap.size` is the number of rows and columns of a padded canvas that belong to each image. Cells outside are
 cleared before every operation that reads neighbours, so an image on a larger canvas gives exactly what it gives alone.
+
+A canvas may also show a part of an image, which begins at `FeatureMap.origin`. Windows at a cut border see zeros in
+place of the pixels beyond it. `FeatureMap.reach` says how far a cell sees, so cells that are further than that from
+every cut border are those of the whole image.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +32,12 @@ class FeatureMap(struct.PyTreeNode):
         values: float[batch, height, width, channels].
         size: int32[batch, 2], rows and columns that belong to each image; None if all of them do.
         stride: input pixels from one cell to the next.
-        offset: input coordinate of the centre of cell 0; the centre of input pixel 0 is 0.
+        offset: input coordinate of the centre of the image's cell 0; the centre of input pixel 0 is 0.
+        origin: int32[batch, 2], row and column of each image's map at which the canvas begins; None: 0. In input pixels
+            it must be a multiple of `coarsest`.
+        reach: greatest distance from the centre of a cell to a pixel that it depends on, in input pixels along an axis.
+        coarsest: least common multiple of the strides of all maps that it was computed from. Images that begin at
+            multiples of it have the same windows.
     """
 
     # Without shapes in the annotations, because JAX also builds pytrees of shapes, axes or None in place of arrays.
@@ -35,6 +45,9 @@ class FeatureMap(struct.PyTreeNode):
     size: Any = None
     stride: int = struct.field(pytree_node=False, default=1)
     offset: float = struct.field(pytree_node=False, default=0.0)
+    origin: Any = None
+    reach: float = struct.field(pytree_node=False, default=0.0)
+    coarsest: int = struct.field(pytree_node=False, default=1)
 
     @property
     def shape(self) -> tuple[Any, Any]:
@@ -50,8 +63,9 @@ class FeatureMap(struct.PyTreeNode):
         if self.size is None:
             return self.values
         height, width = self.shape
-        rows = jnp.arange(height)[None, :] < self.size[:, 0:1]
-        columns = jnp.arange(width)[None, :] < self.size[:, 1:2]
+        size = self.size if self.origin is None else self.size - self.origin
+        rows = jnp.arange(height)[None, :] < size[:, 0:1]
+        columns = jnp.arange(width)[None, :] < size[:, 1:2]
         inside = rows[:, :, None] & columns[:, None, :]
         return jnp.where(inside[..., None], self.values, jnp.asarray(fill, self.values.dtype))
 
@@ -73,8 +87,11 @@ def _locate_results(
     return FeatureMap(
         values=values,
         size=size,
+        origin=None if x.origin is None else x.origin // stride,
         stride=x.stride * stride,
         offset=x.offset + x.stride * ((kernel - 1) / 2 - padding),
+        reach=x.reach + x.stride * (kernel - 1) / 2,
+        coarsest=math.lcm(x.coarsest, x.stride * stride),
     )
 
 
@@ -125,7 +142,18 @@ def add(x: FeatureMap, y: FeatureMap) -> FeatureMap:
             f"shape {x.values.shape} and stride {y.stride}, offset {y.offset}, shape {y.values.shape}; "
             "upsample the coarser one to the finer one first"
         )
-    return x.replace(values=x.values + y.values)
+    return _join([x, y], x.values + y.values)
+
+
+def concatenate(maps: Sequence[FeatureMap]) -> FeatureMap:
+    """Concatenate the channels of maps that lie on the same grid."""
+    return _join(maps, jnp.concatenate([x.values for x in maps], axis=-1))
+
+
+def _join(maps: Sequence[FeatureMap], values: jax.Array) -> FeatureMap:
+    """Make a map of values that were computed from the same cells of several maps."""
+    reach, coarsest = max(x.reach for x in maps), math.lcm(*(x.coarsest for x in maps))
+    return maps[0].replace(values=values, reach=reach, coarsest=coarsest)
 
 
 def _read_same_for_axes(value: Any) -> int:

@@ -53,6 +53,15 @@ def test_sizes_that_do_not_fit_are_refused(size, message):
         read_images(IMAGES, size)
 
 
+def test_an_origin_needs_a_size_and_must_fit():
+    pairs = np.zeros((2, 2), np.int32)
+    with pytest.raises(ValueError, match="origin is given without size; give the rows and columns of each whole image"):
+        read_images(IMAGES, None, pairs)
+    with pytest.raises(ValueError, match=r"origin is int32\[1, 2\]; it must be integers \[batch, 2\]"):
+        read_images(IMAGES, pairs, pairs[:1])
+    np.testing.assert_array_equal(read_images(IMAGES, pairs, pairs + 32).origin, pairs + 32)
+
+
 def test_images_and_sizes_of_any_origin_are_read():
     image = read_images(list(IMAGES), [[8, 9], [1, 2]])
     assert (image.values.shape, image.size.tolist(), image.stride) == ((2, 8, 9, 3), [[8, 9], [1, 2]], 1)

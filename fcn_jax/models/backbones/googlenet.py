@@ -12,7 +12,7 @@ from fcn_jax.layers import BatchNorm, Conv
 from fcn_jax.models.backbones.initializers import HE_FAN_IN
 from fcn_jax.models.backbones.local_response_norm import local_response_norm
 from fcn_jax.models.backbones.norm import configure_norm
-from fcn_jax.models.feature_map import FeatureMap, convolve, pool
+from fcn_jax.models.feature_map import FeatureMap, concatenate, convolve, pool
 
 # Channels of the six convolutions of a block: 1x1; 1x1 and the 3x3 after it; 1x1 and the 5x5 after it; 1x1 after the
 # pooling (Szegedy et al. 2015, table 1).
@@ -99,7 +99,7 @@ class Inception(nn.Module):
             unit(five, wide, name="branch3_1")(unit(reduce5, 1, name="branch3_0")(x, train), train),
             unit(pooled, 1, name="branch4_1")(pool(x, 3, 1, padding=1), train),
         ]
-        return branches[0].replace(values=jnp.concatenate([branch.values for branch in branches], axis=-1))
+        return concatenate(branches)
 
 
 class GoogLeNet(nn.Module):

@@ -1,13 +1,16 @@
-"""Where the maps of AlexNet and GoogLeNet lie: centres, receptive fields, small images, images on a canvas."""
+"""Where the maps of backbones lie: centres, receptive fields, small images, images on a canvas."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from random_variables import draw_variables
 
 from fcn_jax.models.backbones.alexnet import AlexNet
 from fcn_jax.models.backbones.googlenet import GoogLeNet
+from fcn_jax.models.backbones.resnet import Bottleneck, ResNet
+from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.fcn import FCN8s, alignment
 from fcn_jax.models.feature_map import FeatureMap
 
@@ -16,25 +19,53 @@ NETS = {
     "alexnet, reference": AlexNet(fc_features=8, padding="reference"),
     "googlenet": GoogLeNet(),
     "googlenet_bn": GoogLeNet(with_bn=True),
+    # Plain convolutions: those of `Conv` may compute a few cells at once, so that a NaN spreads to all of them.
+    "vgg16": VGG(fc_features=8, conv=nn.Conv),
+    "vgg16, reference": VGG(fc_features=8, conv=nn.Conv, padding="reference"),
+    "vgg19_bn": VGG(depths=(2, 2, 4, 4, 4), fc_features=8, conv=nn.Conv, with_bn=True),
+    "resnet18": ResNet(depths=(2, 2, 2, 2), width=1, conv=nn.Conv),
+    "resnet34": ResNet(width=1, conv=nn.Conv),
+    "resnet34, dilated": ResNet(width=1, conv=nn.Conv, output_stride=8),
+    "resnet50": ResNet(width=1, conv=nn.Conv, block=Bottleneck),
+    "resnet50, dilated": ResNet(width=1, conv=nn.Conv, block=Bottleneck, output_stride=8),
+    "resnet101": ResNet(depths=(3, 4, 23, 3), width=1, conv=nn.Conv, block=Bottleneck),
+    "resnet152": ResNet(depths=(3, 8, 36, 3), width=1, conv=nn.Conv, block=Bottleneck),
 }
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("name", "reach", "offset"),
-    # Half of the receptive field of a cell of the coarsest map: 355, 715 and 379 pixels wide.
-    [("alexnet", 177, 12), pytest.param("googlenet", 357, 30, marks=pytest.mark.slow), ("googlenet_bn", 189, 22)],
+    ("name", "width", "offset"),
+    # Pixels across the receptive field of a cell of the coarsest map.
+    [
+        ("alexnet", 355, 12),
+        pytest.param("googlenet", 715, 30, marks=SLOW),
+        ("googlenet_bn", 379, 22),
+        ("vgg16", 404, 15.5),
+        pytest.param("vgg16, reference", 404, 12.5, marks=SLOW),
+        pytest.param("vgg19_bn", 460, 15.5, marks=SLOW),
+        ("resnet18", 435, 0),
+        pytest.param("resnet34", 899, 0, marks=SLOW),
+        pytest.param("resnet34, dilated", 899, 0, marks=SLOW),
+        pytest.param("resnet50", 427, 0, marks=SLOW),
+        pytest.param("resnet50, dilated", 427, 0, marks=SLOW),
+        pytest.param("resnet101", 971, 0, marks=SLOW),
+        pytest.param("resnet152", 1451, 0, marks=SLOW),
+    ],
 )
-def test_receptive_fields_lie_around_the_centres(name, reach, offset):
+def test_receptive_fields_lie_around_the_centres(name, width, offset):
     """A NaN in the outermost rows of a cell's receptive field reaches it; a NaN in the next rows does not."""
-    net, cell = NETS[name], 12
-    centre = offset + 32 * cell
-    rows = [centre - reach, centre - reach - 1, centre + reach, centre + reach + 1]
-    images = np.ones((4, centre + reach + 33, 1, 3), np.float32)
+    net = NETS[name]
+    stride, reach = 8 if "dilated" in name else 32, (width - 1) / 2
+    cell = 32 * 24 // stride
+    centre = offset + stride * cell
+    rows = [int(centre + row) for row in (-reach, -reach - 1, reach, reach + 1)]
+    images = np.ones((4, rows[-1] + 33, 1, 3), np.float32)
     images[np.arange(4), rows] = np.nan
     shapes = jax.eval_shape(net.init, jax.random.key(0), FeatureMap(jnp.ones((1, 8, 1, 3))))
     variables = jax.tree.map(lambda shape: jnp.full(shape.shape, 0.01), shapes)
     top = jax.jit(net.apply)(variables, FeatureMap(jnp.asarray(images)))[2]
-    assert (top.stride, top.offset) == (32, offset)
+    assert (top.stride, top.offset, top.reach, top.coarsest) == (stride, offset, reach, stride)
     assert np.isnan(top.values[:, cell, 0]).any(axis=-1).tolist() == [True, False, True, False]
 
 

@@ -4,6 +4,7 @@ The images of a step, their order, and the random changes to them are a function
 threads or hosts does not change them, nor does the step at which a run is resumed, nor the place of decoded images.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
     Attributes:
         image: RGB, 0 outside the image.
         label: class indices, `IGNORE` outside the image.
-        size: rows and columns of each image; 0 for a place without an image.
+        size: rows and columns of each whole image; 0 for a place without an image.
         changes: the random changes to each image in training.
         origin: the row and column of each image at which its canvas begins, if images may be larger than the canvas;
             None: the canvas holds each whole image.
@@ -55,12 +56,29 @@ def make_empty_batch(count: int, canvas: tuple[int, int]) -> Batch:
     )
 
 
-def place_on_canvas(examples: Iterable[Example], count: int, canvas: tuple[int, int]) -> Batch:
-    """Put up to `count` examples on canvases of (height, width)."""
+def place_on_canvas(
+    examples: Iterable[Example],
+    count: int,
+    canvas: tuple[int, int],
+    origins: Sequence[tuple[int, int]] | None = None,
+) -> Batch:
+    """Put up to `count` examples on canvases of (height, width).
+
+    Args:
+        examples: images with labels.
+        count: number of canvases.
+        canvas: height and width of a canvas.
+        origins: row and column of each example at which its canvas begins; None: all canvases hold whole images, and
+            the batch has no `origin`.
+    """
     batch = make_empty_batch(count, canvas)
-    for index, example in enumerate(examples):
-        _put(batch, index, example)
-    return batch
+    for index, (example, origin) in enumerate(zip(examples, origins or itertools.repeat((0, 0)), strict=False)):
+        _put(batch, index, example, origin)
+    if origins is None:
+        return batch
+    origin = np.zeros_like(batch.size)
+    origin[: len(origins)] = origins
+    return batch._replace(origin=origin)
 
 
 def _put(batch: Batch, index: int, example: Example, origin: tuple[int, int] = (0, 0)) -> None:

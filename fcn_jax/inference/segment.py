@@ -1,8 +1,8 @@
 """Compute class maps of images, each at its own size.
 
 XLA compiles a program for each shape, so images are padded to one of few canvas sizes and computed in batches. The
-network masks the padding, so an image has the same class map as without it. Evaluation, prediction and `Segmenter` all
-use `segment`.
+network masks the padding, so an image has the same class map as without it. Large images are computed in tiles, and
+their class maps put together. Evaluation, prediction and `Segmenter` all use `segment`.
 """
 
 import math
@@ -22,6 +22,7 @@ from fcn_jax.data.augment import normalise
 from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
 from fcn_jax.layers.backend import compiler_options, count_local_devices, is_cpu
 from fcn_jax.models.build import Network
 from fcn_jax.models.losses import cross_entropy
@@ -32,7 +33,6 @@ AREA = 512 * 512
 # computing about 1.5 million pixels (VGG16) to 5 million (ResNet34).
 WASTE = 8 * AREA
 
-Canvas = tuple[int, int]  # height, width
 Forward = Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]
 
 
@@ -42,9 +42,9 @@ class Segmented(NamedTuple):
     Attributes:
         example: the image and its label.
         class_map: the class of each pixel, of the image's size.
-        loss: cross-entropy summed over the labelled pixels of the image's batch, in nats, if it is the first image of
-            the batch; 0 for the others.
-        pixels: number of labelled pixels of the batch, for its first image; 0 for the others.
+        loss: cross-entropy summed over labelled pixels, in nats. That of a whole batch is given with the image of the
+            batch's first tile, so that the values of all images add up to that of all their pixels.
+        pixels: number of labelled pixels, given with the same image as their loss.
     """
 
     example: Example
@@ -67,20 +67,22 @@ def make_forward(model: Network, input_config: InputConfig, labelled: bool = Tru
 
     @partial(jax.jit, compiler_options=compiler_options(training=False))
     def forward(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        image, label, size = map(jnp.asarray, (batch.image, batch.label, batch.size))
-        logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size))
+        image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
+        logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))
         total, weight = cross_entropy(logits, label) if labelled else (jnp.zeros(()), jnp.zeros(()))
         return logits.argmax(axis=-1).astype(jnp.uint8), total, weight
 
     return forward
 
 
-def segment(forward: Forward, variables: Any, examples: Iterable[Example], batch_size: int) -> Iterator[Segmented]:
+def segment(
+    forward: Forward, variables: Any, examples: Iterable[Example], batch_size: int, tiling: Tiling | None = None
+) -> Iterator[Segmented]:
     """Compute the class map of each example.
 
-    Examples with the same canvas are computed together as soon as there are enough for a batch, so results come in
-    another order than the examples. The host prepares the next batch, and the caller uses the last results, while the
-    devices compute.
+    Images and tiles with the same canvas are computed together as soon as there are enough for a batch, so results come
+    in another order than the examples. The host prepares the next batch, and the caller uses the last results, while
+    the devices compute.
 
     Args:
         forward: from `make_forward`.
@@ -88,22 +90,55 @@ def segment(forward: Forward, variables: Any, examples: Iterable[Example], batch
         examples: images with labels; for images alone see `make_unlabelled`.
         batch_size: images to compute at once on this host's devices. Fewer are computed at once if their canvas is
             larger than `AREA`, which bounds the memory.
+        tiling: from `tiles.plan_tiles`, to compute large images in tiles, which bounds the memory for any size; None:
+            every image is computed whole.
 
     Yields:
         A result for each example.
     """
+    tiles = (tile for index, example in enumerate(examples) for tile in cut_image(index, example, tiling))
+    return _put_together(_compute(forward, variables, tiles, batch_size))
+
+
+class _Part(NamedTuple):
+    """A tile with the class map of its inside; loss and pixels are those of `Segmented`."""
+
+    tile: Tile
+    class_map: UInt8[np.ndarray, "height width"]
+    loss: float
+    pixels: float
+
+
+def _compute(forward: Forward, variables: Any, tiles: Iterable[Tile], batch_size: int) -> Iterator[_Part]:
+    """Compute the class map of each tile."""
     sharding = NamedSharding(Mesh(np.array(jax.local_devices()), ("data",)), PartitionSpec("data"))
     variables = replicate_locally(variables)
     limit = partial(limit_batch_size, batch_size, count_local_devices())
     last = None
-    for canvas, members in _make_batches(examples, limit):
-        batch = jax.device_put(place_on_canvas(members, limit(canvas), canvas), sharding)
+    for canvas, members in _make_batches(tiles, limit):
+        batch = jax.device_put(_place_tiles(members, limit(canvas), canvas), sharding)
         results = forward(variables, batch)
         if last:
             yield from _unpack(*last)
         last = members, results
     if last:
         yield from _unpack(*last)
+
+
+def _put_together(parts: Iterable[_Part]) -> Iterator[Segmented]:
+    """Copy the class maps of the tiles into those of their images, and yield each image when it is complete."""
+    begun: dict[int, Segmented] = {}
+    missing: dict[int, int] = {}
+    for (example, index, count, *_, inside), class_map, loss, pixels in parts:
+        if index not in begun:
+            begun[index], missing[index] = Segmented(example, np.empty(example.label.shape, np.uint8), 0.0, 0.0), count
+        whole = begun[index]
+        whole.class_map[inside] = class_map
+        begun[index] = whole._replace(loss=whole.loss + loss, pixels=whole.pixels + pixels)
+        missing[index] -= 1
+        if not missing[index]:
+            del missing[index]
+            yield begun.pop(index)
 
 
 def replicate_locally(variables: Any) -> Any:
@@ -119,20 +154,6 @@ def replicate_locally(variables: Any) -> Any:
 def make_unlabelled(name: str, image: UInt8[np.ndarray, "height width 3"]) -> Example:
     """Make an example of an image without a label: all of it is void."""
     return Example(name, image, np.full(image.shape[:2], IGNORE, np.uint8))
-
-
-def choose_canvas(height: int, width: int) -> Canvas:
-    """Round each side of an image up to 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, ... pixels.
-
-    There are four lengths per doubling, at least 32 pixels apart. Sides longer than 128 grow by at most a quarter, and
-    there are 16 lengths up to 1024.
-    """
-
-    def round_up(side: int) -> int:
-        step = max(32, 1 << max((side - 1).bit_length() - 3, 0))
-        return -(-side // step) * step
-
-    return round_up(height), round_up(width)
 
 
 def default_batch_size(requested: int | None) -> int:
@@ -152,16 +173,14 @@ def limit_batch_size(batch_size: int, devices: int, canvas: Canvas) -> int:
     return max(fit // devices, 1) * devices
 
 
-def _make_batches(
-    examples: Iterable[Example], limit: Callable[[Canvas], int]
-) -> Iterator[tuple[Canvas, list[Example]]]:
-    """Group examples by canvas into full batches, then group what is left, largest canvas first.
+def _make_batches(tiles: Iterable[Tile], limit: Callable[[Canvas], int]) -> Iterator[tuple[Canvas, list[Tile]]]:
+    """Group tiles by canvas into full batches, then group what is left, largest canvas first.
 
     A canvas size without a program uses the smallest compiled canvas that holds it and has the same batch size, until
     this has cost `WASTE` pixels. Most canvas sizes of a folder have few images, and compiling for them would take
     longer than computing them.
     """
-    waiting: dict[Canvas, list[Example]] = defaultdict(list)
+    waiting: dict[Canvas, list[Tile]] = defaultdict(list)
     compiled: list[Canvas] = []
     wasted: Counter[Canvas] = Counter()
 
@@ -176,27 +195,43 @@ def _make_batches(
             return canvas
         return best
 
-    for example in examples:
-        canvas = choose_canvas(*example.label.shape)
-        waiting[canvas].append(example)
+    for tile in tiles:
+        canvas = tile.canvas
+        waiting[canvas].append(tile)
         if len(waiting[canvas]) == limit(canvas):
             yield choose_program(canvas), waiting.pop(canvas)
-    left = [(canvas, example) for canvas, members in waiting.items() for example in members]
-    left.sort(key=lambda pair: -math.prod(pair[0]))
+    left = [tile for members in waiting.values() for tile in members]
+    left.sort(key=lambda tile: -math.prod(tile.canvas))
     while left:
-        canvas = choose_program(left[0][0])
-        taken = [index for index, (own, _) in enumerate(left) if _has_room(canvas, own)][: limit(canvas)]
-        yield canvas, [left[index][1] for index in taken]
-        left = [pair for index, pair in enumerate(left) if index not in taken]
+        canvas = choose_program(left[0].canvas)
+        taken = [index for index, tile in enumerate(left) if _has_room(canvas, tile.canvas)][: limit(canvas)]
+        yield canvas, [left[index] for index in taken]
+        left = [tile for index, tile in enumerate(left) if index not in taken]
 
 
 def _has_room(canvas: Canvas, other: Canvas) -> bool:
     return other[0] <= canvas[0] and other[1] <= canvas[1]
 
 
-def _unpack(members: list[Example], results: tuple[jax.Array, jax.Array, jax.Array]) -> Iterator[Segmented]:
+def _place_tiles(tiles: list[Tile], count: int, canvas: Canvas) -> Batch:
+    """Put tiles with their margins on canvases; the margins are void, so that each label counts once."""
+    batch = place_on_canvas([tile.example for tile in tiles], count, canvas, [tile.origin for tile in tiles])
+    for tile, label in zip(tiles, batch.label, strict=False):
+        inside = _find_inside(tile)
+        kept = label[inside].copy()
+        label[:] = IGNORE
+        label[inside] = kept
+    return batch
+
+
+def _find_inside(tile: Tile) -> tuple[slice, slice]:
+    """Return the rows and columns of a tile's canvas whose class map the tile gives."""
+    rows, columns = (slice(s.start - o, s.stop - o) for s, o in zip(tile.inside, tile.origin, strict=True))
+    return rows, columns
+
+
+def _unpack(tiles: list[Tile], results: tuple[jax.Array, jax.Array, jax.Array]) -> Iterator[_Part]:
     maps, total, weight = jax.device_get(results)
-    for index, (example, class_map) in enumerate(zip(members, maps, strict=False)):
-        height, width = example.label.shape
+    for index, (tile, class_map) in enumerate(zip(tiles, maps, strict=False)):
         first = index == 0
-        yield Segmented(example, class_map[:height, :width], float(total) * first, float(weight) * first)
+        yield _Part(tile, class_map[_find_inside(tile)], float(total) * first, float(weight) * first)

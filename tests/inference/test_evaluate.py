@@ -8,7 +8,8 @@ from random_network import CLASSES, blank, examples, logits_alone, network
 
 from fcn_jax.config import InputConfig
 from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
-from fcn_jax.inference.segment import choose_canvas, make_forward
+from fcn_jax.inference.segment import make_forward
+from fcn_jax.inference.tiles import choose_canvas
 
 
 def test_the_score_is_that_of_a_loop_over_single_images():

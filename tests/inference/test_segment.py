@@ -1,5 +1,6 @@
 """Class maps: exact at each image's own size, nothing dropped, few programs."""
 
+import math
 from collections import Counter
 
 import jax
@@ -7,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from random_network import assert_class_map, blank, examples, logits_alone, network
+from random_network import CLASSES, assert_class_map, blank, examples, logits_alone, network
 
 from fcn_jax.config import InputConfig
+from fcn_jax.data.augment import normalise
+from fcn_jax.data.dataset import Example
 from fcn_jax.inference import segment as module
 from fcn_jax.inference.segment import (
     AREA,
     WASTE,
     _make_batches,
-    choose_canvas,
     default_batch_size,
     limit_batch_size,
     make_forward,
@@ -23,6 +25,7 @@ from fcn_jax.inference.segment import (
     replicate_locally,
     segment,
 )
+from fcn_jax.inference.tiles import Tile, choose_canvas, cut_image, plan_tiles
 
 
 @pytest.mark.parametrize("batch_size", [8, 16])
@@ -61,6 +64,35 @@ def test_unlabelled_images_are_all_void():
     assert (label == 255).all()
 
 
+def test_class_maps_and_losses_of_tiles_are_those_of_the_whole_images():
+    model, variables = network()
+    tiling = plan_tiles(model, 32)
+    generator = np.random.default_rng(3)
+    large = []
+    for name, height, width in (("square", 301, 250), ("wide", 40, 1900)):
+        image = generator.integers(0, 256, (height, width, 3), np.uint8)
+        large.append(Example(name, image, generator.integers(0, CLASSES, (height, width)).astype(np.uint8)))
+    members = [large[0], *examples()[:3], large[1]]
+    shapes = set()
+
+    def record_shape(variables, batch):
+        shapes.add(batch.label.shape[1:])
+        return forward(variables, batch)
+
+    forward = make_forward(model, InputConfig())
+    tiled = {result.example.name: result for result in segment(record_shape, variables, members, 8, tiling)}
+    whole = {result.example.name: result for result in segment(forward, variables, members, 8)}
+    assert tiled.keys() == whole.keys() == {example.name for example in members}
+    assert max(map(math.prod, shapes)) <= tiling.longest**2 < 301 * 250
+    apply = jax.jit(model.apply)
+    for example in large:
+        logits = np.asarray(apply(variables, normalise(jnp.asarray(example.image)[None], InputConfig()))[0])
+        assert_class_map(tiled[example.name].class_map, logits)
+    for kind in ("loss", "pixels"):
+        sums = [sum(getattr(result, kind) for result in results.values()) for results in (tiled, whole)]
+        np.testing.assert_allclose(*sums, rtol=1e-5)
+
+
 def test_replicated_variables_are_on_all_devices_and_copied_once():
     variables = {"on one": jnp.arange(3.0), "on four": jax.device_put(jnp.arange(2.0), on_devices(4))}
     copied = replicate_locally(variables)
@@ -75,23 +107,28 @@ def on_devices(count: int) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()[:count]), ("data",)), PartitionSpec())
 
 
+def blank_tiles(*sizes: tuple[int, int]) -> list[Tile]:
+    """A tile of each whole image."""
+    return [tile for i, (h, w) in enumerate(sizes) for tile in cut_image(i, blank(f"{h}x{w}", h, w), None)]
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_batches_hold_every_image_once_on_a_canvas_with_room_for_it(count):
     generator = np.random.default_rng(count)
-    members = [blank(f"{i}", *generator.integers(1, 700, 2)) for i in range(200)]
+    members = blank_tiles(*generator.integers(1, 700, (200, 2)))
     limit = lambda canvas: max(count * AREA // max(AREA, canvas[0] * canvas[1]), 1)  # noqa: E731
     seen, used, vain = [], set(), Counter()
     for canvas, batch in _make_batches(iter(members), limit):
         assert 1 <= len(batch) <= limit(canvas)
         used.add(canvas)
-        for example in batch:
-            own = choose_canvas(*example.label.shape)
+        for example, index, _, own, *_ in batch:
+            assert own == choose_canvas(*example.label.shape)
             assert own[0] <= canvas[0]
             assert own[1] <= canvas[1]
             vain[own] += canvas[0] * canvas[1] - own[0] * own[1] if limit(own) == count == 1 else 0
-            seen.append(example.name)
-    assert sorted(seen) == sorted(example.name for example in members)
-    own = {choose_canvas(*example.label.shape) for example in members}
+            seen.append(index)
+    assert sorted(seen) == list(range(200))
+    own = {tile.canvas for tile in members}
     assert used <= own
     assert len(used) < len(own)
     assert max(vain.values()) <= WASTE
@@ -100,7 +137,7 @@ def test_batches_hold_every_image_once_on_a_canvas_with_room_for_it(count):
 def test_a_canvas_uses_a_larger_one_until_that_has_cost_as_much_as_a_program():
     times = WASTE // (512 * (512 - 384))  # each image wastes 512 x 128 pixels
     sizes = [(500, 500), *[(375, 500)] * (times + 2), (500, 375), (600, 500), (500, 375)]
-    canvases = [canvas for canvas, _ in _make_batches((blank("", *size) for size in sizes), lambda canvas: 1)]
+    canvases = [canvas for canvas, _ in _make_batches(blank_tiles(*sizes), lambda canvas: 1)]
     borrowed, own = [(512, 512)] * times, [(384, 512)] * 2
     assert canvases == [(512, 512), *borrowed, *own, (512, 512), (640, 512), (512, 512)]
 
@@ -108,8 +145,8 @@ def test_a_canvas_uses_a_larger_one_until_that_has_cost_as_much_as_a_program():
 def test_what_is_left_over_is_computed_together(monkeypatch):
     monkeypatch.setattr(module, "WASTE", AREA)
     sizes = [(384, 512)] * 5 + [(32, 32), (512, 384), (512, 512), (320, 512), (32, 512)]
-    batches = list(_make_batches((blank(f"{h}x{w}", h, w) for h, w in sizes), lambda canvas: 4))
-    assert [(canvas, [example.name for example in batch]) for canvas, batch in batches] == [
+    batches = list(_make_batches(blank_tiles(*sizes), lambda canvas: 4))
+    assert [(canvas, [tile.example.name for tile in batch]) for canvas, batch in batches] == [
         ((384, 512), ["384x512"] * 4),
         ((512, 512), ["512x512", "384x512", "512x384", "320x512"]),
         ((32, 512), ["32x512", "32x32"]),  # 4 x 352 x 512 pixels on the first canvas would be too many
@@ -132,15 +169,6 @@ def test_large_images_come_in_smaller_batches(monkeypatch):
     # 32 images of up to 32 x 32 pixels, fewer of more, and always a multiple of the eight devices.
     assert {count for count, *_ in shapes} > {8}
     assert all(count == max(32 * 1024 // max(1024, h * w) // 8, 1) * 8 for count, h, w in shapes)
-
-
-def test_canvases_are_few_and_little_larger():
-    sides = {side: choose_canvas(side, 1)[0] for side in (*range(1, 1025), 1500, 2048, 4000)}
-    assert all(canvas >= side for side, canvas in sides.items())
-    assert all(canvas <= max(32, side * 1.25 + 32 * (side < 128)) for side, canvas in sides.items())
-    assert len({canvas for side, canvas in sides.items() if side <= 1024}) == 16
-    assert choose_canvas(375, 500) == (384, 512)
-    assert choose_canvas(500, 333) == (512, 384)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_arrays(train):
 
 
 def test_evaluation_compiles_once(train):
-    from fcn_jax.inference.segment import choose_canvas
+    from fcn_jax.inference.tiles import choose_canvas
 
     assert {choose_canvas(*label.shape) for _, label in train} == {(96, 96)}
 

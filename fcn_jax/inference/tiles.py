@@ -1,0 +1,137 @@
+"""Canvases of images, and tiles of images that are too large for one program.
+
+A tile's class map is a part of that of the whole image, and not a blend of several. A cell of a network depends on
+input pixels up to a known distance (`FeatureMap.reach`). So a canvas that shows a part of the image gives the scores of
+the whole image, up to rounding, where it is further than that from its cut borders. Canvases begin at multiples of the
+network's coarsest stride, so that all windows are those of the whole image.
+"""
+
+import functools
+import itertools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fcn_jax.data.dataset import Example
+from fcn_jax.errors import InputError
+from fcn_jax.models.build import Network
+
+Canvas = tuple[int, int]  # height, width
+
+
+class Tiling(NamedTuple):
+    """Size of the tiles of large images, in pixels. Both are multiples of the network's coarsest stride.
+
+    Attributes:
+        side: side of the square whose class map a tile gives.
+        margin: pixels around it that its class map depends on.
+    """
+
+    side: int
+    margin: int
+
+    @property
+    def longest(self) -> int:
+        """Longest side of a tile's canvas."""
+        return self.side + 2 * self.margin
+
+
+class Tile(NamedTuple):
+    """A part of an image that is computed at once; of a small image all of it.
+
+    Attributes:
+        example: the whole image and its label.
+        index: number of the image.
+        count: number of tiles of the image.
+        canvas: height and width of the smallest canvas for the tile and its margin.
+        origin: row and column of the image at which the canvas begins.
+        inside: rows and columns of the image whose class map the tile gives; the insides of all tiles are the image.
+    """
+
+    example: Example
+    index: int
+    count: int
+    canvas: Canvas
+    origin: tuple[int, int]
+    inside: tuple[slice, slice]
+
+
+def plan_tiles(model: Network, side: int) -> Tiling | None:
+    """Choose the size of the tiles for a network.
+
+    Args:
+        model: the network.
+        side: wanted side of a tile, in pixels; it is rounded up to a multiple of the network's coarsest stride. 0: the
+            network computes every image whole.
+
+    Raises:
+        InputError: the side is negative, or how far the network reaches is not known.
+    """
+    if side == 0:
+        return None
+    if side < 0:
+        raise InputError(f"tile is {side}; it must be at least 1 pixel, or 0 to compute every image whole")
+    reach, stride = _measure_reach(model)  # pyright: ignore[reportArgumentType]  Flax makes modules hashable
+    return Tiling(*(math.ceil(length / stride) * stride for length in (side, reach)))
+
+
+@functools.cache
+def _measure_reach(model: Network) -> tuple[float, int]:
+    """Return the reach and the coarsest stride of a network's logits; see `FeatureMap`. It computes shapes only."""
+    run = functools.partial(model.init_with_output, mutable=True)
+    _, variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    if "logits" not in variables.get("intermediates", {}):
+        raise InputError(
+            f"how far the scores of {type(model).__name__} depend on the image is not known, so it cannot compute "
+            "images in tiles; give the tile 0 to compute every image whole"
+        )
+    (logits,) = variables["intermediates"]["logits"]
+    return logits.reach, logits.coarsest
+
+
+def choose_canvas(height: int, width: int, tiling: Tiling | None = None) -> Canvas:
+    """Choose height and width of the canvas of an image, or of its tiles.
+
+    Each side is rounded up to 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, ... pixels. There are four
+    lengths per doubling, at least 32 pixels apart. Sides longer than 128 grow by at most a quarter, and there are 16
+    lengths up to 1024. A canvas that has more pixels than that of a square tile is cut to it on both axes.
+    """
+
+    def round_up(side: int) -> int:
+        step = max(32, 1 << max((side - 1).bit_length() - 3, 0))
+        return -(-side // step) * step
+
+    canvas = round_up(height), round_up(width)
+    if tiling is None or math.prod(canvas) <= tiling.longest**2:
+        return canvas
+    return min(canvas[0], tiling.longest), min(canvas[1], tiling.longest)
+
+
+def cut_image(index: int, example: Example, tiling: Tiling | None) -> list[Tile]:
+    """Cut an image into tiles if it is larger than the canvas of a tile; else it is one tile.
+
+    Args:
+        index: number of the image.
+        example: the image.
+        tiling: size of the tiles; None: the image is one tile.
+    """
+    shape = example.label.shape
+    canvas = choose_canvas(*shape, tiling=tiling)
+    rows, columns = (_cut_axis(*lengths, tiling) for lengths in zip(shape, canvas, strict=True))
+    return [
+        Tile(example, index, len(rows) * len(columns), canvas, (top, left), (down, across))
+        for top, down in rows
+        for left, across in columns
+    ]
+
+
+def _cut_axis(length: int, canvas: int, tiling: Tiling | None) -> list[tuple[int, slice]]:
+    """Return the first pixel of each tile's canvas along an axis, and the tile's inside."""
+    if tiling is None or length <= canvas:
+        return [(0, slice(0, length))]
+    starts = range(0, length - 2 * tiling.margin, tiling.side)
+    # Where a canvas begins and ends with the image, it needs no margin.
+    borders = [0, *(start + tiling.margin for start in starts[1:]), length]
+    return [(start, slice(*ends)) for start, ends in zip(starts, itertools.pairwise(borders), strict=True)]

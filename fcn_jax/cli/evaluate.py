@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from fcn_jax.cli.words import open_run_with_cache, require_batch_size, require_writable
-from fcn_jax.config import DataConfig, DataOptions
+from fcn_jax.config import TILE, DataConfig, DataOptions
 from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.errors import InputError
 
@@ -56,6 +56,8 @@ class Eval:
     """step of the checkpoint to score; None: the best on val"""
     batch_size: int | None = None
     """number of images computed at once, at least 1; None: the run's eval-batch-size"""
+    tile: int = TILE
+    """side of the tiles in which large images are computed, in pixels, at least 1; 0: compute every image whole"""
 
 
 def run(words: list[str]) -> None:
@@ -73,7 +75,7 @@ def run(words: list[str]) -> None:
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     run = open_run_with_cache(flags.run)
-    trained = load_trained(run, flags.step, labelled=True)
+    trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
     config, options = _choose_data(run, flags)
     on_bad_example = flags.on_bad_example or run.options.on_bad_example
     dataset = prepare_configured(config, options, on_bad_example == "skip")
@@ -96,6 +98,7 @@ def run(words: list[str]) -> None:
             default_batch_size(flags.batch_size or run.options.eval_batch_size),
             run.options.workers,
             panels.add,
+            trained.tiling,
         )
     print(format_table(result, run.class_names))
     print(

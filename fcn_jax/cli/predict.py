@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from fcn_jax.cli.words import open_run_with_cache, require_batch_size
+from fcn_jax.config import TILE
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Predict:
     """step of the checkpoint to use; None: the best on val"""
     batch_size: int | None = None
     """number of images computed at once, at least 1; None: the run's eval-batch-size"""
+    tile: int = TILE
+    """side of the tiles in which large images are computed, in pixels, at least 1; 0: compute every image whole"""
 
 
 def run(words: list[str]) -> None:
@@ -46,11 +49,20 @@ def run(words: list[str]) -> None:
     for line in describe_left_out(flags.images):
         print(line, file=sys.stderr)
     run = open_run_with_cache(flags.run)
-    trained = load_trained(run, flags.step, labelled=False)
+    trained = load_trained(run, flags.step, labelled=False, tile=flags.tile)
     batch_size = default_batch_size(flags.batch_size or run.options.eval_batch_size)
     began = time.perf_counter()
     with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
-        results = predict(forward, trained.variables, files, flags.out, run.palette, batch_size, run.options.workers)
+        results = predict(
+            forward,
+            trained.variables,
+            files,
+            flags.out,
+            run.palette,
+            batch_size,
+            run.options.workers,
+            trained.tiling,
+        )
         for count, file in enumerate(results, 1):
             print(f"{count}/{len(files)} {file}")
     print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")

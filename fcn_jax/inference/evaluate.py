@@ -14,6 +14,7 @@ from fcn_jax.data.batches import Batch
 from fcn_jax.data.dataset import Example
 from fcn_jax.inference.metrics import Metrics, compute_metrics, confusion_matrix
 from fcn_jax.inference.segment import Forward, Segmented, segment
+from fcn_jax.inference.tiles import Tiling
 from fcn_jax.runtime.threads import map_in_threads
 
 
@@ -49,6 +50,7 @@ def evaluate(
     batch_size: int,
     workers: int = 4,
     show: Callable[[Example, UInt8[np.ndarray, "height width"]], None] = lambda example, prediction: None,
+    tiling: Tiling | None = None,
 ) -> Evaluation:
     """Score all images of a split, each at its own size. Hosts share the images and return the same score.
 
@@ -60,6 +62,7 @@ def evaluate(
         batch_size: images to compute at once on this host, a multiple of its number of devices.
         workers: number of threads that decode images, and number of threads that count pixels.
         show: called from threads with every image and its class map.
+        tiling: from `tiles.plan_tiles`, to compute large images in tiles; None: every image is computed whole.
     """
     began = time.perf_counter()
     confusion = np.zeros((num_classes, num_classes), np.int64)
@@ -75,7 +78,7 @@ def evaluate(
         show(result.example, result.class_map)
         return confusion_matrix(result.example.label, result.class_map, num_classes), result.loss, result.pixels
 
-    results = segment(record_canvas, variables, stream, batch_size)
+    results = segment(record_canvas, variables, stream, batch_size, tiling)
     for counts, loss, pixels in map_in_threads(score, results, workers):
         confusion += counts
         sums += loss, pixels

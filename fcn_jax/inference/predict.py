@@ -16,6 +16,7 @@ from fcn_jax.data.large_images import read_size
 from fcn_jax.errors import InputError
 from fcn_jax.inference.read_image import read_image
 from fcn_jax.inference.segment import Forward, Segmented, make_unlabelled, segment
+from fcn_jax.inference.tiles import Tiling
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
 from fcn_jax.runtime.threads import map_in_threads
 
@@ -77,6 +78,7 @@ def predict(
     palette: UInt8[np.ndarray, "classes 3"],
     batch_size: int,
     workers: int = 4,
+    tiling: Tiling | None = None,
 ) -> Iterator[Path]:
     """Write `<stem>.png` (class indices, mode P, the image's own size) and `<stem>_overlay.png` for each file.
 
@@ -91,6 +93,7 @@ def predict(
         palette: the colour of each class.
         batch_size: images to compute at once, a multiple of the number of devices.
         workers: number of threads that read, and number of threads that write.
+        tiling: from `tiles.plan_tiles`, to compute large images in tiles; None: every image is computed whole.
 
     Yields:
         The label file of each image once it is written.
@@ -124,7 +127,7 @@ def predict(
     # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
     sized = zip(map_in_threads(read_size, files, workers), files, strict=True)
     ordered = [file for _, file in sorted(sized, key=lambda pair: -math.prod(pair[0]))]
-    results = segment(forward, variables, _read_examples(ordered, unreadable, workers), batch_size)
+    results = segment(forward, variables, _read_examples(ordered, unreadable, workers), batch_size, tiling)
     yield from map_in_threads(write, results, workers)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))

@@ -7,8 +7,10 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import UInt8
 
+from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, default_batch_size, make_unlabelled, replicate_locally, segment
+from fcn_jax.inference.tiles import Tiling
 from fcn_jax.inference.trained import load_trained
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.files import expand_home
@@ -26,7 +28,7 @@ class Segmenter:
         >>> segment.class_names[class_map[120, 80]]  # doctest: +SKIP
         'cat'
 
-    It may be called from several threads. The first image of each canvas size (see `segment.choose_canvas`) compiles a
+    It may be called from several threads. The first image of each canvas size (see `tiles.choose_canvas`) compiles a
     program, which takes seconds.
 
     Args:
@@ -34,6 +36,7 @@ class Segmenter:
         variables: parameters and batch statistics.
         class_names: the name of each class.
         palette: the colour of each class, RGB.
+        tiling: from `tiles.plan_tiles`, to compute large images in tiles; None: every image is computed whole.
 
     Attributes:
         class_names: the name of each class.
@@ -46,24 +49,28 @@ class Segmenter:
         variables: Any,
         class_names: tuple[str, ...],
         palette: UInt8[np.ndarray, "classes 3"],
+        tiling: Tiling | None = None,
     ):
         self.class_names, self.palette = class_names, palette
-        self._forward, self._variables = forward, replicate_locally(variables)
+        self._forward, self._variables, self._tiling = forward, replicate_locally(variables), tiling
 
     @classmethod
-    def from_run(cls, run_dir: str | Path, step: int | None = None) -> "Segmenter":
+    def from_run(cls, run_dir: str | Path, step: int | None = None, tile: int = TILE) -> "Segmenter":
         """Load the network of a run directory.
 
         Args:
             run_dir: the run directory, made by `fcn-jax train`.
             step: the checkpoint to use; None: the best by mean IU on the val split.
+            tile: side in pixels of the tiles in which large images are computed, so that they need less memory. Their
+                class maps are those of the whole images. 0: every image is computed whole.
 
         Raises:
-            InputError: `run_dir` is not a run directory, it has no such checkpoint, or that is damaged.
+            InputError: `run_dir` is not a run directory, it has no such checkpoint, that is damaged, or `tile` is
+                negative.
         """
         run = open_run(expand_home(run_dir))
-        trained = load_trained(run, step, labelled=False)
-        return cls(trained.forward, trained.variables, run.class_names, run.palette)
+        trained = load_trained(run, step, labelled=False, tile=tile)
+        return cls(trained.forward, trained.variables, run.class_names, run.palette, trained.tiling)
 
     @overload
     def __call__(self, images: Image) -> ClassMap: ...
@@ -90,9 +97,8 @@ class Segmenter:
         for image in images:
             _check_image(image)
         examples = [make_unlabelled(str(index), image) for index, image in enumerate(images)]
-        results = segment(self._forward, self._variables, examples, batch_size)
-        # Copies, since a class map is a part of its whole batch.
-        class_maps = {int(result.example.name): result.class_map.copy() for result in results}
+        results = segment(self._forward, self._variables, examples, batch_size, self._tiling)
+        class_maps = {int(result.example.name): result.class_map for result in results}
         return [class_maps[index] for index in range(len(images))]
 
 

@@ -15,8 +15,8 @@ IN_TRAINING = (
     "to start it from this one"
 )
 IN_EVALUATION = (
-    "lower --eval-batch-size (--batch-size of `eval` and `predict`); if it is 1 for each device already, "
-    "train with --model.dtype bfloat16, or give smaller images"
+    "lower --eval-batch-size (--batch-size of `eval` and `predict`), or --tile of these two for large images; "
+    "otherwise train with --model.dtype bfloat16, or give smaller images"
 )
 
 

@@ -10,7 +10,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fcn_jax.config import Config
 from fcn_jax.data.augment import draw_changes
 from fcn_jax.data.batches import Batch, make_empty_batch, train_canvas
-from fcn_jax.inference.segment import choose_canvas, default_batch_size, limit_batch_size
+from fcn_jax.inference.segment import default_batch_size, limit_batch_size
+from fcn_jax.inference.tiles import choose_canvas
 from fcn_jax.layers.backend import count_local_devices
 from fcn_jax.runtime.memory import format_bytes, read_memory
 from fcn_jax.training.progress import format_parameters
@@ -21,7 +22,7 @@ from fcn_jax.training.step import make_step
 def describe_needs(setup: Setup) -> str:
     """Describe the parameters, and the operations and memory of a training step and of an evaluation.
 
-    The evaluation is of one batch of the largest images.
+    The evaluation is of one batch of the largest images, or of tiles of them.
     """
     config, sharding, max_size = setup.config, setup.sharding, setup.dataset.max_size
     assert config.batch_size is not None
@@ -35,9 +36,11 @@ def describe_needs(setup: Setup) -> str:
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
 
     local = Mesh(np.array(jax.local_devices()), ("data",))
-    canvas = choose_canvas(*max_size)
+    canvas = choose_canvas(*max_size, tiling=setup.tiling)
     count = limit_batch_size(default_batch_size(setup.options.eval_batch_size), count_local_devices(), canvas)
-    images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), make_empty_batch(count, canvas))
+    empty = make_empty_batch(count, canvas)
+    empty = empty._replace(origin=empty.size)
+    images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), empty)
     variables = _describe_arrays(NamedSharding(local, PartitionSpec()), state.variables)
     evaluation = setup.forward.lower(variables, images)  # pyright: ignore[reportFunctionMemberAccess]
     momentum = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))

@@ -283,6 +283,7 @@ def _evaluate(
             default_batch_size(run.options.eval_batch_size),
             run.options.workers,
             show,
+            setup.tiling,
         )
     checkpoints.note_score(step, evaluation.metrics.mean_iu)
     log.add(step, "val", evaluation.summary())

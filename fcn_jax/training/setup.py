@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fcn_jax.config import Config, RunOptions
+from fcn_jax.config import TILE, Config, RunOptions
 from fcn_jax.data.batches import require_room
 from fcn_jax.data.dataset import Dataset, Example, Source, prepare_configured
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
+from fcn_jax.inference.tiles import Tiling, plan_tiles
 from fcn_jax.layers.backend import count_devices, is_cpu
 from fcn_jax.models.build import Network, build
 from fcn_jax.runs.checkpoint import find_latest_step
@@ -44,6 +45,7 @@ class Setup(NamedTuple):
         start: the weights that a new run starts from, matched to the network; None: it starts from scratch.
         step: the training step, jitted.
         forward: the forward pass of the evaluation, jitted.
+        tiling: size of the tiles of large images in the evaluation.
     """
 
     config: Config
@@ -59,6 +61,7 @@ class Setup(NamedTuple):
     start: Match | None
     step: Callable[..., Any]
     forward: Forward
+    tiling: Tiling | None
 
 
 def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
@@ -121,6 +124,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
         start=start,
         step=make_step(model, config),
         forward=make_forward(model, config.model.input_or_default),
+        tiling=plan_tiles(model, TILE),
     )
 
 

@@ -20,7 +20,7 @@ def test_the_best_checkpoint_is_loaded_unless_a_step_is_given(run_dir):
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_loss_is_computed_only_with_labels(run_dir, labelled):
-    forward, variables, _ = load_trained(open_run(run_dir), labelled=labelled)
+    forward, variables, *_ = load_trained(open_run(run_dir), labelled=labelled)
     example = examples()[0]
     class_maps, loss, pixels = forward(variables, place_on_canvas([example], 1, (64, 64)))
     assert class_maps.shape == (1, 64, 64)

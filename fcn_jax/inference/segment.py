@@ -100,6 +100,38 @@ def segment(
     return _put_together(_compute(forward, variables, tiles, batch_size))
 
 
+def replicate_locally(variables: Any) -> Any:
+    """Copy variables to every device of this host; arrays that are there already are not copied."""
+    everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), ("data",)), PartitionSpec())
+
+    def copy(array: jax.Array) -> jax.Array:
+        return array if array.sharding == everywhere else jax.device_put(array.addressable_data(0), everywhere)
+
+    return jax.tree.map(copy, variables)
+
+
+def make_unlabelled(name: str, image: UInt8[np.ndarray, "height width 3"]) -> Example:
+    """Make an example of an image without a label: all of it is void."""
+    return Example(name, image, np.full(image.shape[:2], IGNORE, np.uint8))
+
+
+def default_batch_size(requested: int | None) -> int:
+    """Return the number of images to compute at once on this host, a multiple of its number of devices.
+
+    Args:
+        requested: rounded up to a multiple; None: one image per device on CPUs, eight on accelerators.
+    """
+    devices = count_local_devices()
+    wanted = requested or devices * (1 if is_cpu() else 8)
+    return -(-wanted // devices) * devices
+
+
+def limit_batch_size(batch_size: int, devices: int, canvas: Canvas) -> int:
+    """Return the number of images of this canvas to compute at once, a multiple of the number of devices."""
+    fit = batch_size * AREA // max(AREA, canvas[0] * canvas[1])
+    return max(fit // devices, 1) * devices
+
+
 class _Part(NamedTuple):
     """A tile with the class map of its inside; loss and pixels are those of `Segmented`."""
 
@@ -139,38 +171,6 @@ def _put_together(parts: Iterable[_Part]) -> Iterator[Segmented]:
         if not missing[index]:
             del missing[index]
             yield begun.pop(index)
-
-
-def replicate_locally(variables: Any) -> Any:
-    """Copy variables to every device of this host; arrays that are there already are not copied."""
-    everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), ("data",)), PartitionSpec())
-
-    def copy(array: jax.Array) -> jax.Array:
-        return array if array.sharding == everywhere else jax.device_put(array.addressable_data(0), everywhere)
-
-    return jax.tree.map(copy, variables)
-
-
-def make_unlabelled(name: str, image: UInt8[np.ndarray, "height width 3"]) -> Example:
-    """Make an example of an image without a label: all of it is void."""
-    return Example(name, image, np.full(image.shape[:2], IGNORE, np.uint8))
-
-
-def default_batch_size(requested: int | None) -> int:
-    """Return the number of images to compute at once on this host, a multiple of its number of devices.
-
-    Args:
-        requested: rounded up to a multiple; None: one image per device on CPUs, eight on accelerators.
-    """
-    devices = count_local_devices()
-    wanted = requested or devices * (1 if is_cpu() else 8)
-    return -(-wanted // devices) * devices
-
-
-def limit_batch_size(batch_size: int, devices: int, canvas: Canvas) -> int:
-    """Return the number of images of this canvas to compute at once, a multiple of the number of devices."""
-    fit = batch_size * AREA // max(AREA, canvas[0] * canvas[1])
-    return max(fit // devices, 1) * devices
 
 
 def _make_batches(tiles: Iterable[Tile], limit: Callable[[Canvas], int]) -> Iterator[tuple[Canvas, list[Tile]]]:

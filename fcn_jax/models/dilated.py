@@ -149,10 +149,9 @@ def resize(x: FeatureMap, to: FeatureMap) -> FeatureMap:
     precise = jax.lax.Precision.HIGHEST
     values = jnp.einsum("nih,nhwc->niwc", rows, x.clear_outside(), precision=precise)
     values = jnp.einsum("njw,niwc->nijc", columns, values, precision=precise)
-    # The first and the last window reach equally far over the borders, up to one stride in each direction of rounding.
-    # So the cells cover the image, of n pixels, stretched by a factor from 1 - (1 + 2 * offset) / n to that plus
-    # 2 * stride / n. This moves a pixel less than |offset| + 2 strides from its place, which is between two cells that
-    # are one stride apart.
+    # The resize stretches the grid of the cells over the image. That moves cells by less than |offset| + 2 strides,
+    # because the first and the last window reach equally far over the borders, up to a stride that is rounded. A pixel
+    # depends on two cells, of which the further one is less than one stride away.
     return to.replace(values=values, reach=x.reach + abs(x.offset) + 3 * x.stride, coarsest=x.coarsest)
 
 

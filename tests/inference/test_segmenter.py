@@ -52,6 +52,18 @@ def test_several_images_keep_their_order_and_equal_single_ones(run_dir):
     assert class_maps[0].flags.owndata
 
 
+@pytest.mark.slow
+def test_a_photograph_in_tiles_has_the_class_map_it_has_whole(run_dir):
+    image = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    tiled, whole = Segmenter.from_run(run_dir, tile=32), Segmenter.from_run(run_dir, tile=0)
+    class_map = tiled(image)
+    assert_class_map(class_map, logits_of(run_dir, image))
+    assert_class_map(whole(image), logits_of(run_dir, image))
+    assert len(np.unique(class_map)) > 1
+    assert tiled._tiling.longest < 700
+    assert whole._tiling is None
+
+
 def test_it_has_the_names_and_colours_of_the_classes(run_dir):
     segment = Segmenter.from_run(run_dir)
     assert segment.class_names == ("sky", "sea", "sand")

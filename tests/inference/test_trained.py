@@ -32,3 +32,12 @@ def test_the_loss_is_computed_only_with_labels(run_dir, labelled):
 def test_a_checkpoint_that_is_not_there(run_dir):
     with pytest.raises(InputError, match="no checkpoint 3"):
         load_trained(open_run(run_dir), 3, labelled=True)
+
+
+def test_the_side_of_tiles_is_rounded_up_and_may_be_0(run_dir):
+    run = open_run(run_dir)
+    assert load_trained(run, labelled=False).tiling.side == 1024
+    assert load_trained(run, labelled=False, tile=33).tiling.side == 64
+    assert load_trained(run, labelled=False, tile=0).tiling is None
+    with pytest.raises(InputError, match="tile is -2; it must be at least 1"):
+        load_trained(run, labelled=False, tile=-2)

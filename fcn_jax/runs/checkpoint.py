@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from fcn_jax.errors import InputError, WriteFailed
 from fcn_jax.runtime.files import sha256, write_atomically
-from fcn_jax.runtime.json_values import to_json
+from fcn_jax.runtime.json_values import parse_json, to_json
 from fcn_jax.runtime.memory import format_bytes
 from fcn_jax.runtime.processes import fail_together
 
@@ -237,7 +237,11 @@ class Checkpoints:
 
 def list_complete(folder: Path) -> list[int]:
     """List the steps whose folders have their final names, in order."""
-    return sorted(int(file.name) for file in folder.iterdir() if file.name.isdigit()) if folder.is_dir() else []
+    return sorted(int(file.name) for file in folder.iterdir() if _is_step(file.name)) if folder.is_dir() else []
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit()  # there are other digits, as ², which `int` refuses
 
 
 def find_damage(folder: Path) -> str | None:
@@ -246,18 +250,19 @@ def find_damage(folder: Path) -> str | None:
         # A process that is killed between the save and the manifest leaves a complete save, by its final name.
         return None if (folder / "_CHECKPOINT_METADATA").is_file() else "it is not one, or not whole"
     try:
-        expected = dict(json.loads((folder / MANIFEST).read_text()))
+        expected = dict(parse_json((folder / MANIFEST).read_text()))
     except (OSError, ValueError, TypeError):
         return f"{MANIFEST} is not what was written"
     for name, checksum in expected.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
         try:
-            if sha256(file) != checksum:
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if sha256(folder / name) != checksum:
                 return f"{name} is not what was written"
         except OSError as error:  # as of a disk that fails
             return f"{name} cannot be read ({error.strerror})"
+        except (ValueError, TypeError):  # it is no name of a file
+            return f"{MANIFEST} is not what was written"
     return None
 
 
@@ -287,11 +292,11 @@ def _read_scores(folder: Path) -> dict[int, float]:
     file = folder / SCORES
     try:
         if file.exists():
-            return {int(step): math.nan if x is None else float(x) for step, x in json.loads(file.read_text()).items()}
+            return {int(step): math.nan if x is None else float(x) for step, x in parse_json(file.read_text()).items()}
         # Former versions kept the score of a checkpoint in its folder.
-        files = {int(file.parts[-3]): file for file in folder.glob("*/metrics/metrics") if file.parts[-3].isdigit()}
-        return {step: float(json.loads(file.read_text())["mean_iu"]) for step, file in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        files = {int(file.parts[-3]): file for file in folder.glob("*/metrics/metrics") if _is_step(file.parts[-3])}
+        return {step: float(parse_json(file.read_text())["mean_iu"]) for step, file in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"the scores of the checkpoints in {folder} cannot be read ({error!r}); restore {file} from a copy, or "
             "write {} into it, and the last checkpoint counts as the best"

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from fcn_jax.errors import WriteFailed
 from fcn_jax.runtime.files import write_atomically
-from fcn_jax.runtime.json_values import to_json
+from fcn_jax.runtime.json_values import parse_json, to_json
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -28,14 +28,14 @@ def is_logged(folder: Path, step: int, split: str) -> bool:
         step: number of steps taken.
         split: "train" or "val".
     """
-    return any((line["step"], line["split"]) == (step, split) for line in read_log(folder))
+    return any((line["step"], line.get("split")) == (step, split) for line in read_log(folder))
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Read the lines of a run's `metrics.jsonl` in order, without one that a killed process has cut short."""
     file = folder / "metrics.jsonl"
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if _read_step(line) < math.inf]
+    return [parse_json(line) for line in lines if _read_step(line) < math.inf]
 
 
 class MetricsLog:
@@ -107,6 +107,6 @@ class MetricsLog:
 def _read_step(line: str) -> float:
     """Read the step of a line; return infinity for a line that a killed process has cut short."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return math.inf

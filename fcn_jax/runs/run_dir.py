@@ -19,10 +19,11 @@ from jaxtyping import UInt8
 from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runtime.files import try_lock, write_atomically
-from fcn_jax.runtime.json_values import flatten, from_json, to_json
+from fcn_jax.runtime.json_values import flatten, from_json, parse_json, to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -62,19 +63,17 @@ def open_run(folder: Path) -> Run:
     if not file.is_file():
         raise InputError(f"{folder} is not a run directory: it has no config.json; give what `train --run-dir` made")
     try:
-        stored = json.loads(file.read_text())
+        stored = parse_json(file.read_text())
         if "options" not in stored:
             stored |= _split_former(stored["config"])
         config = fill_config(from_json(Config, stored["config"]))  # an older version may not have stored every value
-        return Run(
-            folder,
-            config,
-            fill_options(from_json(RunOptions, stored["options"]), config),
-            tuple(stored["class_names"]),
-            np.array(stored["palette"], np.uint8),
-            stored["contents"],
-        )
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        options = fill_options(from_json(RunOptions, stored["options"]), config)
+        class_names = from_json(tuple[str, ...], stored["class_names"], "class_names")
+        palette = np.array(from_json(tuple[tuple[int, int, int], ...], stored["palette"], "palette"), np.uint8)
+        if not 0 < len(class_names) == len(palette) <= IGNORE:
+            raise ValueError(f"it has {len(class_names)} class names and {len(palette)} colours")
+        return Run(folder, config, options, class_names, palette, from_json(str, stored["contents"], "contents"))
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{file} is not the configuration of a run ({error!r}); restore it or start a new run"
         ) from error

@@ -1,7 +1,10 @@
 """Convert dataclasses and NumPy values to JSON values, and dataclasses back."""
 
 import dataclasses
+import json
 import math
+import reprlib
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,27 +41,67 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return items
 
 
-def from_json(kind: type, values: dict[str, Any]) -> Any:
-    """Make an instance of the dataclass `kind` from what `to_json` made of one; fields that are missing get defaults.
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
 
     Raises:
-        InputError: `values` has a field that `kind` does not have, or a value that `kind` refuses.
+        ValueError: it is not JSON, or its lists and objects are nested too deeply.
     """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("lists and objects are nested too deeply") from error
+
+
+def from_json(kind: Any, value: Any, name: str = "") -> Any:
+    """Make a value of a type from what `to_json` made of one. Fields of dataclasses that are missing get defaults.
+
+    Args:
+        kind: a dataclass, or what its fields are: a number, str, Path, Literal, tuple, or one of these or None.
+        value: a JSON value.
+        name: the name of the value, for messages; "" for the outermost one.
+
+    Raises:
+        InputError: a value is of another type, a dataclass does not have a field of this name, or refuses a value.
+    """
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (kind,) = (choice for choice in choices if choice is not types.NoneType)
+        return from_json(kind, value, name)
+    if isinstance(value, dict) and dataclasses.is_dataclass(kind):
+        return _make_dataclass(typing.cast(type, kind), value, name)
+    if origin is tuple and isinstance(value, list):
+        kinds = choices[:1] * len(value) if choices[1:] == (...,) else choices
+        if len(kinds) == len(value):
+            return tuple(from_json(*pair, name) for pair in zip(kinds, value, strict=True))
+    if kind is Path and isinstance(value, str) and _is_plain(value, str):
+        return Path(value)
+    if value in choices if origin is typing.Literal else _is_plain(value, kind):
+        return value
+    raise InputError(f"{name or 'the value'} is {reprlib.repr(value)}; it must be of the type {_describe_type(kind)}")
+
+
+def _make_dataclass(kind: type, values: dict[str, Any], name: str) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = values.keys() - hints.keys()
     if unknown:
         raise InputError(f"configuration has {sorted(unknown)}, which {kind.__name__} of this version does not know")
+    prefix = f"{name}." if name else ""
+    return kind(**{key: from_json(hints[key], value, prefix + key) for key, value in values.items()})
 
-    def restore(hint: Any, value: Any) -> Any:
-        if value is None:
-            return None
-        if isinstance(value, list):
-            return tuple(restore(Any, item) for item in value)
-        for choice in (hint, *typing.get_args(hint)):  # `X | None` means X
-            if choice is Path:
-                return Path(value)
-            if dataclasses.is_dataclass(choice):
-                return from_json(choice, value)  # pyright: ignore[reportArgumentType]
-        return value
 
-    return kind(**{key: restore(hints[key], value) for key, value in values.items()})
+def _describe_type(kind: Any) -> str:
+    return str(kind).replace("typing.", "") if typing.get_args(kind) else kind.__name__
+
+
+def _is_plain(value: Any, kind: Any) -> bool:
+    """Return whether a value is a bool, an int of 64 bits, a float, or a str without the character 0."""
+    if kind is float and not isinstance(value, float):
+        return _is_plain(value, int)
+    if isinstance(value, str) and "\0" in value:
+        return False
+    if type(value) is int and abs(value) >= 2**63:
+        return False
+    return kind in (bool, int, float, str) and type(value) is kind  # `type`, because True is an int

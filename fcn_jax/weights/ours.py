@@ -10,7 +10,7 @@ import safetensors.numpy
 from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import write_atomically
-from fcn_jax.runtime.json_values import from_json
+from fcn_jax.runtime.json_values import from_json, parse_json
 from fcn_jax.weights.safetensors_file import read_notes, read_safetensors
 from fcn_jax.weights.weights import Weights
 
@@ -54,14 +54,14 @@ def read(file: Path) -> Weights:
     """
     arrays, notes = read_safetensors(file), read_notes(file)
     try:
-        entries = json.loads(notes[NOTE]) if NOTE in notes else {name: json.loads(notes[name]) for name in ENTRIES}
+        entries = parse_json(notes[NOTE]) if NOTE in notes else {name: parse_json(notes[name]) for name in ENTRIES}
         origin, settings, class_names = (entries[name] for name in ENTRIES)
         return Weights(
             arrays,
             (),
-            None if settings is None else from_json(InputConfig, settings),
+            from_json(InputConfig | None, settings, "input"),
             f"{file.name} (fcn_jax, from {origin})",
-            None if class_names is None else tuple(class_names),
+            from_json(tuple[str, ...] | None, class_names, "class_names"),
         )
     except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged: its notes cannot be read ({error!r}); convert it again") from error

@@ -257,7 +257,9 @@ def test_any_damage_to_any_file_is_refused(tmp_path, pristine, damage):
             assert_same(checkpoints.restore(1, like(SMALL)), jax.tree.map(lambda x: x + 1, SMALL))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": 1}', '{"1": "x"}', '{"1": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"a": 1}', '{"1": "x"}', '{"1": {}}', '{"1": 1%s}' % ("0" * 400), "[" * 100_000]
+)
 def test_unreadable_scores_are_refused(tmp_path, pristine, content):
     shutil.copytree(pristine, tmp_path / "c")
     (tmp_path / "c" / SCORES).write_text(content)

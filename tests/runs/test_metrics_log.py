@@ -15,7 +15,7 @@ from processes import both_end_well, free_address
 from tensorboardX.proto import event_pb2
 
 from fcn_jax.errors import WriteFailed
-from fcn_jax.runs.metrics_log import MetricsLog
+from fcn_jax.runs.metrics_log import MetricsLog, is_logged
 
 
 def lines(folder: Path) -> list[dict]:
@@ -99,6 +99,8 @@ def fill(folder: Path, last: int, first: int = 0) -> None:
         '{"split": "train"}\n',
         '{"step": null}\n',
         '{"step": "seven"}\n',
+        '{"step": 1%s}\n' % ("0" * 400),
+        "[" * 100_000,
         "7\n",
         "\0\0\0\0",
         "\udcff\udcfe\n",
@@ -153,7 +155,7 @@ def test_of_two_processes_the_first_alone_writes(tmp_path):
         from fcn_jax.config import Config, RunOptions
         from fcn_jax.data.defaults import fill_config, fill_options
         from fcn_jax.data.dataset import Dataset
-        from fcn_jax.runs.metrics_log import MetricsLog
+        from fcn_jax.runs.metrics_log import MetricsLog, is_logged
         from fcn_jax.runs.run_dir import open_for_training
 
         colours = np.zeros((1, 3), np.uint8)
@@ -191,3 +193,9 @@ def test_a_line_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(WriteFailed, match=r"metrics\.jsonl cannot be written \(Is a directory\); mend that"):
         log.add(1, "train", {"loss": 1.0})
+
+
+def test_a_line_without_a_split_says_nothing_of_any(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 4, "split": "val"}\n')
+    assert is_logged(tmp_path, 4, "val")
+    assert not is_logged(tmp_path, 4, "train")

@@ -235,6 +235,12 @@ def damaged() -> dict[str, str]:
         "no options": json.dumps({**good, "options": None}),
         "no colour": json.dumps({**good, "palette": [[0, 0, 300]]}),
         "a ragged palette": json.dumps({**good, "palette": [[0, 0, 0], [1]]}),
+        "a negative colour": json.dumps({**good, "palette": [[0, 0, -1]]}),
+        "a palette of another length": json.dumps({**good, "palette": [[0, 0, 0], [1, 1, 1]]}),
+        "no classes": json.dumps({**good, "class_names": [], "palette": []}),
+        "a class that is no name": json.dumps({**good, "class_names": [7]}),
+        "a head that does not exist": json.dumps({**good, "config": {"model": {"head": "fcn4s"}}}),
+        "nested too deeply": "[" * 100_000,
         "binary": "\udcff\udcfe",
     }
 

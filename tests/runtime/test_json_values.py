@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from full_config import FROM_RUN, FULL, FULL_OPTIONS, flatten
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
-from fcn_jax.runtime.json_values import from_json, to_json
+from fcn_jax.runtime.json_values import from_json, parse_json, to_json
+
+# Names of fields of all parts of a configuration.
+FIELDS = sorted({name for key in flatten({**asdict(Config()), **asdict(RunOptions())}) for name in key.split(".")})
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,55 @@ def test_a_field_of_another_version_is_named_with_its_part(where, kind):
     inner["nesterov"] = True
     with pytest.raises(InputError, match=rf"\['nesterov'\], which {kind} of this version"):
         from_json(Config, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": {"head": "fcn4s"}}, r"model\.head is 'fcn4s'; it must be of the type Literal\['fcn32s'"),
+        ({"model": {"output_stride": True}}, r"model\.output_stride is True"),
+        (
+            {"model": {"input": {"mean": [1.0, 2.0]}}},
+            r"model\.input\.mean is \[1\.0, 2\.0\]; .* tuple\[float, float, float",
+        ),
+        ({"model": {"weights": "a\0"}}, r"model\.weights is 'a\\x00'"),
+        ({"optim": {"rate_factors": [["score"]]}}, r"optim\.rate_factors is \['score'\]"),
+        ({"optim": {"power": 10**400}}, r"optim\.power is 10+\.\.\.0+; it must be of the type float"),
+        ({"seed": True}, "seed is True; it must be of the type int"),
+        ({"staged": 1}, "staged is 1; it must be of the type bool"),
+        ({"steps": 2**63}, "steps is 9223372036854775808"),
+        ({"data": None}, "data is None; it must be of the type DataConfig"),
+        ([], r"the value is \[\]; it must be of the type Config"),
+    ],
+)
+def test_a_stored_value_of_another_type_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        from_json(Config, values)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON | st.dictionaries(st.sampled_from(FIELDS), JSON)))
+def test_any_json_gives_a_configuration_or_a_clear_error(values):
+    for kind in (Config, RunOptions):
+        try:
+            value = from_json(kind, values)
+        except InputError:
+            continue
+        again = from_json(kind, json.loads(json.dumps(to_json(value))))
+        assert again == value or "nan" in repr(value) or "inf" in repr(value)
+
+
+def test_json_that_is_nested_too_deeply():
+    assert parse_json("[1]") == [1]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)
 
 
 def test_a_stored_value_outside_its_range_is_refused():

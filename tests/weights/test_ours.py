@@ -122,7 +122,20 @@ def test_notes_that_make_no_sense_are_refused(tmp_path, old, new):
         read_weights(tmp_path / "w")
 
 
-@pytest.mark.parametrize("note", ["", "{}", "[]", "null", '{"origin": 1, "input": 2, "class_names": 3}'])
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"origin": 1, "input": 2, "class_names": 3}',
+        '{"origin": "a", "input": null, "class_names": [1]}',
+        '{"origin": "a", "input": {"order": "rbg"}, "class_names": null}',
+        '{"origin": "a", "input": {"mean": [1%s, 0, 0]}, "class_names": null}' % ("0" * 400),
+    ],
+)
 def test_a_note_that_makes_no_sense_is_refused(tmp_path, note):
     safetensors.numpy.save_file(SMALL.arrays, tmp_path / "w", {"fcn_jax": note})
     with pytest.raises(InputError, match="w is damaged: its notes cannot be read"):

@@ -25,6 +25,8 @@ SIFTFLOW_INPUT = InputConfig("bgr", (114.578, 115.294, 108.353), (1.0, 1.0, 1.0)
 NYUD_INPUT = InputConfig("bgr", (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
 HHA_INPUT = InputConfig("rgb", (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
 NYUD_CLASSES = 40
+# A kernel of n groups becomes one with n times as many numbers, so n needs a limit. Masks have at most 255 classes.
+MOST_CLASSES = 255
 
 TASKS = ("_sem", "_geo")
 LAYER = re.compile(
@@ -113,8 +115,10 @@ def _convert_to_convolution(layer: Layer, channels: int, file: Path) -> Layer:
             )
         kernel = kernel.reshape(out, channels, side, side)
     if layer.name.startswith("upscore"):
-        fits = kernel.ndim == 4 and len(kernel) % kernel.shape[1] == 0 and not bias
-        rule = "a deconvolution of n channels to n has a kernel [n, n / groups, h, w] and no bias"
+        fits = kernel.ndim == 4 and len(kernel) % kernel.shape[1] == 0 and not bias and len(kernel) <= MOST_CLASSES
+        rule = (
+            f"a deconvolution of n channels to n has a kernel [n, n / groups, h, w], n <= {MOST_CLASSES}, and no bias"
+        )
     else:
         fits = kernel.ndim == 4 and [blob.size for blob in bias] in ([], [len(kernel)])
         rule = "a convolution has a kernel [out, in, h, w] and a bias [out]"

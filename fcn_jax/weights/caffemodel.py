@@ -23,6 +23,7 @@ LAYER_NAME_AND_BLOBS = {2: (4, 6), 100: (1, 7)}  # V1LayerParameter (2014), Laye
 SHAPE, SHAPE_DIM = 7, 1
 LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
 DATA, DOUBLE_DATA = 5, 8
+MOST_AXES = 32  # kMaxBlobAxes of Caffe's blob.hpp
 
 
 class Layer(NamedTuple):
@@ -107,6 +108,8 @@ def _read_blob(message: memoryview) -> np.ndarray:
     data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if shape is None:
         shape = [legacy.get(number, 0) for number in LEGACY_SHAPE]
+    if len(shape) > MOST_AXES:
+        raise _MalformedError(f"a blob has {len(shape)} axes")
     if not data or len(data) != math.prod(shape) * np.dtype(kind).itemsize:
         raise _MalformedError(f"a blob of the shape {shape} has {len(data)} bytes")
     return np.frombuffer(data, kind).astype(np.float32, copy=False).reshape(shape)

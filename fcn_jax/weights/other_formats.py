@@ -47,7 +47,7 @@ def _describe_zip(file: Path) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises errors of many types for damaged files; reading it on says what is wrong
         return None
     if "model.weights.h5" in names:
         return "is a .keras archive; unpack it, and give its model.weights.h5"

@@ -6,16 +6,19 @@ The zip file has checksums, which are verified. The older format has none, so ch
 
 import functools
 import io
+import math
 import struct
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fcn_jax.errors import InputError
-from fcn_jax.weights.torch_pickle import Unpickler, check_number_type
+from fcn_jax.weights.bounds import require_bounded
+from fcn_jax.weights.torch_pickle import Storage, Unpickler, check_memo, check_number_type
 from fcn_jax.weights.torch_state import State, find_state
 
 ZIP_START = b"PK\x03\x04"
@@ -35,7 +38,8 @@ def read_torch(file: Path) -> tuple[dict[str, np.ndarray], str]:
         The network's tensors by name, in the types they are stored in, and their place in the file (`State.place`).
 
     Raises:
-        InputError: the file is damaged, or contains something that is not a tensor in the place of one.
+        InputError: the file is damaged, contains something that is not a tensor in the place of one, or would take
+            far more memory than it has bytes.
     """
     try:
         with file.open("rb") as stream:
@@ -50,6 +54,7 @@ def read_torch(file: Path) -> tuple[dict[str, np.ndarray], str]:
 
 def _read_zip(file: Path) -> tuple[dict[str, np.ndarray], str]:
     with zipfile.ZipFile(file) as archive:
+        require_bounded(sum(entry.file_size for entry in archive.infolist()), "bytes in its entries", file)
         names = archive.namelist()
         pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
@@ -58,21 +63,30 @@ def _read_zip(file: Path) -> tuple[dict[str, np.ndarray], str]:
         if f"{folder}byteorder" in names:
             _require_little_endian(file, archive.read(f"{folder}byteorder") == b"little")
         # The whole pickle is read first, which verifies its checksum, and interpreted afterwards.
-        content = Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
-        return _read_arrays(find_state(content, file), functools.cache(lambda key: archive.read(f"{folder}data/{key}")))
+        content, _ = _load(io.BytesIO(archive.read(pickles[0])))
+        read_storage = functools.cache(lambda key: archive.read(f"{folder}data/{key}"))
+        return _read_arrays(find_state(content, file), read_storage, file)
 
 
 def _read_legacy(file: Path) -> tuple[dict[str, np.ndarray], str]:
     with file.open("rb") as stream:
-        _magic, _version, system = (Unpickler(stream).load() for _ in range(3))
+        _magic, _version, system = (_load(stream)[0] for _ in range(3))
         _require_little_endian(file, system["little_endian"])
-        unpickler = Unpickler(stream)
-        content = unpickler.load()
+        content, storages = _load(stream)
         data = {}
-        for key in Unpickler(stream).load():
+        for key in _load(stream)[0]:
             (count,) = struct.unpack("<q", stream.read(8))
-            data[key] = stream.read(count * check_number_type(unpickler.storages[key].dtype).itemsize)
-        return _read_arrays(find_state(content, file), data.__getitem__)
+            size = count * check_number_type(storages[key].dtype).itemsize
+            require_bounded(size, f"bytes in the storage {key!r}", file)
+            data[key] = stream.read(size)
+        return _read_arrays(find_state(content, file), data.__getitem__, file)
+
+
+def _load(stream: io.BufferedIOBase) -> tuple[Any, dict[str, Storage]]:
+    """Read one pickle, and leave the stream at its end. Return its content and the storages that it refers to."""
+    check_memo(stream)
+    unpickler = Unpickler(stream)
+    return unpickler.load(), unpickler.storages
 
 
 def _require_little_endian(file: Path, little: bool) -> None:
@@ -80,5 +94,7 @@ def _require_little_endian(file: Path, little: bool) -> None:
         raise InputError(f"{file} and this machine must both be little-endian; load and save it with PyTorch")
 
 
-def _read_arrays(state: State, read_storage: Callable[[str], bytes]) -> tuple[dict[str, np.ndarray], str]:
+def _read_arrays(state: State, read_storage: Callable[[str], bytes], file: Path) -> tuple[dict[str, np.ndarray], str]:
+    # Tensors are views, which may overlap or repeat a number.
+    require_bounded(sum(math.prod(tensor.shape) for tensor in state.tensors.values()), "numbers", file)
     return {name: tensor.read(read_storage) for name, tensor in state.tensors.items()}, state.place

@@ -7,9 +7,10 @@ training program's arguments, gives an `Unknown`, which does nothing.
 
 import io
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -120,6 +121,22 @@ class Unpickler(pickle.Unpickler):
             return value
         dtype = describe_unknown(value) or value
         return self.storages.setdefault(key, Storage(key, dtype))
+
+
+def check_memo(stream: io.BufferedIOBase) -> None:
+    """Check the places at which a pickle keeps values, and leave the stream where it is.
+
+    The unpickler makes room for every place up to the one that is named: five bytes could take 32 GB. What writes
+    pickles numbers the places one after the other, so a place is below the number of bytes before it.
+
+    Raises:
+        ValueError: a place is further, or the bytes are not a pickle.
+    """
+    start = stream.tell()
+    for operation, place, _ in pickletools.genops(cast(IO[bytes], stream)):
+        if isinstance(place, int) and operation.name.endswith("PUT") and place > stream.tell() - start:
+            raise ValueError(f"a value is kept at the place {place}, which is out of order")
+    stream.seek(start)
 
 
 def check_number_type(name: Any) -> np.dtype:

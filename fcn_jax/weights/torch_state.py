@@ -47,7 +47,7 @@ def find_state(content: Any, file: Path) -> State:
     Raises:
         InputError: several dictionaries have tensors, or something that is no tensor is in the place of one.
     """
-    place, state = _descend(content, file, set())
+    place, state = _descend(content, file, {}, set())
     tensors = {name: value for name, value in state.items() if _is_named_tensor(name, value)}
     if not tensors:
         state = {"the content": content}
@@ -62,17 +62,24 @@ def find_state(content: Any, file: Path) -> State:
     return State(tensors, place)
 
 
-def _descend(content: Any, file: Path, seen: set[int]) -> tuple[str, dict[Any, Any]]:
-    """Return the place of the network's tensors and the dictionary that has them; an empty one if there is none."""
+def _descend(content: Any, file: Path, counts: dict[int, int], seen: set[int]) -> tuple[str, dict[Any, Any]]:
+    """Return the place of the network's tensors and the dictionary that has them; an empty one if there is none.
+
+    Args:
+        content: what to look in.
+        file: the name of the file, for messages.
+        counts: the number of tensors of dictionaries by their id. A dictionary may be in many places.
+        seen: ids of the dictionaries that were looked in before.
+    """
     if not isinstance(content, dict) or id(content) in seen:
         return "", {}
     seen.add(id(content))
-    inner = {name: _descend(content[name], file, seen) for name in ENTRIES if name in content}
+    inner = {name: _descend(content[name], file, counts, seen) for name in ENTRIES if name in content}
     states = {name: found for name, found in inner.items() if found[1]}
     if not states:
         # A lone tensor at the top, such as the best score, is not the network.
-        count = _count_tensors(content)
-        states = {name: ("", value) for name, value in content.items() if _count_tensors(value) > count}
+        count = _count_tensors(content, counts)
+        states = {name: ("", value) for name, value in content.items() if _count_tensors(value, counts) > count}
         if not states and count:
             return "", content
         if len(states) > 1:
@@ -87,8 +94,12 @@ def _descend(content: Any, file: Path, seen: set[int]) -> tuple[str, dict[Any, A
     return f"entry {name!r}{left}" + (f", {place}" if place else ""), state
 
 
-def _count_tensors(value: Any) -> int:
-    return sum(_is_named_tensor(*item) for item in value.items()) if isinstance(value, dict) else 0
+def _count_tensors(value: Any, counts: dict[int, int]) -> int:
+    if not isinstance(value, dict):
+        return 0
+    if id(value) not in counts:
+        counts[id(value)] = sum(_is_named_tensor(*item) for item in value.items())
+    return counts[id(value)]
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:

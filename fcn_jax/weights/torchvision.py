@@ -160,7 +160,7 @@ def _find_resnet_paths(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
 
 def _transpose_kernel(value: np.ndarray, side: int, name: str) -> np.ndarray:
     """Convert PyTorch's weights to a kernel. A dense layer becomes a convolution whose window is the whole map."""
-    if value.ndim == 2 and value.shape[1] % side**2 == 0:
+    if value.ndim == 2 and value.size and value.shape[1] % side**2 == 0:
         value = value.reshape(len(value), -1, side, side)
     if value.ndim != 4:
         raise InputError(

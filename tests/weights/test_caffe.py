@@ -197,6 +197,8 @@ def test_damaged_files_are_refused_or_read_never_a_crash(tmp_path):
             r"score_fr_sem \[4, 3, 1, 1\], score_fr_geo \[2, 5, 1, 1\]; on one trunk only their classes differ",
         ),
         (drawn(upscore_sem=(4, 4, 4, 4), upscore_geo=(2, 2, 8, 8)), "on one trunk only their classes differ"),
+        (drawn(upscore=(256, 1, 2, 2)), r"n <= 255, and no bias"),
+        (drawn(conv5_3=(1,) * 33), "a blob has 33 axes"),
         (drawn(conv5_3=(4, 3, 3)), r"'conv5_3' .* has blobs of the shapes"),
         (drawn(upscore=(4, 3, 3, 3)), r"'upscore' .*\[4, 3, 3, 3\]; a deconvolution of n channels to n"),
         (drawn(upscore=[(4, 4, 3, 3), (4,)]), "and no bias"),

@@ -105,6 +105,7 @@ def layers(**shapes: list[tuple[int, ...]]):
         (layers(block1_conv1=[(3, 3, 3, 4)]), r"arrays of the shapes \[3, 3, 3, 4\]; it must be a kernel \[h, w, in"),
         (layers(block1_conv1=[(3, 3, 3, 4), (3,)]), r"\[3, 3, 3, 4\], \[3\]; it must be a kernel"),
         (layers(fc1=[(3, 3, 3, 4), (4,)]), r"must be a kernel \[in, out\] and a bias"),
+        (layers(block1_conv1=[(3, 3, 3, 2), (2,)], fc1=[(0, 4), (4,)]), r"shapes \[0, 4\], \[4\]; it must be a kernel"),
         (layers(fc1=[(8, 4), (4,)]), "8 inputs, which is no square map of 0 channels"),
         (
             layers(block1_conv1=[(3, 3, 3, 4), (4,)], fc1=[(8, 4), (4,)]),

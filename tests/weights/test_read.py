@@ -1,5 +1,7 @@
 """The format of a file is told by its first bytes."""
 
+import zipfile
+
 import caffe_peer
 import h5py
 import numpy as np
@@ -63,3 +65,17 @@ def test_a_caffemodel_starts_with_one_of_the_fields_of_a_net():
         assert content.startswith(CAFFE_FIELDS)
     others = (b"PK\x03\x04", b"\x80\x02", HDF5, b"<html>", b"")
     assert not any(start.startswith(CAFFE_FIELDS) for start in others)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"PK\x03\x04" + bytes(40) + b"PK\x05\x06" + bytes(18)])
+def test_zip_files_without_a_sound_list_of_entries(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(InputError):
+        read_weights(tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("a", b"")
+    data = bytearray((tmp_path / "x.pth").read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 99  # a version that zipfile does not read
+    (tmp_path / "x.pth").write_bytes(data)
+    with pytest.raises(InputError, match=r"is damaged or cut short .*zip file version"):
+        read_weights(tmp_path / "x.pth")

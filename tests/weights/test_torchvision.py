@@ -1,5 +1,7 @@
 """Networks of torchvision and timm: their names and layouts, and networks that are not known."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -203,6 +205,9 @@ def test_weights_of_another_size_are_refused(tmp_path):
     state = small_vgg(False) | {"classifier.0.weight": np.zeros((6, 50), np.float32)}
     with pytest.raises(InputError, match=r"classifier\.0\.weight of .* has the shape \(6, 50\).*multiple of 49"):
         read_state(tmp_path, state)
+    dense = {"classifier.0.weight": np.zeros((0, 49), np.float32)}
+    with pytest.raises(InputError, match=r"classifier\.0\.weight of .* has the shape \(0, 49\)"):
+        read_state(tmp_path, conv(3, 4, 3, "features.0") | dense)
     with pytest.raises(InputError, match=r"conv1\.weight of .* has the shape \(4, 3, 7\)"):
         read_state(tmp_path, {"conv1.weight": np.zeros((4, 3, 7), np.float32)})
 
@@ -216,8 +221,12 @@ def read_shapes(torch, folder, make) -> Weights:
     """What is read of a network's tensors, all zero."""
     with torch.device("meta"):
         shapes = make().state_dict()
-    torch.save({name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}, folder / "x.pth")
-    return read(folder / "x.pth")
+    file = folder / "x.pth"
+    zeros = {name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}
+    # The former format ends with its last number, so what follows only makes the file as large as real weights are.
+    torch.save(zeros, file, _use_new_zipfile_serialization=False)
+    os.truncate(file, 1 << 30)
+    return read(file)
 
 
 @pytest.mark.peers

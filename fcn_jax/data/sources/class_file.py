@@ -10,7 +10,10 @@ from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
 
 _RULE = "it has one class name per line, the first for label 0, or one 'name,red,green,blue' or 'name:red,green,blue::'"
-_COLOURED = re.compile(r"(?P<name>[^:,]+)[:,]\s*(?P<red>\d+)\s*,\s*(?P<green>\d+)\s*,\s*(?P<blue>\d+)\s*(:.*)?")
+# No colour has more than three digits; more are read, up to nine, so that an error can name the line.
+_COLOURED = re.compile(
+    r"(?P<name>[^:,]+)[:,]\s*(?P<red>\d{1,9})\s*,\s*(?P<green>\d{1,9})\s*,\s*(?P<blue>\d{1,9})\s*(:.*)?"
+)
 _HEADS = ("#label:color_rgb:parts:actions", "name,r,g,b")  # of CVAT's labelmap.txt, and of the tables of colours
 _VOID_NAME = "__ignore__"  # first line of labelme's class_names.txt: the name of -1, which masks store as 255
 

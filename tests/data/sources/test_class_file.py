@@ -43,6 +43,8 @@ def test_class_names_of_labelme(tmp_path):
         ("name,r,g,b\na,1,2,3\na,4,5,6", "line 3 of .* is 'a'"),
         ("a,1,2,3\nb,1,2,3", r"line 2 of .* has the colour \(1, 2, 3\)"),
         ("a,1,2,256", r"line 1 of .* has the colour \(1, 2, 256\)"),
+        ("a,1,2,3\nb,123456789,2,3", r"line 2 of .* has the colour \(123456789, 2, 3\)"),
+        (f"a,{'1' * 5000},2,3\na,{'1' * 5000},2,3", "line 2 of .* blank or used before"),
         ("a\nb:1,2,3::", "line 2 of .* has a colour, and other lines have none"),
     ],
 )

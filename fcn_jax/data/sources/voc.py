@@ -15,7 +15,7 @@ from fcn_jax.runtime.files import lock_file
 from fcn_jax.runtime.progress import show_progress
 
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
-URL = f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{ARCHIVE}"
+URL = f"https://host.robots.ox.ac.uk/pascal/VOC/voc2012/{ARCHIVE}"
 SIZE = 1_999_639_040
 SHA256 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
 LAYOUT = (
@@ -105,13 +105,13 @@ def _unpack(archive: Path, folder: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
         part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, "r:") as tar:  # not compressed, so it cannot fill the disk
                 _extract(tar, part, archive.name)
             part.rename(folder)
         except InputError:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except Exception as error:  # tarfile raises errors of many types for damaged archives
             shutil.rmtree(part, ignore_errors=True)
             reason = str(error).partition("\n")[0].rstrip(":")
             if not folder.exists():  # without file locks another process may have unpacked it
@@ -124,7 +124,9 @@ def _unpack(archive: Path, folder: Path) -> None:
 def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
     """Extract the lists, the masks, and the images that a list names."""
     members = {}
-    for member in tar.getmembers():
+    for member in tar:
+        if member.size < 0:  # the next header would be before this one, for ever
+            raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
         _, _, path = member.name.rpartition("VOC2012/")
         members[path] = member
     wanted = [path for path in members if path.startswith((f"{LISTS}/", f"{_MASKS}/", f"{_AUG}/"))]
@@ -133,7 +135,10 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
             raise tarfile.ReadError(f"VOCdevkit/VOC2012/{LISTS}/{split}.txt is missing")
 
     def extract(path: str) -> None:
-        tar.extract(members[path].replace(name=f"VOC2012/{path}"), part, filter="data")
+        member = members[path]
+        if not (member.isdir() or (member.isfile() and not member.issparse())):
+            raise tarfile.ReadError(f"{member.name!r} is a link, a device or a sparse file, which the official has not")
+        tar.extract(member.replace(name=f"VOC2012/{path}"), part, filter="data")
 
     for path in [p for p in wanted if p.startswith(LISTS) and p.endswith(".txt")]:
         extract(path)

@@ -92,7 +92,7 @@ def test_archive_that_is_cut_short(tmp_path):
         datasets.prepare("voc2012", file, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("JPEGImages"))
     (tmp_path / "no.tar").write_text("no archive")
-    with pytest.raises(InputError, match=r"no.tar cannot be unpacked .*opened successfully"):
+    with pytest.raises(InputError, match=r"no.tar cannot be unpacked .*truncated header"):
         datasets.prepare("voc2012", tmp_path / "no.tar", tmp_path / "cache")
 
 
@@ -136,7 +136,7 @@ def test_archive_cannot_write_elsewhere(tmp_path):
         link = tarfile.TarInfo("VOCdevkit/VOC2012/SegmentationClass/2007_000001.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(InputError, match=r"evil.tar cannot be unpacked .*absolute path"):
+    with pytest.raises(InputError, match=r"evil.tar cannot be unpacked .*2007_000001\.png' is a link, a device"):
         datasets.prepare("voc2012", file, tmp_path / "cache")
     with tarfile.open(file, "w") as tar:
         tar.add(tmp_path / "data/VOCdevkit/VOC2012", "VOCdevkit/VOC2012")
@@ -282,3 +282,29 @@ def test_real_lists_are_read_completely(voc_dir, tmp_path):
     found = voc.find(Request(voc_dir, tmp_path))
     counts = {split: len(examples) for split, examples in found.splits.items()}
     assert counts == {"train": 437, "val": 217, "trainaug": 1937}
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE])
+def test_an_archive_has_files_only(tmp_path, kind):
+    voc_tree(tmp_path / "data")
+    file = tmp_path / "evil.tar"
+    with tarfile.open(file, "w") as tar:
+        tar.add(tmp_path / "data/VOCdevkit/VOC2012", "VOCdevkit/VOC2012")
+        member = tarfile.TarInfo("VOCdevkit/VOC2012/SegmentationClass/x.png")
+        member.type, member.linkname = kind, "VOCdevkit/VOC2012/SegmentationClass/y.png"
+        tar.addfile(member)
+    with pytest.raises(InputError, match=r"evil.tar cannot be unpacked .*(is a link, a device|bad checksum|invalid)"):
+        datasets.prepare("voc2012", file, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.png"))
+
+
+def test_a_compressed_or_endless_archive_is_refused(tmp_path):
+    voc_tree(tmp_path / "data")
+    with tarfile.open(tmp_path / "small.tar", "w:gz") as tar:
+        tar.add(tmp_path / "data/VOCdevkit/VOC2012", "VOCdevkit/VOC2012")
+    endless = tarfile.TarInfo("VOCdevkit/VOC2012/x")
+    endless.size = -1024
+    (tmp_path / "endless.tar").write_bytes(bytes(endless.tobuf(tarfile.GNU_FORMAT)) * 4)
+    for name in ("small.tar", "endless.tar"):
+        with pytest.raises(InputError, match=f"{name} cannot be unpacked"):
+            datasets.prepare("voc2012", tmp_path / name, tmp_path / "cache")

@@ -1,12 +1,15 @@
-"""Download large files, resume after a broken connection, and verify the result."""
+"""Download large files over https, resume after a broken connection, and verify the result."""
 
 import http.client
+import re
 import socket
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from fcn_jax.errors import InputError
 from fcn_jax.runtime import files
@@ -15,6 +18,7 @@ from fcn_jax.runtime.progress import show_progress
 CHUNK = 1 << 16  # bytes read at once; a chunk that is incomplete when the connection breaks is lost
 TIMEOUT = 30  # seconds without a byte before an attempt fails
 PAUSES = (1, 2, 4, 8)  # seconds before each further attempt; they start anew after an attempt that received bytes
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
@@ -25,17 +29,23 @@ def download(url: str, file: str | Path, sha256: str, size: int | None = None) -
     downloads and the others wait.
 
     Args:
-        url: address of the file.
+        url: address of the file: https, or http of this machine.
         file: path to save it as.
-        sha256: its checksum in hexadecimal digits, or the first digits if only those are known.
+        sha256: its checksum, 64 hexadecimal digits. With fewer, at least 8, only the first digits are compared. That
+            finds damage, but another file with the same first digits can be made: https alone protects against forgery.
         size: its size in bytes if known; a server's file of another size is refused before it is downloaded.
 
     Returns:
         The path of the file.
 
     Raises:
-        InputError: the file cannot be downloaded or written, or it has another checksum or size.
+        InputError: the address or a redirection is not https, the file cannot be downloaded or written, or it has
+            another checksum or size.
+        ValueError: the checksum does not have 8 to 64 digits.
     """
+    if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
+        raise ValueError(f"the checksum is {sha256!r}; it must be 8 to 64 hexadecimal digits")
+    _require_https(url)
     file = Path(file)
     part = file.with_name(file.name + ".part")
     with files.lock_file(file.with_name(file.name + ".lock")):
@@ -49,6 +59,24 @@ def download(url: str, file: str | Path, sha256: str, size: int | None = None) -
                     f"{part} cannot be written ({error.strerror}); make room, or name another folder"
                 ) from error
     return file
+
+
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+    """Follow redirections to https only."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        _require_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _require_https(url: str) -> None:
+    """Raise InputError if others could read or change on the way what is fetched."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise InputError(
+            f"{url} is not fetched, because it is not https and others could change the file on the way; fetch it by "
+            "other means, and compare its checksum"
+        )
 
 
 def _fetch(url: str, part: Path, size: int | None, remedy: str) -> None:
@@ -85,7 +113,8 @@ def _append_rest(url: str, part: Path, start: int, size: int | None, remedy: str
     headers = {"User-Agent": "fcn_jax", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
+    opener = urllib.request.build_opener(_HttpsOnly)
+    with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
             raise InputError(f"{url} gives a web page, not a file (it may have moved, or needs a log-in); {remedy}")
         if response.status != 206:

@@ -20,6 +20,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         seen = self.server.seen
         seen.append((self.path, self.headers["Range"]))
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            return self.end_headers()
         if self.path == "/missing":
             return self.send_error(404)
         if self.path == "/busy" and len(seen) < 3:
@@ -161,7 +165,29 @@ def test_no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(InputError, match=r"cannot be reached \(.*Name or service not known"):
-        download("http://example.invalid/file", tmp_path / "file", SHA256)
+        download("https://example.invalid/file", tmp_path / "file", SHA256)
+
+
+@pytest.mark.parametrize("url", ["http://example.org/a", "ftp://example.org/a", "file:///etc/passwd", "/etc/passwd"])
+def test_what_others_can_change_on_the_way_is_refused(tmp_path, url):
+    with pytest.raises(InputError, match=f"{url} is not fetched, because it is not https"):
+        download(url, tmp_path / "file", SHA256)
+    assert not any(tmp_path.iterdir())
+
+
+def test_only_redirections_to_https_are_followed(server, tmp_path):
+    with pytest.raises(InputError, match=r"http://example\.org/a is not fetched, because"):
+        download(f"{server.url}/to/http://example.org/a", tmp_path / "file", SHA256)
+    with pytest.raises(InputError, match="cannot be fetched: the server says 302"):
+        download(f"{server.url}/to/file:///etc/passwd", tmp_path / "file", SHA256)
+    # This machine is as safe as https.
+    assert download(f"{server.url}/to/{server.url}/file", tmp_path / "file", SHA256).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("sha256", ["", "1234567", SHA256 + "0", "g" * 64])
+def test_a_checksum_is_needed(tmp_path, sha256):
+    with pytest.raises(ValueError, match="must be 8 to 64 hexadecimal digits"):
+        download("https://example.invalid/file", tmp_path / "file", sha256)
 
 
 def test_server_that_goes_on_elsewhere_on_the_last_try(server, tmp_path, monkeypatch):

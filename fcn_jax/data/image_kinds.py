@@ -1,21 +1,33 @@
-"""Which files are images, by their suffix, and the words about the other ones."""
+"""Which files are images, by their suffix or their content, and the words about the other ones."""
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFile
 
-# Formats that Pillow recognises and does not decode itself.
-_UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+# Formats that Pillow recognises and does not decode itself. For EPS it would start Ghostscript, which runs the program
+# that such a file is. An icon (ICO) contains images, which Pillow decodes as it opens the file, whatever their size.
+_LEFT_OUT = ("BUFR", "EPS", "GRIB", "HDF5", "ICO", "MPEG", "WMF")
 # Files that systems put into every folder.
 _OF_SYSTEMS = ("thumbs.db", "desktop.ini")
 
 
+def open_image(file: Path | io.BytesIO) -> ImageFile.ImageFile:
+    """Open an image file with Pillow, if its content is of a format that is read here, whatever its suffix.
+
+    Raises:
+        Exception: Pillow's errors for files that are no images; damaged ones can raise any.
+    """
+    Image.init()
+    return Image.open(file, formats=[kind for kind in Image.ID if kind not in _LEFT_OUT])
+
+
 def split_by_kind(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Split files into those whose suffix is that of an image which Pillow decodes, and the others, both in order."""
+    """Split files into those whose suffix is that of an image which is read here, and the others, both in order."""
     kinds = Image.registered_extensions()  # also loads Pillow's decoders
-    suffixes = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN and kind not in _UNDECODED}
+    suffixes = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN and kind not in _LEFT_OUT}
     images: list[Path] = []
     others: list[Path] = []
     for file in files:

@@ -1,7 +1,7 @@
 """Read images of any size for which there is memory.
 
 Pillow warns above 89 million pixels and refuses twice as many, as a guard against hostile files on servers. Here the
-files are the user's own, so the free memory decides.
+free memory decides. A file whose header has fewer pixels than what it contains, as an icon may, is still refused.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fcn_jax.data.image_kinds import open_image
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.host_memory import read_free_memory
 
@@ -20,25 +21,30 @@ BYTES = 20  # per pixel, at most, to read an image and its mask: Pillow's images
 
 _turn = threading.Lock()
 _lock = threading.Lock()
-_lifted = 0  # number of blocks that are within `lift_limit`
+_lifted: list[int | None] = []  # the limits of the blocks that are within `lift_limit`
 _limit: int | None = None  # Pillow's limit outside of them
 
 
 @contextlib.contextmanager
-def lift_limit() -> Iterator[None]:
-    """Let Pillow open images of any size in this block, and in other threads meanwhile."""
-    global _lifted, _limit
+def lift_limit(pixels: int | None = None) -> Iterator[None]:
+    """Let Pillow open images of a number of pixels, or of any, in this block, and in other threads meanwhile."""
+    global _limit
     with _lock:
         if not _lifted:
-            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        _lifted += 1
+            _limit = Image.MAX_IMAGE_PIXELS
+        _lifted.append(pixels)
+        _set_limit()
     try:
         yield
     finally:
         with _lock:
-            _lifted -= 1
-            if not _lifted:
-                Image.MAX_IMAGE_PIXELS = _limit
+            _lifted.remove(pixels)
+            _set_limit()
+
+
+def _set_limit() -> None:
+    limits = _lifted or [_limit]
+    Image.MAX_IMAGE_PIXELS = None if None in limits else max(limit for limit in limits if limit is not None)
 
 
 @contextlib.contextmanager
@@ -48,26 +54,25 @@ def make_room(*files: Path) -> Iterator[None]:
     Raises:
         InputError: the largest file needs more memory than is free, or memory runs out in the block.
     """
-    with lift_limit():
-        width, height, name = max(((*read_size(file), file.name) for file in files), key=lambda size: size[0] * size[1])
-        large = width * height > LARGE
-        with _turn if large else contextlib.nullcontext():
-            need, free = BYTES * width * height, read_free_memory() if large else math.inf
-            try:
-                if need > free:
-                    raise MemoryError
-                yield
-            except MemoryError as error:
-                raise InputError(
-                    f"{name} has {width}x{height} pixels; to read it takes up to {need / 1e9:.1f} GB of memory, and "
-                    f"{read_free_memory() / 1e9:.1f} GB are free: cut it into tiles, or close other programs"
-                ) from error
+    width, height, name = max(((*read_size(file), file.name) for file in files), key=lambda size: size[0] * size[1])
+    large = width * height > LARGE
+    with lift_limit(max(width * height, LARGE)), _turn if large else contextlib.nullcontext():
+        need, free = BYTES * width * height, read_free_memory() if large else math.inf
+        try:
+            if need > free:
+                raise MemoryError
+            yield
+        except MemoryError as error:
+            raise InputError(
+                f"{name} has {width}x{height} pixels; to read it takes up to {need / 1e9:.1f} GB of memory, and "
+                f"{read_free_memory() / 1e9:.1f} GB are free: cut it into tiles, or close other programs"
+            ) from error
 
 
 def read_size(file: Path) -> tuple[int, int]:
     """Read an image's width and height from its header; zeros if it cannot be read."""
     try:
-        with lift_limit(), Image.open(file) as image:
+        with lift_limit(), open_image(file) as image:
             return image.size
     except Exception:  # Pillow raises errors of many types for damaged data
         return 0, 0

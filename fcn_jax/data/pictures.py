@@ -8,6 +8,7 @@ from PIL import Image
 
 from fcn_jax.data.exif import load_stored, read_orientation, warn_of_damage
 from fcn_jax.data.headers import count_bands, count_frames, read_raw_mode, require_depth, require_picture
+from fcn_jax.data.image_kinds import open_image
 from fcn_jax.data.png import drop_damaged_chunks
 from fcn_jax.errors import InputError
 
@@ -53,10 +54,10 @@ def open_picture(file: Path, what: str) -> Picture:
     require_picture(data, name)
     try:
         data, damaged = drop_damaged_chunks(data)
-        opened = Image.open(io.BytesIO(data))
+        opened = open_image(io.BytesIO(data))
         raw_mode, (bands, used) = read_raw_mode(opened), count_bands(opened)
         require_depth(opened, data, name)
-        with Image.open(io.BytesIO(data)) as other:
+        with open_image(io.BytesIO(data)) as other:
             frames = count_frames(other)
             if other.format == "PNG":
                 other.verify()  # the file's checksums; decoding alone lets some damaged pixels pass

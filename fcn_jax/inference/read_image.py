@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from fcn_jax.data.exif import load_stored, turn_upright, warn_of_damage
 from fcn_jax.data.headers import count_bands, count_frames, require_depth, require_picture
+from fcn_jax.data.image_kinds import open_image
 from fcn_jax.data.large_images import make_room
 from fcn_jax.data.pictures import convert_to_rgb
 from fcn_jax.data.png import drop_damaged_chunks
@@ -31,7 +31,7 @@ def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
             data = file.read_bytes()
             require_picture(data, str(file))
             data, damaged = drop_damaged_chunks(data)
-            with Image.open(io.BytesIO(data)) as image, Image.open(io.BytesIO(data)) as other:
+            with open_image(io.BytesIO(data)) as image, open_image(io.BytesIO(data)) as other:
                 require_depth(image, data, str(file))
                 mode, (bands, used), frames = image.mode, count_bands(image), count_frames(other)
                 rgb = np.asarray(convert_to_rgb(turn_upright(*load_stored(image, file.name))))

@@ -100,6 +100,18 @@ def test_too_little_memory(pair, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 20
 
 
+def test_what_is_larger_than_the_header_says_is_refused(tmp_path, monkeypatch):
+    """An icon of Apple, whose header says 128x128, with a PNG in it that is larger."""
+    png = black_png(tmp_path / "png", 400, 400).read_bytes()
+    entry = b"ic07" + struct.pack(">I", 8 + len(png)) + png
+    (tmp_path / "a.icns").write_bytes(b"icns" + struct.pack(">I", 8 + len(entry)) + entry)
+    monkeypatch.setattr(module, "LARGE", 128 * 128)
+    with make_room(tmp_path / "a.icns"):
+        assert Image.MAX_IMAGE_PIXELS == 128 * 128
+        with pytest.raises(Image.DecompressionBombError), Image.open(tmp_path / "a.icns") as image:
+            image.load()
+
+
 def test_large_images_are_read_one_at_a_time(pair, monkeypatch):
     monkeypatch.setattr(module, "LARGE", 53)
     inside = []

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from drawn import tiff_bytes
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from PIL.PngImagePlugin import PngInfo
 
 from fcn_jax.data import large_images
@@ -185,3 +185,17 @@ def test_palettes_with_transparent_colours(tmp_path):
         image.putpalette([9, 8, 7, 200, 100, 50])
         (tmp_path / "a.png").write_bytes(encoded(image, "PNG", transparency=bytes([255, 10])))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0, :, 0], np.where(RGB[0, :, 0] < 128, 9, 200))
+
+
+def test_an_eps_is_not_given_to_ghostscript(tmp_path, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program in the file is run"))
+    header = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    (tmp_path / "a.png").write_bytes(header)
+    with pytest.raises(InputError, match="cannot identify image file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_an_icon_is_not_decoded_whatever_the_size_of_its_images(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png", "ICO")
+    with pytest.raises(InputError, match="cannot identify image file"):
+        read_image(tmp_path / "a.png")

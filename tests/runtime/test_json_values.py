@@ -150,6 +150,10 @@ def test_any_json_gives_a_configuration_or_a_clear_error(values):
         assert again == value or "nan" in repr(value) or "inf" in repr(value)
 
 
+def test_a_whole_number_may_stand_for_a_float():
+    assert repr(from_json(Config, {"model": {"input": {"mean": [1, 2, 3]}}}).model.input.mean) == "(1.0, 2.0, 3.0)"
+
+
 def test_json_that_is_nested_too_deeply():
     assert parse_json("[1]") == [1]
     with pytest.raises(ValueError, match="nested too deeply"):

@@ -179,9 +179,11 @@ class Checkpoints:
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        except (ValueError, KeyError, FileNotFoundError) as error:
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # Orbax raises errors of any type for damaged files
             raise InputError(
-                f"checkpoint {self._folder / str(step)} does not fit the model of its run: {error}; "
+                f"checkpoint {self._folder / str(step)} is damaged or does not fit the model of its run: {error}; "
                 "was it made by another version? Then start a new run from it with --model.init-from; otherwise delete "
                 "it to use the one before"
             ) from error

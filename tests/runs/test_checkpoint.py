@@ -302,10 +302,10 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path, pristine):
             {"params": {}},
             {"params": {"kernel": np.zeros((5, 3), np.float32)}},
         ):
-            message = re.escape(f"checkpoint {pristine / '2'} does not fit the model of its run: ")
+            message = re.escape(f"checkpoint {pristine / '2'} is damaged or does not fit the model of its run: ")
             with pytest.raises(InputError, match=f"{message}(?s:.*)was it made by another version"):
                 checkpoints.restore(2, like({"variables": other}))
-        with pytest.raises(InputError, match=r"does not fit the model of its run: .*optimizer"):
+        with pytest.raises(InputError, match=r"is damaged or does not fit the model of its run: .*optimizer"):
             checkpoints.restore(2, like({"optimizer": SMALL["variables"]}))
 
 

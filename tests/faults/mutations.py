@@ -11,8 +11,10 @@ from typing import Any
 LARGE = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**40, 2**62, 2**63 - 1, 2**64 - 1)
 # Strings that parsers of some format take for more than text.
 WORDS = (b"../../../../tmp/x", b"/etc/passwd", b"\0", b"[" * 5000, b"9" * 5000, b"nan", b"-1", b"1e999", b"\xff\xfe")
-VALUES = (None, True, 0, -1, 1, 3, 10**6, 2**63, 10**400, 0.5, -0.0, 1e308, math.inf, math.nan, "", "x", "\0", "\ud800",
-          "../../x", "/dev/zero", "x" * 10_000, [], [[]], {}, [None], {"": None}, [0.1, 0.2, 0.3], "9" * 5000)  # fmt: skip
+VALUES = (
+    None, True, 0, -1, 1, 3, 10**6, 2**63, 10**400, 0.5, -0.0, 1e308, math.inf, math.nan, "", "x", "\0", "\ud800",
+    "../../x", "/dev/zero", "x" * 10_000, "9" * 5000, [], [[]], {}, [None], {"": None}, [0.1, 0.2, 0.3],
+)  # fmt: skip
 
 
 def damage(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:

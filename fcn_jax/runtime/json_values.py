@@ -79,7 +79,7 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
     if kind is Path and isinstance(value, str) and _is_plain(value, str):
         return Path(value)
     if value in choices if origin is typing.Literal else _is_plain(value, kind):
-        return float(value) if kind is float else value
+        return float(typing.cast(float, value)) if kind is float else value
     raise InputError(f"{name or 'the value'} is {reprlib.repr(value)}; it must be of the type {_describe_type(kind)}")
 
 

@@ -33,7 +33,7 @@ def describe_other_format(file: Path) -> str | None:
         return "is a TensorFlow Lite file; give the weights that it was made from"
     if start.startswith(b"\x93NUMPY"):
         return f"is one array of NumPy without a name; {SAVE}"
-    if start[:1] == b"\x80" and start[1] <= 5:
+    if re.match(rb"\x80[\x00-\x05]", start):
         return "is a pickle, which can run any code when it is read; save the weights with torch.save or safetensors"
     if is_lfs_pointer(start):
         return "is a pointer of Git LFS, not the weights themselves; fetch them with git lfs pull"

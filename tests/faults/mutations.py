@@ -76,7 +76,7 @@ def _replace(data: bytearray, rng: random.Random, others: Sequence[bytes]) -> by
 
 
 def _cut_end(data: bytearray, rng: random.Random, others: Sequence[bytes]) -> bytearray:
-    return data[: rng.randrange(len(data) + 1)]
+    return data[: rng.randrange(rng.choice((9, len(data) + 1)))]
 
 
 def _remove(data: bytearray, rng: random.Random, others: Sequence[bytes]) -> bytearray:

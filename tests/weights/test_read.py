@@ -67,6 +67,13 @@ def test_a_caffemodel_starts_with_one_of_the_fields_of_a_net():
     assert not any(start.startswith(CAFFE_FIELDS) for start in others)
 
 
+@pytest.mark.parametrize("first", range(256))
+def test_a_file_of_one_byte(tmp_path, first):
+    (tmp_path / "x").write_bytes(bytes([first]))
+    with pytest.raises(InputError):
+        read_weights(tmp_path / "x")
+
+
 @pytest.mark.parametrize("content", [b"PK\x03\x04", b"PK\x03\x04" + bytes(40) + b"PK\x05\x06" + bytes(18)])
 def test_zip_files_without_a_sound_list_of_entries(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)

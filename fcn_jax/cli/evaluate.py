@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from fcn_jax.cli.words import open_run_with_cache, require_batch_size, require_writable
+from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE, DataConfig, DataOptions
 from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.errors import InputError
@@ -70,11 +70,13 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.visualize import Panels, save_png
+    from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.files import write_atomically
     from fcn_jax.runtime.json_values import to_json
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
-    run = open_run_with_cache(flags.run)
+    run = open_run(flags.run)
+    start_jax(flags.data.cache)
     trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
     config, options = _choose_data(run, flags)
     on_bad_example = flags.on_bad_example or run.options.on_bad_example

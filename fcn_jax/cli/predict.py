@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from fcn_jax.cli.words import open_run_with_cache, require_batch_size
+from fcn_jax.cli.words import require_batch_size, start_jax
 from fcn_jax.config import TILE
 
 
@@ -43,12 +43,14 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
+    from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     files = find_images(flags.images)
     for line in describe_left_out(flags.images):
         print(line, file=sys.stderr)
-    run = open_run_with_cache(flags.run)
+    run = open_run(flags.run)
+    start_jax(None)
     trained = load_trained(run, flags.step, labelled=False, tile=flags.tile)
     batch_size = default_batch_size(flags.batch_size or run.options.eval_batch_size)
     began = time.perf_counter()

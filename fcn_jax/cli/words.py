@@ -3,13 +3,9 @@
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fcn_jax.errors import InputError, suggest_nearest
 from fcn_jax.runtime.files import expand_home, find_cache_folder
-
-if TYPE_CHECKING:
-    from fcn_jax.runs.run_dir import Run
 
 
 def choose(what: str, word: str, known: Iterable[str]) -> str:
@@ -57,6 +53,9 @@ def require_writable(*files: Path | None) -> None:
 def start_jax(cache: Path | None) -> None:
     """Start JAX's backends, and keep compiled programs in the cache; None: in the default one.
 
+    A compiled program is run as it is found. So the cache is one that the user names, never one that a file names, such
+    as the config.json of a run.
+
     Raises:
         InputError: JAX cannot use the platform that it is asked for.
     """
@@ -66,16 +65,3 @@ def start_jax(cache: Path | None) -> None:
     require_devices()
     keep_compiled(cache or find_cache_folder())
     give_back_memory()
-
-
-def open_run_with_cache(folder: Path) -> "Run":
-    """Open a run directory, and keep compiled programs in the folder where its training keeps them.
-
-    Raises:
-        InputError: `folder` is not a run directory, its `config.json` cannot be understood, or JAX cannot start.
-    """
-    from fcn_jax.runs.run_dir import open_run
-
-    run = open_run(folder)
-    start_jax(run.options.data.cache)
-    return run

@@ -24,7 +24,7 @@ def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
         suffix: what the stem of a mask has after that of its image. Masks without it are left out.
 
     Raises:
-        InputError: the names of two pictures in a folder look alike (`_compose_letters`).
+        InputError: the names of two pictures in a folder look alike, or one is not UTF-8 (`_compose_letters`).
     """
     left, left_others = _group_by_stem(images)
     masks_found, right_others = _group_by_stem(masks)
@@ -91,10 +91,12 @@ def _compose_letters(stems: dict[str, list[Path]], folder: Path) -> dict[str, li
     macOS writes an accent as a code point of its own (form NFD). Both forms look the same.
 
     Raises:
-        InputError: two stems differ in their form only.
+        InputError: two stems differ in their form only, or one is not Unicode.
     """
     composed: dict[str, list[Path]] = {}
     for stem, files in stems.items():
+        if any("\ud800" <= letter <= "\udfff" for letter in stem):  # how Python spells bytes that are not UTF-8
+            raise InputError(f"{files[0].name!a} in {folder} is a name that is not UTF-8; rename the file")
         others = composed.setdefault(unicodedata.normalize("NFC", stem), files)
         if others is not files:
             names = " and ".join(ascii(group[0].relative_to(folder).as_posix()) for group in (others, files))

@@ -98,3 +98,14 @@ def test_a_list_that_cannot_be_read(tmp_path):
     for name in ("list.txt", "none.txt"):
         with pytest.raises(InputError, match=rf"{name} cannot be read"):
             read_list(tmp_path / name)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "images").mkdir()
+    try:
+        (tmp_path / "images" / "\udcff.png").write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(InputError, match=r"'\\udcff\.png' in .*images is a name that is not UTF-8; rename the file"):
+        pair_files(tmp_path / "images", tmp_path / "masks")

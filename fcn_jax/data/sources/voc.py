@@ -137,7 +137,7 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
     def extract(path: str) -> None:
         member = members[path]
         if not (member.isdir() or (member.isfile() and not member.issparse())):
-            raise tarfile.ReadError(f"{member.name!r} is a link, a device or a sparse file, which the official has not")
+            raise tarfile.ReadError(f"{member.name!r} is a link, a device or a sparse file; the official one has none")
         tar.extract(member.replace(name=f"VOC2012/{path}"), part, filter="data")
 
     for path in [p for p in wanted if p.startswith(LISTS) and p.endswith(".txt")]:

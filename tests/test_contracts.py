@@ -43,7 +43,8 @@ def test_light_modules_load_neither_jax_nor_a_data_library():
 def test_test_files_import_at_their_top_what_the_extra_test_installs():
     """Without PyTorch a test is skipped where it asks for it; an import at a file's top would be an error."""
     allowed, providers = installed_by("test"), metadata.packages_distributions()
-    own = {file.stem for folder in ("tests", "benchmarks", "experiments") for file in (PROJECT / folder).rglob("*.py")}
+    folders = [PROJECT / folder for folder in ("tests", "benchmarks", "experiments")]
+    own = {name for folder in folders for file in folder.rglob("*.py") for name in (file.stem, file.parent.name)}
     refused = [
         f"{file.relative_to(PROJECT)} imports {name}"
         for file in sorted((PROJECT / "tests").rglob("*.py"))

@@ -357,7 +357,7 @@ class RunOptions:
 
     data: DataOptions = field(default_factory=DataOptions)
     run_dir: Path | None = None
-    """run directory; an existing run there is resumed; None: a new runs/PRESET-DATA-TIME"""
+    """run directory, or s3://BUCKET/FOLDER; an existing run there is resumed; None: a new runs/PRESET-DATA-TIME"""
     eval_every: int | None = None
     """number of steps between evaluations of the val split, at least 1; None: the data set's default"""
     checkpoint_every: int | None = None

@@ -83,7 +83,7 @@ def read_blocks(page: str, language: str) -> list[str]:
 
 def test_scripts_of_the_page_on_clusters_are_correct_bash():
     scripts = read_blocks("docs/clusters.md", "bash")
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for script in scripts:
         done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

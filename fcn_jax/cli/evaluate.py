@@ -70,14 +70,18 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.visualize import Panels, save_png
+    from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
+    from fcn_jax.runtime.bucket import find_url
     from fcn_jax.runtime.files import write_atomically
     from fcn_jax.runtime.json_values import to_json
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
-    run = open_run(flags.run)
-    start_jax(flags.data.cache)
-    trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
+    with copy_for_reading(flags.run, flags.step) as folder:
+        run = open_run(folder)
+        start_jax(flags.data.cache)
+        trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
+    name = find_url(flags.run) or flags.run
     config, options = _choose_data(run, flags)
     on_bad_example = flags.on_bad_example or run.options.on_bad_example
     dataset = prepare_configured(config, options, on_bad_example == "skip")
@@ -85,7 +89,7 @@ def run(words: list[str]) -> None:
         print(f"warning: {dataset.left_out}")
     if dataset.class_names != run.class_names:
         raise InputError(
-            f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {dataset.name} has "
+            f"{name} was trained on the classes {', '.join(run.class_names)}, and {dataset.name} has "
             f"{', '.join(dataset.class_names)}; score it on data with the same classes"
         )
     split = options.val_split or "val"
@@ -106,7 +110,7 @@ def run(words: list[str]) -> None:
     print(
         f"{result.num_examples} images of {dataset.name} {split} in {result.seconds:.1f} s, "
         f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} canvas sizes; "
-        f"step {trained.step} of {run.folder}"
+        f"step {trained.step} of {name}"
     )
     if flags.json:
         scores = {"step": trained.step, "split": split, **describe_scores(result, run.class_names)}

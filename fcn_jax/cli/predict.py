@@ -43,15 +43,17 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
+    from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     files = find_images(flags.images)
     for line in describe_left_out(flags.images):
         print(line, file=sys.stderr)
-    run = open_run(flags.run)
-    start_jax(None)
-    trained = load_trained(run, flags.step, labelled=False, tile=flags.tile)
+    with copy_for_reading(flags.run, flags.step) as folder:
+        run = open_run(folder)
+        start_jax(None)
+        trained = load_trained(run, flags.step, labelled=False, tile=flags.tile)
     batch_size = default_batch_size(flags.batch_size or run.options.eval_batch_size)
     began = time.perf_counter()
     with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:

@@ -2,18 +2,18 @@
 
 import dataclasses
 import datetime
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from fcn_jax.cli.words import choose, make_absolute, start_jax
+from fcn_jax.cli.words import choose, start_jax
 from fcn_jax.config import Cluster, Config, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
+from fcn_jax.runtime.bucket import explain_refusal, find_url, make_absolute, open_bucket
 from fcn_jax.runtime.files import expand_home
 
 
@@ -31,12 +31,12 @@ def run(words: list[str]) -> None:
     preset, config, options, cluster = read_flags(words)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run_dir = expand_home(options.run_dir) if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
-    if re.match(r"\w+:/", str(run_dir)):
-        raise InputError(f"run-dir is {run_dir}, which is not a folder here; mount it, or give a local --run-dir")
-    if config.extend and not any([*run_dir.glob("config.json"), *run_dir.glob("*/config.json")]):
+    if url := find_url(run_dir):
+        open_bucket(url)  # reports a missing package before JAX is loaded
+    if config.extend and not _holds_run(run_dir):
         raise InputError(
-            f"extend is {' '.join(map(str, config.extend))}, and there is no run {run_dir} to extend; give the "
-            "--run-dir of a run, or --steps for a new one"
+            f"extend is {' '.join(map(str, config.extend))}, and there is no run {url or run_dir} to extend; "
+            "give the --run-dir of a run, or --steps for a new one"
         )
     fill_config(config)  # reports an unknown data set before JAX is loaded
     from fcn_jax.runtime.processes import gather, join_processes, silence_all_but_first
@@ -90,6 +90,16 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster]:
         dataclasses.replace(options, data=dataclasses.replace(options.data, **paths)),
         training.cluster,
     )
+
+
+def _holds_run(run_dir: Path) -> bool:
+    """Return whether a folder here or in a bucket is a run directory, or has one for each stage."""
+    url = find_url(run_dir)
+    if url is None:
+        return any([*run_dir.glob("config.json"), *run_dir.glob("*/config.json")])
+    with explain_refusal(url):
+        bucket = open_bucket(url)
+        return any([*bucket.glob("config.json"), *bucket.glob("*/config.json")])
 
 
 def _change_model(config: Config, **changes: Any) -> Config:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fcn_jax.errors import InputError, suggest_nearest
-from fcn_jax.runtime.files import expand_home, find_cache_folder
+from fcn_jax.runtime.files import find_cache_folder
 
 
 def choose(what: str, word: str, known: Iterable[str]) -> str:
@@ -24,11 +24,6 @@ def require_batch_size(batch_size: int | None) -> None:
     """Raise InputError unless the number of images computed at once is left open or at least 1."""
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch-size is {batch_size}; it must be at least 1")
-
-
-def make_absolute(path: Path) -> Path:
-    """Make a path absolute and expand ~ at its start."""
-    return expand_home(path).absolute()
 
 
 def require_writable(*files: Path | None) -> None:

@@ -12,6 +12,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, default_batch_size, make_unlabelled, replicate_locally, segment
 from fcn_jax.inference.tiles import Tiling
 from fcn_jax.inference.trained import load_trained
+from fcn_jax.runs.mirror import copy_for_reading
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.files import expand_home
 
@@ -59,7 +60,7 @@ class Segmenter:
         """Load the network of a run directory.
 
         Args:
-            run_dir: the run directory, made by `fcn-jax train`.
+            run_dir: the run directory, made by `fcn-jax train`, or its URL in a bucket.
             step: the checkpoint to use; None: the best by mean IU on the val split.
             tile: side in pixels of the tiles in which large images are computed, so that they need less memory. Their
                 class maps are those of the whole images. 0: every image is computed whole.
@@ -68,8 +69,9 @@ class Segmenter:
             InputError: `run_dir` is not a run directory, it has no such checkpoint, that is damaged, or `tile` is
                 negative.
         """
-        run = open_run(expand_home(run_dir))
-        trained = load_trained(run, step, labelled=False, tile=tile)
+        with copy_for_reading(expand_home(run_dir), step) as folder:
+            run = open_run(folder)
+            trained = load_trained(run, step, labelled=False, tile=tile)
         return cls(trained.forward, trained.variables, run.class_names, run.palette, trained.tiling)
 
     @overload

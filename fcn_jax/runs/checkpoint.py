@@ -11,12 +11,13 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -60,7 +61,7 @@ class _KeepBest(preservation_policy.PreservationPolicy):
         self._scores = scores
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        best = _find_best([info.step for info in checkpoints], self._scores)
+        best = find_best([info.step for info in checkpoints], self._scores)
         return [info.step == best for info in checkpoints]
 
 
@@ -77,7 +78,9 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints in a folder, by step. Use it in a `with` statement: leaving it waits for the last save."""
 
-    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False):
+    def __init__(
+        self, folder: Path, keep: int = 2, read_only: bool = False, after_save: Callable[[], None] | None = None
+    ):
         """Open a folder of checkpoints.
 
         Args:
@@ -85,21 +88,28 @@ class Checkpoints:
             keep: number of latest checkpoints to keep, besides the best.
             read_only: change nothing, so that another process may train meanwhile. Otherwise half-saved checkpoints of
                 killed processes are removed.
+            after_save: function that copies the folder elsewhere, called in the background after each save. Then each
+                of several processes has a folder of its own, and the first one saves the whole state; otherwise all
+                have the same folder, and each saves a part.
 
         Raises:
             InputError: the scores cannot be read.
         """
+        self._after_save, shared = after_save, after_save is None
         self._folder, self._read_only = folder.absolute(), read_only
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
-        self._scores = _read_scores(self._folder)
+        self._scores = read_scores(self._folder)
         policies = [preservation_policy.LatestN(keep), _KeepBest(self._scores)]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
-            create=not read_only,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions() if shared else _act_alone(),
         )
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)  # Orbax makes shared folders only
         self._manager = _Manager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -115,6 +125,11 @@ class Checkpoints:
             with contextlib.suppress(OSError, ValueError):  # it raises the error of a failed save once more
                 self._manager.close()
 
+    @property
+    def has_all(self) -> bool:
+        """Whether this process and all others have every checkpoint that was saved."""
+        return self._after_save is None or jax.process_count() == 1
+
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in order."""
         return sorted(self._manager.all_steps())
@@ -125,7 +140,7 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Return the step with the best val mean IU, or the last step if none was evaluated."""
-        best = _find_best(self.steps(), self._scores)
+        best = find_best(self.steps(), self._scores)
         return self.latest() if best is None else best
 
     def note_score(self, step: int, mean_iu: float) -> None:
@@ -145,6 +160,11 @@ class Checkpoints:
         with fail_together():
             if jax.process_index() == 0:
                 self._require_room(step, items)
+        if self._after_save is not None and jax.process_count() > 1:
+            if jax.process_index() != 0:
+                return
+            # Orbax takes arrays of one process of several as NumPy arrays only. Every process has all of the state.
+            items = jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), dict(items))
         arguments = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()})
         with self._explain_failure(step):
             self._manager.save(step, args=arguments)
@@ -194,6 +214,8 @@ class Checkpoints:
         with self._explain_failure(step):
             self._manager.wait_until_finished()
             self._write_manifests()
+        if self._after_save is not None:
+            self._after_save()
 
     def _write_manifests(self) -> None:
         if jax.process_index() != 0:
@@ -237,6 +259,14 @@ class Checkpoints:
             )
 
 
+def _act_alone() -> ocp.options.MultiprocessingOptions:
+    """Return the options of Orbax for a folder that no other process sees."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
+    )
+
+
 def list_complete(folder: Path) -> list[int]:
     """List the steps whose folders have their final names, in order."""
     return sorted(int(file.name) for file in folder.iterdir() if _is_step(file.name)) if folder.is_dir() else []
@@ -278,14 +308,14 @@ def _find_reason(error: Exception) -> str:
     return known[0] if known else str(error).splitlines()[0]
 
 
-def _find_best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
+def find_best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
     """Return the step with the highest score, of equal ones the last; None if no step has one."""
     # NaN, the mean IU of a val split that is all void, would compare as better than anything.
     scored = [(-math.inf if math.isnan(scores[step]) else scores[step], step) for step in steps if step in scores]
     return max(scored)[1] if scored else None
 
 
-def _read_scores(folder: Path) -> dict[int, float]:
+def read_scores(folder: Path) -> dict[int, float]:
     """Read the scores of the checkpoints in a folder.
 
     Raises:

@@ -23,7 +23,9 @@ from fcn_jax.inference.visualize import Panels
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.damage import set_aside_damaged
 from fcn_jax.runs.metrics_log import MetricsLog, is_logged
+from fcn_jax.runs.mirror import Mirror, open_mirror
 from fcn_jax.runs.run_dir import Run, open_for_training, require_shared
+from fcn_jax.runtime.bucket import find_url
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
 from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather, was_stopped
@@ -54,7 +56,7 @@ def train(
     Args:
         config: what to train; values left open are the data set's defaults.
         options: how to conduct the run.
-        run_dir: the run directory.
+        run_dir: the run directory, or its URL in a bucket.
         say: function that shows a line to the user.
 
     Returns:
@@ -68,21 +70,35 @@ def train(
         WriteFailed: a checkpoint could not be written; the run goes on from the one before it.
         OutOfMemory: a step or an evaluation needs more memory than there is.
     """
-    run_dir = expand_home(run_dir)
+    if url := find_url(run_dir):
+        with open_mirror(url, options.data.cache, say) as mirror:
+            folder = mirror.folder
+            return _train_or_rewind(config, options, folder, lambda line: say(line.replace(str(folder), url)), mirror)
+    return _train_or_rewind(config, options, expand_home(run_dir), say, None)
+
+
+def _train_or_rewind(
+    config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None], mirror: Mirror | None
+) -> Evaluation | None:
+    """Train, and go back if the training diverges and the options ask for that."""
     for _ in range(REWINDS if options.on_divergence == "rewind" else 0):
         try:
-            return _train(config, options, run_dir, say)
+            return _train(config, options, run_dir, say, mirror)
         except Diverged as error:
             reason = str(error)
         config, step = rewind(config, run_dir)
+        if mirror is not None:
+            mirror.share()
         say(f"{reason}; the training goes back to step {step}, and the learning rate after it is halved")
-    return _train(config, dataclasses.replace(options, on_divergence="stop"), run_dir, say)
+    return _train(config, dataclasses.replace(options, on_divergence="stop"), run_dir, say, mirror)
 
 
-def _train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None]) -> Evaluation | None:
+def _train(
+    config: Config, options: RunOptions, run_dir: Path, say: Callable[[str], None], mirror: Mirror | None
+) -> Evaluation | None:
     """Train until the last step, or until a signal or divergence."""
     with fail_together():
-        if jax.process_index() == 0 and not options.dry_run:
+        if (jax.process_index() == 0 or mirror is not None) and not options.dry_run:
             set_aside_damaged(run_dir)
     with fail_together():
         setup = set_up(config, options, run_dir)
@@ -95,8 +111,8 @@ def _train(config: Config, options: RunOptions, run_dir: Path, say: Callable[[st
         return None
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
-        _open_together(run_dir, setup) as run,
-        Checkpoints(run.checkpoints, run.options.keep) as checkpoints,
+        _open_together(run_dir, setup, mirror) as run,
+        Checkpoints(run.checkpoints, run.options.keep, after_save=mirror and mirror.upload) as checkpoints,
         catch_stop_signals() as stop,
         explain_out_of_memory(setup.step, what, IN_TRAINING) as step,
         explain_lost_process(),
@@ -200,13 +216,16 @@ def take_steps(
 
 
 @contextlib.contextmanager
-def _open_together(run_dir: Path, setup: Setup) -> Iterator[Run]:
-    """Open the run directory in all processes, which have to see the same one."""
+def _open_together(run_dir: Path, setup: Setup, mirror: Mirror | None) -> Iterator[Run]:
+    """Open the run directory in all processes, which have to see the same one, or copies of the same one."""
     with contextlib.ExitStack() as stack:
         with fail_together():
             run = stack.enter_context(open_for_training(run_dir, setup.config, setup.options, setup.dataset))
+            if mirror is not None:
+                mirror.claim()
         with fail_together():
-            require_shared(run_dir)
+            if mirror is None:
+                require_shared(run_dir)
         yield run
 
 
@@ -299,6 +318,8 @@ def _explain_divergence(setup: Setup, checkpoints: Checkpoints, step: int, metri
     text = f"{text}: training has diverged"
     if setup.options.on_divergence == "rewind":  # the next try tells whether the rate was the reason
         return Diverged(text)
+    if not checkpoints.has_all:
+        return Diverged(f"{text}; {advise_steady(setup.config)}")
     checkpoints.wait()
     first = checkpoints.latest()
     if first is None:

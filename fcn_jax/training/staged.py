@@ -7,6 +7,7 @@ from pathlib import Path
 from fcn_jax.config import HEADS, Config, OptimConfig, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.inference.evaluate import Evaluation
+from fcn_jax.runtime.bucket import make_absolute
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.training.loop import train
 
@@ -34,7 +35,7 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
     for head, factor in zip(heads, config.stage_factors, strict=False):
         model = dataclasses.replace(config.model, head=head)
         if stages:
-            model = dataclasses.replace(model, weights=None, init_from=stages[-1][1].absolute())
+            model = dataclasses.replace(model, weights=None, init_from=make_absolute(stages[-1][1]))
         optim = dataclasses.replace(_drop_groups(config.optim, LATER[head]), learning_rate=rate * factor)
         extend = config.extend if head == heads[-1] else ()
         stage = dataclasses.replace(config, model=model, optim=optim, extend=extend, staged=False)

@@ -13,8 +13,10 @@ from flax import traverse_util
 from fcn_jax.config import InputConfig, ModelConfig
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import build, init_variables
+from fcn_jax.runs.mirror import copy_for_reading
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
+from fcn_jax.runtime.bucket import find_url
 from fcn_jax.runtime.files import find_cache_folder
 from fcn_jax.weights.imagenet import fetch_weights
 from fcn_jax.weights.merge import Match, match_weights
@@ -41,17 +43,19 @@ def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
 
 
 def read_file_or_run(place: Path) -> Weights:
-    """Read the weights in a file, or those of the best checkpoint of a run directory.
+    """Read the weights in a file, or those of the best checkpoint of a run directory, which may be in a bucket.
 
     Raises:
         InputError: the file, the run directory or its checkpoint cannot be read.
     """
-    if not place.is_dir():
+    url = find_url(place)
+    if url is None and not place.is_dir():
         return read_weights(place)
-    run = open_run(place)
-    variables, step = restore_variables(run, build(run.config.model, len(run.class_names)))
+    with copy_for_reading(place) as folder:
+        run = open_run(folder)
+        variables, step = restore_variables(run, build(run.config.model, len(run.class_names)))
     arrays = {path: np.asarray(array) for path, array in traverse_util.flatten_dict(variables, sep="/").items()}
-    return Weights(arrays, (), run.config.model.input_or_default, f"{place} (run, step {step})", run.class_names)
+    return Weights(arrays, (), run.config.model.input_or_default, f"{url or place} (run, step {step})", run.class_names)
 
 
 def choose_input(given: InputConfig | None, weights: Weights | None) -> InputConfig:

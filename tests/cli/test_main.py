@@ -125,7 +125,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
         ("train fcn8s --data.name voc2021", "did you mean 'voc2012'?"),
         ("train fcn8s --steps -2", "fcn-jax: steps is -2"),
         ("train fcn8s --model.fc-kernel 2", "fcn-jax: model.fc-kernel is 2; it must be odd"),
-        ("train fcn8s --run-dir gs://bucket/run", "run-dir is gs:/bucket/run, which is not a folder here"),
+        ("train fcn8s --run-dir ftp://host/run", "ftp://host/run is neither a folder here nor in a bucket"),
         ("train fcn8s-pretrained --model.init-from x", "starts from one of them: give None for the other"),
         ("eval nowhere", "is not a run directory"),
         ("eval nowhere --json /proc/x.json", "/proc/x.json cannot be written"),

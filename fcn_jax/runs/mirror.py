@@ -251,8 +251,16 @@ def _download(bucket: "AbstractFileSystem", names: Collection[str], steps: Colle
 
 
 def _list_names(bucket: "AbstractFileSystem") -> set[str]:
-    """List the names of all objects of a run. Those that end with a slash stand for folders."""
-    return {name for name in bucket.find("") if name and not name.endswith("/")}
+    """List the names of all objects of a run. Those that end with a slash stand for folders.
+
+    Raises:
+        InputError: the name of an object leads out of the folder of the run.
+    """
+    names = {name for name in bucket.find("") if name and not name.endswith("/")}
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InputError(f"the bucket has an object {name!r}, whose name leads out of the run directory; remove it")
+    return names
 
 
 def _list_steps(names: Collection[str]) -> list[int]:

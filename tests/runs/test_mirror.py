@@ -211,6 +211,20 @@ def test_what_cannot_be_read_from_a_bucket(store, tmp_path):
         pass
 
 
+def test_names_that_lead_out_of_the_run_are_refused(store, tmp_path):
+    claim(tmp_path / "one", 4)
+    store.store["/bucket/run/checkpoints/4/../../../evil"] = store.store["/bucket/run/config.json"]
+    with (
+        pytest.raises(InputError, match=r"object 'checkpoints/4/\.\./\.\./\.\./evil', whose name leads out"),
+        copy_for_reading(Path(URL)),
+    ):
+        pass
+    (tmp_path / "two").mkdir()
+    with pytest.raises(InputError, match="leads out"):
+        Mirror(URL, tmp_path / "two")
+    assert not list((tmp_path / "two").iterdir())
+
+
 def test_a_local_run_is_read_where_it_is(tmp_path):
     with copy_for_reading(tmp_path) as folder:
         assert folder == tmp_path

@@ -20,6 +20,7 @@ import numpy as np
 from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.weights.bounds import require_bounded
+from fcn_jax.weights.hdf5_heaps import require_ending_heaps
 from fcn_jax.weights.weights import Weights
 
 # The mean that keras-applications subtracts (imagenet_utils.py, mode "caffe").
@@ -40,6 +41,7 @@ def read(file: Path) -> Weights:
     if not file.is_file():
         raise InputError(f"{file} is no file; give the .h5 of a trained Keras model")
     try:
+        require_ending_heaps(file)
         with h5py.File(file) as opened:
             found = list(_find_layers(opened))
             _require_plain([dataset for _, _, datasets in found for dataset in datasets], opened, file)

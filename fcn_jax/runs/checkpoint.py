@@ -93,7 +93,7 @@ class Checkpoints:
                 have the same folder, and each saves a part.
 
         Raises:
-            InputError: the scores cannot be read.
+            InputError: the scores, or Orbax's own description of a checkpoint, cannot be read.
         """
         self._after_save, shared = after_save, after_save is None
         self._folder, self._read_only = folder.absolute(), read_only
@@ -110,7 +110,15 @@ class Checkpoints:
         )
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)  # Orbax makes shared folders only
-        self._manager = _Manager(self._folder, options=options)
+        try:
+            self._manager = _Manager(self._folder, options=options)
+        except (OSError, MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # Orbax raises errors of any type for damaged files
+            raise InputError(
+                f"the checkpoints in {self._folder} cannot be opened ({error}); remove the damaged one, or restore its "
+                "files from a copy"
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -270,6 +270,14 @@ def test_unreadable_scores_are_refused(tmp_path, pristine, content):
         assert checkpoints.best() == 2
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"custom_metadata": {"a": 1}, "unknown": 2}'])
+def test_an_unreadable_description_of_a_checkpoint_is_refused(tmp_path, pristine, content):
+    shutil.copytree(pristine, tmp_path / "c")
+    (tmp_path / "c" / "1" / "_CHECKPOINT_METADATA").write_text(content)
+    with pytest.raises(InputError, match=r"checkpoints in .*/c cannot be opened \(.*; remove the damaged one"):
+        Checkpoints(tmp_path / "c")
+
+
 def test_scores_of_former_versions_are_read(tmp_path):
     """They were in the folder of each checkpoint."""
     save_small(tmp_path, 1, 2, 3)

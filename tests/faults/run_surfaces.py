@@ -106,6 +106,6 @@ SURFACES = [
     Surface("config.json of a run", [json.dumps(stored).encode() for stored in (STORED, FORMER)], open_stored,
             damage_json, "config.json", 2),
     Surface("metrics.jsonl of a run", LINES, read_metrics, damage_json, "metrics.jsonl", 0.7),
-    Surface("scores.json of a run", [b'{"1": 0.5, "2": null}', b"{}"], read_scores, damage_json, SCORES, 0.03),
-    Surface("files of a checkpoint", [b""], restore, damage_checkpoint, "damage", 0.03),
+    Surface("scores.json of a run", [b'{"1": 0.5, "2": null}', b"{}"], read_scores, damage_json, SCORES, 0.3),
+    Surface("files of a checkpoint", [b""], restore, damage_checkpoint, "damage", 0.3),
 ]  # fmt: skip

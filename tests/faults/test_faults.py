@@ -19,6 +19,10 @@ SURFACES = [
     *run_surfaces.SURFACES,
 ]
 SHORT, LONG = 1_000, 60_000
+# Tasks of Orbax that fail after another one are reported when it has ended.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
 by_name = pytest.mark.parametrize("name", [surface.name for surface in SURFACES])
 
 

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from fcn_jax.errors import InputError, WriteFailed
-from fcn_jax.runtime.files import sha256, write_atomically
+from fcn_jax.runtime.files import sha256, sync_tree, write_atomically
 from fcn_jax.runtime.json_values import parse_json, to_json
 from fcn_jax.runtime.memory import format_bytes
 from fcn_jax.runtime.processes import fail_together
@@ -123,10 +123,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self.wait()
-            if not self._read_only:
+            if kind is None and not self._read_only:
                 self._write_manifests()
         finally:
             self._background.shutdown()
@@ -231,6 +231,7 @@ class Checkpoints:
         for step in list_complete(self._folder):
             folder = self._folder / str(step)
             if not (folder / MANIFEST).exists():
+                sync_tree(folder)  # Orbax does not
                 write_atomically(folder / MANIFEST, json.dumps(_compute_checksums(folder), indent=1))
 
     def _require_room(self, step: int, items: Mapping[str, Any]) -> None:
@@ -250,12 +251,22 @@ class Checkpoints:
             raise self._describe_failure(step, _find_reason(error)) from error
 
     def _describe_failure(self, step: int, reason: str) -> WriteFailed:
-        complete = list_complete(self._folder)
-        usage = shutil.disk_usage(self._folder)
+        try:
+            complete, usage = list_complete(self._folder), shutil.disk_usage(self._folder)
+        except OSError:  # the disk is gone
+            complete, room = None, "the disk cannot be read"
+        else:
+            room = f"{format_bytes(usage.free)} of {format_bytes(usage.total)} are free"
+        if complete is None:
+            goes_on = "goes on after the last complete one"
+        else:
+            goes_on = (
+                f"goes on after step {complete[-1]}, the last complete one" if complete else "starts the run again"
+            )
+        full = reason.startswith("no room") or reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
         return WriteFailed(
-            f"the checkpoint of step {step} could not be written to {self._folder} ({reason}; "
-            f"{format_bytes(usage.free)} of {format_bytes(usage.total)} are free); make room, then the same command "
-            + (f"goes on after step {complete[-1]}, the last complete one" if complete else "starts the run again")
+            f"the checkpoint of step {step} could not be written to {self._folder} ({reason}; {room}); "
+            f"{'make room' if full else 'mend the disk'}, then the same command {goes_on}"
         )
 
     def _verify(self, step: int) -> None:

@@ -4,6 +4,8 @@ import functools
 import json
 import math
 import os
+import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +54,7 @@ class MetricsLog:
             folder: the run directory.
             first_step: number of steps that the run has taken before.
         """
-        self._folder, self._first = folder, first_step
+        self._folder, self._first, self._has_warned = folder, first_step, False
         self._file = folder / "metrics.jsonl"
         if jax.process_index() != 0:
             return
@@ -62,11 +64,20 @@ class MetricsLog:
             write_atomically(self._file, "".join(line + "\n" for line in kept))
 
     def __enter__(self) -> "MetricsLog":
+        self._hook = threading.excepthook
+        threading.excepthook = self._explain
         return self
 
     def __exit__(self, *_: object) -> None:
-        if "_board" in vars(self):
-            self._board.close()
+        try:
+            if "_board" in vars(self):
+                self._board.close()
+        except OSError as error:
+            self._warn_of_board(error)
+            # It would be closed once more at the end of the process. Its thread then fails, too, so the hook stays.
+            self._board.file_writer.event_writer.close = lambda: None  # pyright: ignore
+            return
+        threading.excepthook = self._hook
 
     def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Write one line, synchronised with the disk, and its scalars to TensorBoard.
@@ -95,6 +106,18 @@ class MetricsLog:
         """Show a picture in TensorBoard."""
         if jax.process_index() == 0:
             self._board.add_image(name, image, step, dataformats="HWC")
+
+    def _explain(self, failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, OSError) and "tensorboardX" in type(failed.thread).__module__:
+            self._warn_of_board(failed.exc_value)
+        else:
+            self._hook(failed)
+
+    def _warn_of_board(self, error: OSError) -> None:
+        """Say once, in one line, that TensorBoard's file cannot be written. Its numbers are in metrics.jsonl, too."""
+        if not self._has_warned:
+            print(f"warning: TensorBoard's file cannot be written ({error.strerror or error})", file=sys.stderr)
+        self._has_warned = True
 
     @functools.cached_property
     def _board(self) -> "SummaryWriter":

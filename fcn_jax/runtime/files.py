@@ -36,12 +36,33 @@ def replace_atomically(file: Path, sync: bool = True) -> Iterator[Path]:
             with temporary.open("r+b") as stream:  # Windows only syncs what is open for writing
                 os.fsync(stream.fileno())
         temporary.replace(file)
+        if sync:
+            _sync(file.parent)
     except BaseException as error:  # Ctrl-C as well
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename == str(temporary):
             error.filename = str(file)  # the name that the user knows
         raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until all files in a folder, and the folder by its name, are on the disk.
+
+    A crash of the machine, or a disk that is taken away, then leaves them as they are.
+    """
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt":  # Windows syncs only what is open for writing, and no folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:

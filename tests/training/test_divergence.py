@@ -94,6 +94,7 @@ def test_the_first_of_several_steps():
     assert find_first_bad([good, bad, bad]) == 1
 
 
+@pytest.mark.slow
 def test_a_training_that_stops_names_what_it_found(tmp_path, settings):
     config, options = settings
     optim = OptimConfig(learning_rate=3e3, clip_norm=0.0, warmup_steps=0)

@@ -17,11 +17,10 @@ from fcn_jax.training.loop import train
 CONDUCT = {
     "workers": 1,
     "log_every": 1,
-    "eval_every": 2,
+    "eval_every": 1,
     "checkpoint_every": 1,
     "keep": 4,
     "eval_batch_size": 16,
-    "profile": 1,
     "stuck_after": 0.0,
     "on_divergence": "rewind",
     "on_bad_example": "skip",
@@ -39,11 +38,11 @@ def last_train_line(run: Path) -> dict:
 
 
 def test_the_conduct_of_a_run_and_its_place_change_no_bit(tmp_path):
-    config, options = folder_run(tmp_path, steps=4, augment=AugmentConfig(crop=32, scale=(0.8, 1.2), colour=0.3))
+    config, options = folder_run(tmp_path, steps=2, augment=AugmentConfig(crop=32, scale=(0.8, 1.2), colour=0.3))
     runs = {}
-    for name, changes in (("once", {"log_every": 4}), ("twice", {"log_every": 4}), ("otherwise", CONDUCT)):
+    for name, changes in (("once", {"log_every": 2}), ("twice", {"log_every": 2}), ("otherwise", CONDUCT)):
         train(config, dataclasses.replace(options, **changes), tmp_path / name)
-        runs[name] = read_arrays(tmp_path / name, 4)
+        runs[name] = read_arrays(tmp_path / name, 2)
     for name in ("twice", "otherwise"):
         assert last_train_line(tmp_path / name) == last_train_line(tmp_path / "once")
         assert runs[name].keys() == runs["once"].keys()

@@ -64,9 +64,9 @@ def test_official_weights_that_are_not_what_their_name_says_are_refused(server, 
 
 
 def test_without_a_network_it_is_said_which_file_goes_where(tmp_path, monkeypatch):
-    monkeypatch.setattr(imagenet, "SERVER", "http://host.invalid/models")
+    monkeypatch.setattr(imagenet, "SERVER", "https://host.invalid/models")
     place = tmp_path / "weights" / "resnet34-b627a593.pth"
-    expected = f"fetch http://host.invalid/models/resnet34-b627a593.pth by other means and save it as {place}"
+    expected = f"fetch https://host.invalid/models/resnet34-b627a593.pth by other means and save it as {place}"
     with pytest.raises(InputError, match=re.escape(expected)):
         imagenet.fetch_weights("resnet34", tmp_path)
     place.write_bytes(b"placed by hand")

@@ -56,7 +56,8 @@ def _go_back(run_dir: Path, cuts: tuple[int, ...]) -> list[int]:
 def _is_sound(run_dir: Path, step: int) -> bool:
     """Return whether the last loss up to a step is not far above the first one."""
     losses = [line["loss"] for line in read_log(run_dir) if line["step"] <= step]
-    return not losses or (losses[-1] is not None and losses[-1] <= WORSE * losses[0])
+    known = [loss for loss in losses if loss is not None]  # None: of a val split that is all void, or not finite
+    return not known or known[-1] <= WORSE * known[0]
 
 
 def _read_cuts(run_dir: Path, config: Config) -> tuple[int, ...]:

@@ -123,8 +123,13 @@ def add_seconds(run_dir: Path, seconds: float) -> float:
 
 
 def read_commit(run_dir: Path) -> str:
-    """Read the short hash of the code that a run was last started with; "+" marks code that was not committed."""
+    """Read the short hash of the code that a run was last started with; "+" marks code that was not committed.
+
+    A copy without git's folder has "unknown".
+    """
     commit = json.loads((run_dir / "config.json").read_text())["git"]
+    if commit is None:
+        return "unknown"
     return commit[:7] + ("+" if commit.endswith("+") else "")
 
 

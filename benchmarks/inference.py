@@ -26,9 +26,9 @@ from typing import Any
 import history
 from machine import has_gpu
 from markdown_table import head, row, times
-from meters import ON_GPU, Effort
+from meters import ON_GPU
 from segmenting import HEIGHT, WIDTH, ours, ours_folder, ours_reference, pytorch, pytorch_folder
-from separate import answer, last_line, measure
+from separate import answer, last_line, measure, measure_in_turns
 
 ROWS = ("batch1", "batch16", "reference", "folder")
 # The most frequent sizes of PASCAL VOC in about their shares, and some that occur once.
@@ -65,6 +65,9 @@ def main() -> None:
     recorder = history.Recorder("inference", options.quick, options.history)
     print(f"{recorder.describe()}\n")
     print(head("what", "dtype", "ours, images/s", "peer", "peer, images/s", "×"))
+    if has_gpu():
+        on_gpu(recorder, [int(name.removeprefix("batch")) for name in rows if name.startswith("batch")])
+        rows = [name for name in rows if not name.startswith("batch")]
     for name in rows:
         with tempfile.TemporaryDirectory() as temporary:
             if name == "reference":
@@ -77,17 +80,28 @@ def main() -> None:
 
 
 def in_memory(recorder: history.Recorder, batch: int, rounds: int) -> None:
-    """Measure the rows of images in memory."""
-    gpu = has_gpu()
-    effort = ON_GPU if gpu else Effort(rounds, 1, max(2, 8 // batch))
-    for dtype in ("float32", "bfloat16") if gpu else ("float32",):
-        case = {"batch": batch, "dtype": dtype, "rounds": effort.rounds, "repeats": effort.repeats}
-        turns = by_turns(
-            effort.processes, *(lambda name=name, case=case: run(name, **case) for name in ("ours", "pytorch"))
-        )
-        us, peer = ([*itertools.chain(*times)] for times in turns)
-        case = f"FCN-8s VGG16, {HEIGHT}x{WIDTH}, batch {batch}"
-        report(recorder, "images to class maps", case, dtype, rates(batch, us), "PyTorch", rates(batch, peer))
+    """Measure images in memory on a CPU."""
+    case = {"batch": batch, "dtype": "float32", "rounds": 1, "repeats": max(2, 8 // batch)}
+    turns = by_turns(rounds, *(lambda name=name: run(name, **case) for name in ("ours", "pytorch")))
+    us, peer = ([*itertools.chain(*times)] for times in turns)
+    report_in_memory(recorder, case, us, peer)
+
+
+def on_gpu(recorder: history.Recorder, batches: Sequence[int]) -> None:
+    """Measure images in memory on a GPU, where all cases compile together."""
+    measured = {"rounds": ON_GPU.rounds, "repeats": ON_GPU.repeats}
+    cases = [{"batch": batch, "dtype": dtype, **measured} for batch in batches for dtype in ("float32", "bfloat16")]
+    calls = [(name, case) for case in cases for name in ("ours", "pytorch")]
+    found = measure_in_turns(__file__, calls, os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
+    for case, us, peer in zip(cases, found[::2], found[1::2], strict=True):
+        report_in_memory(recorder, case, us, peer)
+
+
+def report_in_memory(recorder: history.Recorder, case: dict, us: Sequence[float], peer: Sequence[float]) -> None:
+    """Record a case of images in memory, given its seconds, and print its row."""
+    batch = case["batch"]
+    name = f"FCN-8s VGG16, {HEIGHT}x{WIDTH}, batch {batch}"
+    report(recorder, "images to class maps", name, case["dtype"], rates(batch, us), "PyTorch", rates(batch, peer))
 
 
 def reference(recorder: history.Recorder, temporary: Path, rounds: int, repeats: int) -> None:

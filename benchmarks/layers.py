@@ -11,7 +11,8 @@ import argparse
 import functools
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import flax.linen as nn
 import history
@@ -156,48 +157,70 @@ def gpu_table(recorder: history.Recorder, repeats: int) -> None:
     columns = ("default, ms", "matmul / conv / dilated, ms", "× nn.ConvTranspose", "× PyTorch")
     last_columns = ("fixed, ms", "fixed × interpolate", "bandwidth: default, fixed")
     print(head("kernel, stride, input", "dtype", "what", *columns, *last_columns))
-    for (kernel, stride, n), dtype in ((case, dtype) for case in CASES for dtype in ("float32", "bfloat16")):
-        x, w = arrays(kernel, n, 16, dtype)
-        candidates = {}
-        for method in (None, "matmul", "conv", "dilated"):
-            forward = functools.partial(conv_transpose, strides=stride, padding=stride // 2, method=method)
-            add(candidates, f"ours {method}", jax_runs(lambda x, w, f=forward: f(x, w), (x, w)))
-        add(candidates, "fixed", jax_runs(functools.partial(upsample_bilinear, stride=stride), (x,)))
-        add(candidates, "flax", jax_runs(functools.partial(flax_transposed, stride=stride), (x, w)))
-        if torch:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            for last in (False, True):
-                learned = functools.partial(torch_transposed, stride=stride)
-                fixed = functools.partial(torch_interpolate, stride=stride)
-                nchw, weight = x.transpose(0, 3, 1, 2), w.transpose(2, 3, 0, 1)
-                add(candidates, f"torch learned {last}", torch_runs(learned, (nchw, weight), last, device, dtype))
-                add(candidates, f"torch fixed {last}", torch_runs(fixed, (nchw,), last, device, dtype))
-        times = measure_ms(candidates, repeats)
-        output = 16 * (n * stride) ** 2 * CHANNELS * x.dtype.itemsize
-        # What has to move: input and kernel in, output out; backward the same with the cotangent, plus both gradients.
-        moved = {"forward": x.nbytes + w.nbytes + output, "both": 3 * (x.nbytes + w.nbytes) + 2 * output}
-        setting = f"{kernel}, {stride}, {n}², batch 16, {dtype}"
-        for what, title in PASSES.items():
-            ours, fixed_times = times[f"ours None {what}"], times[f"fixed {what}"]
-            learned = Case(recorder, f"{LEARNED}, {title}", setting, ours)
-            fixed = Case(recorder, f"{FIXED}, {title}", setting, fixed_times)
-            methods = {name: times[f"ours {name} {what}"] for name in ("matmul", "conv", "dilated")}
-            for name, found in methods.items():
-                learned.over(f"our method {name}", found)
-            shares = []
-            for case in (learned, fixed):
-                share = [100 * moved[what] / (ms * 1e-3) / bandwidth for ms in case.ours]
-                shares.append(recorder.add(f"bandwidth, {case.task}", setting, "%", share).ours)
-            shown = [
-                middle(ours),
-                " / ".join(f"{statistics.median(found):.3g}" for found in methods.values()),
-                learned.over("nn.ConvTranspose", times[f"flax {what}"]),
-                learned.over("PyTorch", best_torch(times, "learned", what)),
-                middle(fixed_times),
-                fixed.over("PyTorch interpolate", best_torch(times, "fixed", what)),
-                ", ".join(f"{share:.0f}%" for share in shares),
-            ]
-            print(row(f"{kernel}, {stride}, {n}²", dtype, what, *shown))
+    for dtype in ("float32", "bfloat16"):
+        cases = {case: gpu_candidates(*case, dtype) for case in CASES}
+        # Compiling takes far longer than measuring, and the threads of a compiler do not use all cores.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda run: run(), [run for runs, _ in cases.values() for run in runs.values()]))
+        for (kernel, stride, n), (candidates, size) in cases.items():
+            show_gpu_rows(recorder, (kernel, stride, n), dtype, measure_ms(candidates, repeats), size, bandwidth)
+
+
+def gpu_candidates(kernel: int, stride: int, n: int, dtype: str) -> tuple[dict[str, Callable], int]:
+    """Return the candidates of a case on a GPU, and the bytes of input and kernel."""
+    x, w = arrays(kernel, n, 16, dtype)
+    candidates = {}
+    for method in (None, "matmul", "conv", "dilated"):
+        forward = functools.partial(conv_transpose, strides=stride, padding=stride // 2, method=method)
+        add(candidates, f"ours {method}", jax_runs(lambda x, w, f=forward: f(x, w), (x, w)))
+    add(candidates, "fixed", jax_runs(functools.partial(upsample_bilinear, stride=stride), (x,)))
+    add(candidates, "flax", jax_runs(functools.partial(flax_transposed, stride=stride), (x, w)))
+    if torch:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        for last in (False, True):
+            learned = functools.partial(torch_transposed, stride=stride)
+            fixed = functools.partial(torch_interpolate, stride=stride)
+            nchw, weight = x.transpose(0, 3, 1, 2), w.transpose(2, 3, 0, 1)
+            add(candidates, f"torch learned {last}", torch_runs(learned, (nchw, weight), last, device, dtype))
+            add(candidates, f"torch fixed {last}", torch_runs(fixed, (nchw,), last, device, dtype))
+    return candidates, x.nbytes + w.nbytes
+
+
+def show_gpu_rows(
+    recorder: history.Recorder,
+    case: tuple[int, int, int],
+    dtype: str,
+    times: dict[str, list[float]],
+    size: int,
+    bandwidth: float,
+) -> None:
+    """Record a case and print its rows; `size` is the bytes of input and kernel, `bandwidth` in bytes/s."""
+    kernel, stride, n = case
+    output = 16 * (n * stride) ** 2 * CHANNELS * (2 if dtype == "bfloat16" else 4)
+    # What has to move: input and kernel in, output out; backward the same with the cotangent, plus both gradients.
+    moved = {"forward": size + output, "both": 3 * size + 2 * output}
+    setting = f"{kernel}, {stride}, {n}², batch 16, {dtype}"
+    for what, title in PASSES.items():
+        ours, fixed_times = times[f"ours None {what}"], times[f"fixed {what}"]
+        learned = Case(recorder, f"{LEARNED}, {title}", setting, ours)
+        fixed = Case(recorder, f"{FIXED}, {title}", setting, fixed_times)
+        methods = {name: times[f"ours {name} {what}"] for name in ("matmul", "conv", "dilated")}
+        for name, found in methods.items():
+            learned.over(f"our method {name}", found)
+        shares = []
+        for case in (learned, fixed):
+            share = [100 * moved[what] / (ms * 1e-3) / bandwidth for ms in case.ours]
+            shares.append(recorder.add(f"bandwidth, {case.task}", setting, "%", share).ours)
+        shown = [
+            middle(ours),
+            " / ".join(f"{statistics.median(found):.3g}" for found in methods.values()),
+            learned.over("nn.ConvTranspose", times[f"flax {what}"]),
+            learned.over("PyTorch", best_torch(times, "learned", what)),
+            middle(fixed_times),
+            fixed.over("PyTorch interpolate", best_torch(times, "fixed", what)),
+            ", ".join(f"{share:.0f}%" for share in shares),
+        ]
+        print(row(f"{kernel}, {stride}, {n}²", dtype, what, *shown))
 
 
 def main() -> None:

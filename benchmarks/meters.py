@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from separate import wait_for_turn
+
 
 class Effort(NamedTuple):
     """How often a benchmark measures a case.
@@ -26,9 +28,13 @@ ON_GPU = Effort(processes=1, rounds=3, repeats=30)
 
 
 def seconds(function: Callable[[], object], rounds: int, repeats: int) -> list[float]:
-    """Measure the median seconds of calls that wait for their results, in each round, after two that warm up."""
+    """Measure the median seconds of calls that wait for their results, in each round, after two that warm up.
+
+    The first measurement of a process waits for its turn. Whatever else it compiles should be called before that.
+    """
     function()
     function()
+    wait_for_turn()
     return [statistics.median(_seconds(function) for _ in range(repeats)) for _ in range(rounds)]
 
 

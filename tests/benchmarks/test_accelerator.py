@@ -182,29 +182,33 @@ def gpu(monkeypatch) -> None:
 
 
 def test_on_a_gpu_every_training_step_is_measured_in_both_dtypes(tmp_path, monkeypatch, gpu):
-    def measure(script, name, **case):
+    def measure(name, case):
         times = [{"ours": 1.0, "pytorch": 2.0}[name]] * case["rounds"]
         return {"step": times, "forward": times, "memory": 1e9, "flops": 1e9}
 
-    monkeypatch.setattr(train_step, "measure", measure)
+    def measure_in_turns(script, calls, environment):
+        assert len({case["side"] for _, case in calls}) == 1  # all of a side fit in a GPU's memory at once
+        return [measure(name, case) for name, case in calls]
+
+    monkeypatch.setattr(train_step, "measure_in_turns", measure_in_turns)
     file = tmp_path / "history.csv"
     monkeypatch.setattr(sys, "argv", ["train_step.py", "--sides", "224", "512", "--history", str(file)])
     train_step.main()
     rows = [row for row in history.read(file) if row.task == "training step"]
     assert {row.setting for row in rows} == {
-        f"FCN-8s {network}, 16 x {side}², {dtype}"
-        for network in ("resnet34", "vgg16") for side in (224, 512) for dtype in ("float32", "bfloat16")
+        f"FCN-8s {network}, {size}², {dtype}"
+        for network in ("resnet34", "vgg16") for size in ("16 x 224", "8 x 512") for dtype in ("float32", "bfloat16")
     }  # fmt: skip
-    assert [(row.ours, row.ratio, row.rounds) for row in rows] == [(16.0, 2.0, 3)] * 8
+    assert [(row.ours, row.ratio, row.rounds) for row in rows] == [(16.0, 2.0, 3)] * 4 + [(8.0, 2.0, 3)] * 4
 
 
 def test_on_a_gpu_the_rounds_of_inference_share_a_process(tmp_path, monkeypatch, gpu):
-    def run(name, batch, dtype, rounds, repeats):
-        return {"ours": [0.1, 0.2, 0.4], "pytorch": [0.2, 0.2, 0.2]}[name][:rounds]
+    def measure_in_turns(script, calls, environment):
+        return [{"ours": [0.1, 0.2, 0.4], "pytorch": [0.2, 0.2, 0.2]}[name][: case["rounds"]] for name, case in calls]
 
-    monkeypatch.setattr(inference, "run", run)
+    monkeypatch.setattr(inference, "measure_in_turns", measure_in_turns)
     file = tmp_path / "history.csv"
-    inference.in_memory(history.Recorder("inference", False, file), 1, 1)
+    inference.on_gpu(history.Recorder("inference", False, file), [1])
     rows = history.read(file)
     assert [row.setting.rpartition(", ")[2] for row in rows] == ["float32", "bfloat16"]
     assert all((row.ours, row.ratio_low, row.ratio, row.ratio_high) == (5.0, 0.5, 1.0, 2.0) for row in rows)

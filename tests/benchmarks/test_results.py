@@ -120,9 +120,9 @@ def test_a_row_appended_by_a_benchmark_appears(tmp_path, monkeypatch):
     found = {"step": [2.0], "forward": [1.0], "flops": 4e9, "memory": 3e9}
     peers = {"step": [5.0], "forward": [3.0], "memory": 2e9}
     monkeypatch.setattr(machine, "describe_machine", lambda: "M")
-    monkeypatch.setattr(train_step, "measure", lambda script, name, **case: found if name == "ours" else peers)
     file = tmp_path / "history.csv"
-    train_step.compare(history.Recorder("train_step", False, file), "resnet34", 224, 8, "float32", train_step.ON_CPU)
+    case = {"backbone": "resnet34", "side": 224, "batch": 8, "dtype": "float32"}
+    train_step.compare(history.Recorder("train_step", False, file), case, [found], [peers])
     text = history_tables.make_table(results.TABLES["train_step"], history.read(file))
     # 8 images in 2 s against 5 s; 4 GFLOP in 2 s; 3 GB against 2 GB.
     assert rows_of(text)[-1] == ["FCN-8s resnet34, 8 x 224², float32", "4", "1.6", "2.50", "3.00", "2", "1.50", "1"]

@@ -45,6 +45,8 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command succeeds later
 
 # Errors of a file that its owner or the disk is the reason of: there is nothing to mend in the program.
 NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# Those of a disk that is damaged or gone, on this machine or in the network.
+LOST = (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ENXIO, errno.ENODEV)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except (Diverged, OutOfMemory, ProcessLost, WriteFailed) as error:
             _exit(str(error), 1)
         except OSError as error:
+            if error.errno in LOST:
+                _exit(f"a disk cannot be used ({error}); mend or mount it, or give another folder", 1)
             if error.errno not in NOT_OURS:
                 raise
             _exit(f"a file cannot be used ({error}); make room, change its permissions or give another folder", 1)

@@ -237,7 +237,9 @@ class Checkpoints:
     def _require_room(self, step: int, items: Mapping[str, Any]) -> None:
         """Raise WriteFailed if the disk has too little room: Orbax's own errors come late, and in hundreds of lines."""
         needed = sum(array.nbytes for array in jax.tree.leaves(items))
-        if shutil.disk_usage(self._folder).free < COMPRESSED * needed:
+        with self._explain_failure(step):
+            free = shutil.disk_usage(self._folder).free
+        if free < COMPRESSED * needed:
             raise self._describe_failure(step, f"no room for {format_bytes(needed)}")
 
     @contextlib.contextmanager
@@ -254,12 +256,9 @@ class Checkpoints:
         try:
             complete, usage = list_complete(self._folder), shutil.disk_usage(self._folder)
         except OSError:  # the disk is gone
-            complete, room = None, "the disk cannot be read"
+            room, goes_on = "the disk cannot be read", "goes on after the last complete one"
         else:
             room = f"{format_bytes(usage.free)} of {format_bytes(usage.total)} are free"
-        if complete is None:
-            goes_on = "goes on after the last complete one"
-        else:
             goes_on = (
                 f"goes on after step {complete[-1]}, the last complete one" if complete else "starts the run again"
             )

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,46 @@ def test_a_run_whose_disk_is_lost_ends_with_a_clear_error_and_goes_on_when_it_is
     assert steps(run)
     both_end_well([start(words(data, run, *LONG))], 300)
     assert read(run) == read(tmp_path / "whole")
+
+
+@pytest.fixture
+def network_disk(tmp_path) -> Iterator[tuple[subprocess.Popen, Path]]:
+    """A FUSE mount, as sshfs and many clusters have: the process that serves it, and the folder where it is mounted."""
+    bindfs = shutil.which("bindfs")
+    if not bindfs or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("this needs bindfs (Debian's package of that name) and /dev/fuse")
+    served, folder = tmp_path / "served", tmp_path / "network"
+    served.mkdir()
+    folder.mkdir()
+    process = subprocess.Popen([bindfs, "-f", served, folder])
+    while not os.path.ismount(folder):
+        assert process.poll() is None
+    yield process, folder
+    process.kill()
+    process.wait()
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_run_whose_network_disk_is_lost_ends_with_a_clear_error(tmp_path, network_disk):
+    server, folder = network_disk
+    data, run = write_data(tmp_path / "data"), folder / "run"
+    process = start(words(data, run, *LONG))
+    while len(steps(run) if (run / "checkpoints").exists() else []) < 4:
+        assert process.poll() is None
+    server.kill()
+    server.wait()
+    ((status, output),) = end_all([process], 120)
+    assert status == 1
+    assert "Traceback" not in output
+    assert "endpoint is not connected" in output.splitlines()[-1]
+
+    ((status, output),) = end_all([start(words(data, run, *LONG))], 120)
+    assert status == 1
+    assert "Traceback" not in output
+    assert "endpoint is not connected" in output.splitlines()[-1]
+
+    saved = tmp_path / "served" / "run"
+    assert steps(saved)
+    both_end_well([start(words(data, tmp_path / "whole", *LONG)), start(words(data, saved, *LONG))], 300)
+    assert read(saved) == read(tmp_path / "whole")

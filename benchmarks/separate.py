@@ -34,18 +34,16 @@ def measure(script: str, name: str, environment: dict[str, str] | None = None, /
     return last_line(_command(script, name, arguments), environment)
 
 
-def measure_in_turns(
-    script: str, calls: Sequence[tuple[str, dict[str, Any]]], environment: dict[str, str] | None = None
-) -> list[Any]:
+def measure_in_turns(script: str, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any]:
     """Call functions of a script in new processes that get ready together and measure one after the other.
 
     Each function calls `wait_for_turn` when everything is compiled, and measures after that. No process measures
-    before all are ready, and those that wait or are done compute nothing.
+    before all are ready, and those that wait or are done compute nothing. They share the memory of a GPU, so JAX takes
+    none of it in advance.
 
     Args:
         script: file of the benchmark.
         calls: names of functions that the script gives to `answer`, with their arguments.
-        environment: all environment variables of the processes; None: those of this one.
 
     Returns:
         The results in the order of the calls, after a round trip through JSON.
@@ -53,7 +51,7 @@ def measure_in_turns(
     Raises:
         SystemExit: a process failed. The text has its standard error. The others are ended.
     """
-    environment = {**(os.environ if environment is None else environment), TURNS: "1"}
+    environment = os.environ | {TURNS: "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with ExitStack() as stack:
         processes = []
         for name, arguments in calls:

@@ -53,7 +53,7 @@ def main() -> None:
         for side in options.sides:
             of_side = [case for case in cases if case["side"] == side]
             calls = [(name, case) for case in of_side for name in names]
-            found = measure_in_turns(__file__, calls, os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
+            found = measure_in_turns(__file__, calls)
             for case, us, peer in zip(of_side, found[::2], found[1::2], strict=True):
                 compare(recorder, case, [us], [peer])
     else:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -34,7 +34,7 @@ def measure(script: str, name: str, environment: dict[str, str] | None = None, /
     return last_line(_command(script, name, arguments), environment)
 
 
-def measure_in_turns(script: str, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any]:
+def measure_in_turns(script: str, calls: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
     """Call functions of a script in new processes that get ready together and measure one after the other.
 
     Each function calls `wait_for_turn` when everything is compiled, and measures after that. No process measures
@@ -45,8 +45,8 @@ def measure_in_turns(script: str, calls: Sequence[tuple[str, dict[str, Any]]]) -
         script: file of the benchmark.
         calls: names of functions that the script gives to `answer`, with their arguments.
 
-    Returns:
-        The results in the order of the calls, after a round trip through JSON.
+    Yields:
+        The results in the order of the calls, each as soon as it is there, after a round trip through JSON.
 
     Raises:
         SystemExit: a process failed. The text has its standard error. The others are ended.
@@ -62,7 +62,6 @@ def measure_in_turns(script: str, calls: Sequence[tuple[str, dict[str, Any]]]) -
             stack.callback(_end, process)
             processes.append((process, errors))
         early = [_read_until(process.stdout, READY) for process, _ in processes]
-        results = []
         for (process, errors), lines in zip(processes, early, strict=True):
             if lines[-1:] == [READY]:
                 process.stdin.write(GO)
@@ -71,8 +70,7 @@ def measure_in_turns(script: str, calls: Sequence[tuple[str, dict[str, Any]]]) -
             if process.wait():
                 errors.seek(0)
                 raise SystemExit(f"{errors.read()}\n{' '.join(process.args)} ended with {process.returncode}")
-            results.append(json.loads(lines[-1]))
-        return results
+            yield json.loads(lines[-1])
 
 
 @functools.cache

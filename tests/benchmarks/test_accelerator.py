@@ -188,7 +188,7 @@ def test_on_a_gpu_every_training_step_is_measured_in_both_dtypes(tmp_path, monke
 
     def measure_in_turns(script, calls):
         assert len({case["side"] for _, case in calls}) == 1  # all of a side fit in a GPU's memory at once
-        return [measure(name, case) for name, case in calls]
+        return iter([measure(name, case) for name, case in calls])
 
     monkeypatch.setattr(train_step, "measure_in_turns", measure_in_turns)
     file = tmp_path / "history.csv"
@@ -204,7 +204,8 @@ def test_on_a_gpu_every_training_step_is_measured_in_both_dtypes(tmp_path, monke
 
 def test_on_a_gpu_the_rounds_of_inference_share_a_process(tmp_path, monkeypatch, gpu):
     def measure_in_turns(script, calls):
-        return [{"ours": [0.1, 0.2, 0.4], "pytorch": [0.2, 0.2, 0.2]}[name][: case["rounds"]] for name, case in calls]
+        seconds = {"ours": [0.1, 0.2, 0.4], "pytorch": [0.2, 0.2, 0.2]}
+        return iter([seconds[name][: case["rounds"]] for name, case in calls])
 
     monkeypatch.setattr(inference, "measure_in_turns", measure_in_turns)
     file = tmp_path / "history.csv"

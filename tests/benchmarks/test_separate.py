@@ -81,7 +81,7 @@ def turns(tmp_path) -> str:
 def test_functions_get_ready_together_and_measure_one_after_the_other(turns, tmp_path):
     log = tmp_path / "log"
     calls = [("measure", {"name": name, "log": str(log), "warm": warm}) for name, warm in (("a", 0), ("b", 0.5))]
-    assert separate.measure_in_turns(turns, calls) == ["a", "b"]
+    assert list(separate.measure_in_turns(turns, calls)) == ["a", "b"]
     twice = ("begins", "ends", "begins", "ends")
     expected = ["ready a", "ready b", *(f"{what} a" for what in twice), *(f"{what} b" for what in twice)]
     assert log.read_text().splitlines() == expected
@@ -91,8 +91,17 @@ def test_a_function_that_fails_ends_the_others(turns, tmp_path):
     log = tmp_path / "log"
     calls = [(name, {"name": name, "log": str(log), "warm": 0}) for name in ("fail", "measure")]
     with pytest.raises(SystemExit, match="the disk is full"):
-        separate.measure_in_turns(turns, calls)
+        list(separate.measure_in_turns(turns, calls))
     assert not log.exists() or "begins" not in log.read_text()
+
+
+def test_a_result_is_there_before_the_next_measurement(turns, tmp_path):
+    log = tmp_path / "log"
+    calls = [("measure", {"name": name, "log": str(log), "warm": 0}) for name in ("a", "b")]
+    results = separate.measure_in_turns(turns, calls)
+    assert next(results) == "a"
+    assert "begins b" not in log.read_text()
+    assert list(results) == ["b"]
 
 
 def test_a_function_by_itself_waits_for_nothing(turns, tmp_path):

@@ -1,6 +1,5 @@
 """Describe what a training needs, without training."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -14,9 +13,9 @@ from fcn_jax.inference.segment import default_batch_size, limit_batch_size
 from fcn_jax.inference.tiles import choose_canvas
 from fcn_jax.layers.backend import count_local_devices
 from fcn_jax.runtime.memory import format_bytes, read_memory
+from fcn_jax.runtime.operations import count_flops
 from fcn_jax.training.progress import format_parameters
 from fcn_jax.training.setup import Setup
-from fcn_jax.training.step import make_step
 
 
 def describe_needs(setup: Setup) -> str:
@@ -29,10 +28,8 @@ def describe_needs(setup: Setup) -> str:
     state = jax.eval_shape(setup.init)
     batch = _make_batch(config, max_size)
     given = _describe_arrays(setup.everywhere, state), _describe_arrays(sharding, batch)
-    training = setup.step.lower(*given)
-    # XLA counts a loop over parts as one part, so operations are counted for the batch computed at once.
-    whole = make_step(setup.model, dataclasses.replace(config, accumulate=1)) if config.accumulate > 1 else setup.step
-    operations = _count_flops(whole.lower(*given))
+    training = setup.step.trace(*given)
+    operations = count_flops(training.jaxpr.jaxpr)
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
 
     local = Mesh(np.array(jax.local_devices()), ("data",))
@@ -42,7 +39,7 @@ def describe_needs(setup: Setup) -> str:
     empty = empty._replace(origin=empty.size)
     images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), empty)
     variables = _describe_arrays(NamedSharding(local, PartitionSpec()), state.variables)
-    evaluation = setup.forward.lower(variables, images)  # pyright: ignore[reportFunctionMemberAccess]
+    evaluation = setup.forward.trace(variables, images)  # pyright: ignore[reportFunctionMemberAccess]
     momentum = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
     devices, crop = sharding.num_devices, config.augment.crop
     return "\n".join(
@@ -52,10 +49,11 @@ def describe_needs(setup: Setup) -> str:
             f"{config.model.dtype}: nothing is trained or written",
             f"training step, {config.batch_size} images{parts}, crops of {crop}x{crop}: "
             f"{operations / 1e9:.1f} GFLOP, {operations / 1e9 / config.batch_size:.2f} an image",
-            f"  memory: {read_memory(training.compile())}",
+            f"  memory: {read_memory(training.lower().compile())}",
             f"evaluation, {count} image{'s' * (count > 1)} on the largest canvas, {canvas[1]}x{canvas[0]}: "
-            f"{_count_flops(evaluation) / 1e9:.1f} GFLOP",
-            f"  memory: {read_memory(evaluation.compile())}, and while training {format_bytes(momentum)} of momentum",
+            f"{count_flops(evaluation.jaxpr.jaxpr) / 1e9:.1f} GFLOP",
+            f"  memory: {read_memory(evaluation.lower().compile())}, "
+            f"and while training {format_bytes(momentum)} of momentum",
         ]
     )
 
@@ -67,12 +65,6 @@ def _make_batch(config: Config, max_size: tuple[int, int]) -> Batch:
     batch = make_empty_batch(count, canvas)
     changes = draw_changes(config.seed, 0, np.asarray(batch.size), 0, count, config.augment)
     return batch._replace(changes=changes, origin=None if canvas == max_size else batch.size)
-
-
-def _count_flops(program: jax.stages.Lowered) -> float:
-    """Count floating-point operations over all devices: a loop as one pass, Winograd's algorithm with its savings."""
-    costs: Any = program.cost_analysis()
-    return costs["flops"]
 
 
 def _describe_arrays(sharding: NamedSharding, tree: Any) -> Any:

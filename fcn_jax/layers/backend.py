@@ -3,8 +3,11 @@
 The other modules use these functions instead of asking JAX.
 """
 
+import contextlib
+import contextvars
 import functools
 import warnings
+from collections.abc import Iterator
 
 import jax
 
@@ -23,14 +26,32 @@ _CPU_OPTIONS = {
 _FORWARD_OPTIONS = {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
 
 
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_methods() -> Iterator[None]:
+    """Let every operation that is traced inside choose its method "plain", as for a program of another machine."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def wants_plain() -> bool:
+    """Return whether operations should choose their method "plain"."""
+    return _plain.get()
+
+
 def is_cpu() -> bool:
-    """Return whether JAX computes on CPUs by default."""
-    return jax.default_backend() == "cpu"
+    """Return whether the program is for the CPUs on which JAX computes by default."""
+    return jax.default_backend() == "cpu" and not wants_plain()
 
 
 def is_tpu() -> bool:
-    """Return whether JAX computes on TPUs by default."""
-    return jax.default_backend() == "tpu"
+    """Return whether the program is for the TPUs on which JAX computes by default."""
+    return jax.default_backend() == "tpu" and not wants_plain()
 
 
 def is_single_device() -> bool:

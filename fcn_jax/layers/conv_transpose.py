@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from flax.linen.linear import default_kernel_init
 
-from .backend import is_cpu, is_tpu
+from .backend import is_cpu, is_tpu, wants_plain
 from .conv_transpose_methods import METHODS
 from .sizes import (
     Array,
@@ -157,6 +157,8 @@ def conv_transpose(
 
 def _choose_method(size, strides, ins: int, outs: int, groups: int) -> str:
     """Choose by the rule in the docstring of `conv_transpose`."""
+    if wants_plain():
+        return "plain"
     if groups > 1 and is_cpu():
         return "plain" if math.prod(strides) == 1 and ins == groups else "matmul"
     if math.prod(strides) == 1:

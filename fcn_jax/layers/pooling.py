@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .backend import wants_plain
 from .sizes import (
     Array,
     ArrayLike,
@@ -47,7 +48,7 @@ def max_pool(
 
     **Method.** With ``"places"`` the forward pass stores the place of the largest value in one byte, or in four bytes
     for windows of 255 places or more, and the backward pass compares it. ``"plain"`` is `jax.lax.reduce_window`, whose
-    gradient searches every window again. ``None`` chooses "places".
+    gradient searches every window again. ``None`` chooses "places", in `plain_methods` "plain".
 
     **NaN and infinity.** A window with a NaN gives NaN. Its gradient goes to the largest value before the first NaN in
     reading order, or to the NaN if nothing is before it. The gradient of a window of nothing but -inf goes to its first
@@ -106,7 +107,8 @@ def max_pool(
             f"the window {window} is larger than the input {spatial} with the padding {pads}; give a larger input, "
             "more padding, or ceil=True."
         )
-    method = "places" if method is None else method
+    if method is None:
+        method = "plain" if wants_plain() else "places"
     check_method(method, _METHODS)
     pool = _max_pool if method == "places" else _reduce_windows
     y = pool(

@@ -64,8 +64,9 @@ class FeatureMap(struct.PyTreeNode):
             return self.values
         height, width = self.shape
         size = self.size if self.origin is None else self.size - self.origin
-        rows = jnp.arange(height)[None, :] < size[:, 0:1]
-        columns = jnp.arange(width)[None, :] < size[:, 1:2]
+        down, across = (jax.lax.slice_in_dim(size, axis, axis + 1, axis=1) for axis in (0, 1))
+        rows = jnp.arange(height)[None, :] < down
+        columns = jnp.arange(width)[None, :] < across
         inside = rows[:, :, None] & columns[:, None, :]
         return jnp.where(inside[..., None], self.values, jnp.asarray(fill, self.values.dtype))
 

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
@@ -78,3 +79,20 @@ def test_unknown_option_is_named_once_and_left_out(fresh_options, monkeypatch):
     assert step == again == known
     assert forward == known | backend._FORWARD_OPTIONS
     assert float(jax.jit(lambda x: 2 * x, compiler_options=step)(np.float32(1.5))) == 3
+
+
+def test_within_plain_methods_programs_are_of_xlas_own_operations():
+    x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((4, 4, 4, 4))
+
+    def compute(x):
+        y = fcn_jax.layers.conv(fcn_jax.layers.max_pool(x, 2), kernel[:3, :3], padding=1)
+        return fcn_jax.layers.upsample_bilinear(fcn_jax.layers.conv_transpose(y, kernel, (2, 2), 1), 2)
+
+    with fcn_jax.layers.plain_methods():
+        assert not backend.is_cpu()
+        plain = str(jax.make_jaxpr(compute)(x))
+    assert backend.is_cpu()
+    counts = [plain.count(f"{name}[") for name in ("reduce_window_max", "conv_general_dilated", "dot_general")]
+    assert counts == [1, 3, 0]
+    fast = str(jax.make_jaxpr(lambda x: compute(x))(x))
+    assert "reduce_window_max" not in fast

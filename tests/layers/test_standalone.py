@@ -44,7 +44,7 @@ for name, function in functions.items():
     value, gradient = jax.jit(jax.value_and_grad(lambda x: (function(x) ** 2).sum()))(x)
     assert np.isfinite(value) and np.isfinite(gradient).all() and np.abs(gradient).max() > 0, name
 
-without_gradient = {"bilinear_init", "bilinear_kernel", "compiler_options"}
+without_gradient = {"bilinear_init", "bilinear_kernel", "compiler_options", "plain_methods"}
 without_gradient |= {"conv_transpose_padding", "conv_transpose_size"}
 assert {*functions, *without_gradient} == set(my_layers.__all__)
 assert bilinear_kernel(4).shape == (4, 4)

@@ -14,5 +14,5 @@ def local_response_norm(x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: 
     channels = x.shape[-1]
     reach = size // 2
     squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
-    total = sum(squares[..., i : i + channels] for i in range(size))
+    total = sum(jax.lax.slice_in_dim(squares, i, i + channels, axis=-1) for i in range(size))
     return x * (1 + alpha / size * total) ** -beta

@@ -27,6 +27,10 @@ class ProcessLost(Exception):  # noqa: N818
     """Another process of the training has ended or cannot be reached. The text says what to do."""
 
 
+class ExportDiffers(Exception):  # noqa: N818
+    """An exported file that computes something else than the network it was made from. The text says by how much."""
+
+
 class Stopped(Exception):  # noqa: N818
     """A training that a signal has stopped. The text says after which step; the same command goes on from there."""
 

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 
 from fcn_jax.cli.words import choose
-from fcn_jax.errors import Diverged, InputError, OutOfMemory, ProcessLost, Stopped, WriteFailed
+from fcn_jax.errors import Diverged, ExportDiffers, InputError, OutOfMemory, ProcessLost, Stopped, WriteFailed
 from fcn_jax.presets import PRESETS
 from fcn_jax.runtime.streams import READER_GONE, is_reader_gone, protect_output
 
@@ -21,6 +21,7 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax train PRESET [flags]          train a network, or resume a run
   fcn-jax eval RUN [flags]              score a run's best checkpoint on a split
   fcn-jax predict RUN IMAGE... [flags]  segment photographs: files, folders or globs
+  fcn-jax export RUN --out DIR          write a network as ONNX, StableHLO and safetensors
   fcn-jax weights import FILE --out F   convert weights of another framework, or of a run, and describe them
   fcn-jax data list                     list the data sets
   fcn-jax data prepare NAME [flags]     build a data set from its official files
@@ -37,6 +38,7 @@ COMMANDS = {
     "train": "fcn_jax.cli.train",
     "eval": "fcn_jax.cli.evaluate",
     "predict": "fcn_jax.cli.predict",
+    "export": "fcn_jax.cli.export",
     "weights": "fcn_jax.cli.weights",
     "data": "fcn_jax.cli.data",
 }
@@ -52,9 +54,9 @@ LOST = (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ENXIO, errno.ENODEV)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
-    The exit status is 2 for bad input, 1 if training has diverged, memory has run out or something could not be
-    written, 75 if a signal has stopped a training (the same command goes on), 130 on Ctrl-C in another command, and 141
-    if the reader of the output has gone.
+    The exit status is 2 for bad input, 1 if training has diverged, an exported file computes something else, memory has
+    run out or something could not be written, 75 if a signal has stopped a training (the same command goes on), 130 on
+    Ctrl-C in another command, and 141 if the reader of the output has gone.
 
     Args:
         arguments: the words after `fcn-jax`; None: those of the process.
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # All processes of a training end here, so JAX may part them.
             print(f"fcn-jax: {stopped}", file=sys.stderr)
             sys.exit(READER_GONE if is_reader_gone() else STOPPED)
-        except (Diverged, OutOfMemory, ProcessLost, WriteFailed) as error:
+        except (Diverged, ExportDiffers, OutOfMemory, ProcessLost, WriteFailed) as error:
             _exit(str(error), 1)
         except OSError as error:
             if error.errno in LOST:

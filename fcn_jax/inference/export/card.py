@@ -1,0 +1,126 @@
+"""The README that lies beside exported files: what the network is, what it takes and gives, and how to use it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fcn_jax.inference.export.parity import Parity
+from fcn_jax.runs.run_dir import Run
+
+
+def list_colours(palette: UInt8[np.ndarray, "classes 3"]) -> list[str]:
+    """Return the colours of the classes as #rrggbb."""
+    return ["#" + bytes(colour).hex() for colour in palette]
+
+
+_USES = {
+    "model.onnx": """import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("model.onnx")
+names = session.get_modelmeta().custom_metadata_map["class_names"].split("\\n")
+image = np.asarray(Image.open("photo.jpg").convert("RGB"))
+(class_map,) = session.run(["class_map"], {"image": image[None]})
+for index in np.unique(class_map):
+    print(names[index], (class_map == index).mean())
+""",
+    "model.stablehlo": """import numpy as np
+from jax import export
+from PIL import Image
+
+with open("model.stablehlo", "rb") as file:
+    program = export.deserialize(bytearray(file.read()))
+image = np.asarray(Image.open("photo.jpg").convert("RGB"))
+class_map = np.asarray(program.call(image[None])[0])
+for index in np.unique(class_map):
+    print(index, (class_map == index).mean())
+""",
+    "model.safetensors": """from safetensors.numpy import load_file
+
+for path, array in load_file("model.safetensors").items():
+    print(path, array.shape)
+""",
+}
+_MEANINGS = {
+    "model.onnx": "the network with all it needs, for onnxruntime, OpenVINO and other runtimes; no JAX",
+    "model.stablehlo": "the same for JAX alone, in the format of `jax.export`, for CPU, CUDA and TPU",
+    "model.safetensors": "the parameters; `--model.weights model.safetensors` trains on from them",
+}
+
+
+def write_card(
+    run: Run, step: int, scores: Mapping[str, Any] | None, parities: Mapping[str, Parity], probabilities: bool
+) -> str:
+    """Write the README.
+
+    Args:
+        run: the run.
+        step: the step of the exported checkpoint.
+        scores: the line of `metrics.jsonl` with its scores on val; None: it was not scored.
+        parities: for each exported program its comparison with the network.
+        probabilities: whether the programs give probabilities, too.
+    """
+    model, data = run.config.model, run.config.data
+    files = [*parities, "model.safetensors"]
+    lines = [
+        f"# {model.head} on {model.backbone}, trained on {data.name}",
+        "",
+        f"A Fully Convolutional Network for semantic segmentation with {len(run.class_names)} classes, "
+        f"exported by fcn_jax after {step} steps.",
+        "",
+        "| file | what it is |",
+        "| --- | --- |",
+        *(f"| `{name}` | {_MEANINGS[name]} |" for name in files),
+        "| `parity.json` | how the programs compare with the network they were made from |",
+        "",
+        "## Input and output",
+        "",
+        "- `image`: uint8[batch, height, width, 3], RGB, 0 to 255, any size. Colour order, mean and deviation of the "
+        "training are part of the program: give plain images.",
+        "- `class_map`: uint8[batch, height, width], the index of each pixel's class.",
+    ]
+    if probabilities:
+        lines.append(
+            f"- `probabilities`: float32[batch, height, width, {len(run.class_names)}], with a sum of 1 in each pixel."
+        )
+    lines += ["", "## Classes", "", "| index | name | colour |", "| --- | --- | --- |"]
+    colours = list_colours(run.palette)
+    lines += [
+        f"| {i} | {name} | `{colour}` |" for i, (name, colour) in enumerate(zip(run.class_names, colours, strict=True))
+    ]
+    lines += ["", "## Scores", ""]
+    if scores is None:
+        lines.append(f"The checkpoint of step {step} was not scored in its training.")
+    else:
+        lines += ["| on val | % |", "| --- | --- |"]
+        for name in ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"):
+            lines.append(f"| {name} | {'-' if scores[name] is None else f'{100 * scores[name]:.2f}'} |")
+    lines += [
+        "",
+        "Each program was loaded again in its runtime and compared with the network:",
+        "",
+        "| file | images | pixels | of another class | mean IU of these images, % | of the network, % |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, parity in parities.items():
+        ious = (f"{100 * iu:.2f}" for iu in (parity.mean_iu, parity.mean_iu_of_network))
+        lines.append(f"| `{name}` | {parity.images} | {parity.pixels} | {parity.other_classes} | {' | '.join(ious)} |")
+    lines += [
+        "",
+        "## Training",
+        "",
+        f"- Data: {data.name}, split {data.train_split}; names and sizes of its files have the hash `{run.contents}`.",
+        f"- Weights at the start: {Path(model.weights).name if model.weights else 'none, from scratch'}.",
+        f"- Seed {run.config.seed}, {run.config.steps} steps of {run.config.batch_size} images.",
+        f"- The programs compute in float32. The network was trained in {model.dtype}.",
+        "- Licence: that of the data and of the weights at the start apply; name yours here before you publish it.",
+        "",
+        "## Use",
+    ]
+    for name in files:
+        lines += ["", f"`{name}`:", "", "```python", *_USES[name].splitlines(), "```"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,154 @@
+"""Export a trained network into a folder of files, each of them checked, or into nothing."""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from fcn_jax.data.dataset import Example
+from fcn_jax.errors import InputError
+from fcn_jax.inference.export.card import list_colours, write_card
+from fcn_jax.inference.export.parity import Parity, Result, compare, compute_references
+from fcn_jax.inference.export.program import Scores, make_program, make_scores
+from fcn_jax.inference.export.stablehlo_file import make_stablehlo
+from fcn_jax.models.build import build
+from fcn_jax.runs.metrics_log import read_log
+from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.run_dir import Run
+from fcn_jax.runtime.files import sync_tree, write_atomically
+from fcn_jax.runtime.json_values import to_json
+from fcn_jax.weights import ours
+from fcn_jax.weights.weights import Weights
+
+Format = Literal["onnx", "stablehlo"]
+
+
+def export(
+    run: Run,
+    out: Path,
+    examples: Sequence[Example],
+    *,
+    step: int | None = None,
+    formats: Sequence[Format] = ("onnx", "stablehlo"),
+    probabilities: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Parity]:
+    """Write `model.onnx`, `model.stablehlo`, `model.safetensors`, `README.md` and `parity.json` into a new folder.
+
+    Each program is loaded again in its own runtime and compared with the network. If one differs, or anything else goes
+    wrong, nothing is left. The programs compute in float32.
+
+    Args:
+        run: the run.
+        out: the folder, which must not exist or be empty.
+        examples: images to compare on, at least one; with labels for their mean IU.
+        step: the checkpoint; None: the best by mean IU on the val split.
+        formats: the programs to write.
+        probabilities: whether the programs give the probabilities of the classes, too.
+        say: is called with a line for each file.
+
+    Returns:
+        For each program how it compares with the network.
+
+    Raises:
+        InputError: there is no such checkpoint, `out` is in use or cannot be written, a package is missing, or the
+            network cannot be written in a format.
+        ExportDiffers: a program computes something else.
+    """
+    if not examples:
+        raise InputError("there is no image to compare the exported programs on; give at least one")
+    config = dataclasses.replace(run.config.model, dtype="float32")
+    model, input_config = build(config, len(run.class_names)), config.input_or_default
+    variables, step = restore_variables(run, model, step)
+    scores = make_scores(model, input_config)
+    with _new_folder(out) as folder:
+        arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
+        origin = f"{run.folder.name} (run, step {step})"
+        ours.write(folder / "model.safetensors", Weights(arrays, (), input_config, origin, run.class_names))
+        say("model.safetensors: written")
+        references = list(compute_references(scores, variables, examples))
+        parities = {}
+        for name, write in (("model.onnx", _write_onnx), ("model.stablehlo", _write_stablehlo)):
+            if name.removeprefix("model.") not in formats:
+                continue
+            compute = write(folder / name, run, scores, variables, probabilities)
+            parities[name] = compare(name, compute, references)
+            say(f"{name}: {_describe(parities[name])}")
+        scored = [line for line in read_log(run.folder) if (line["step"], line["split"]) == (step, "val")]
+        card = write_card(run, step, scored[-1] if scored else None, parities, probabilities)
+        write_atomically(folder / "README.md", card)
+        described = {name: parity._asdict() for name, parity in parities.items()}
+        write_atomically(folder / "parity.json", json.dumps(to_json({"step": step, **described}), indent=1) + "\n")
+    return parities
+
+
+def _describe(parity: Parity) -> str:
+    share = f"{parity.other_classes} of {parity.pixels:,} pixels have another class"
+    ious = f"; mean IU {parity.mean_iu:.4f}, that of the network {parity.mean_iu_of_network:.4f}"
+    return f"equal on {parity.images} images: {share}{'' if np.isnan(parity.mean_iu) else ious}"
+
+
+def _write_stablehlo(
+    file: Path, run: Run, scores: Scores, variables: Any, probabilities: bool
+) -> Callable[..., Result]:
+    write_atomically(file, make_stablehlo(make_program(scores, variables, probabilities)))
+    program = jax.export.deserialize(bytearray(file.read_bytes()))
+
+    def compute(image: np.ndarray) -> Result:
+        return Result(np.asarray(program.call(image)[0])[0], None)
+
+    return compute
+
+
+def _write_onnx(file: Path, run: Run, scores: Scores, variables: Any, probabilities: bool) -> Callable[..., Result]:
+    try:
+        import onnx
+        import onnxruntime
+
+        from fcn_jax.inference.export.onnx_file import make_onnx
+    except ImportError as error:
+        raise InputError(
+            f"ONNX needs the package {error.name}: pip install 'fcn-jax[export]', or give --formats stablehlo"
+        ) from error
+    model = make_onnx(scores, variables, len(run.class_names), probabilities)
+    notes = {"class_names": "\n".join(run.class_names), "palette": "\n".join(list_colours(run.palette))}
+    onnx.helper.set_model_props(model, notes)
+    write_atomically(file, model.SerializeToString(deterministic=True))
+    # The written file, with its logits as one more output.
+    model = onnx.load(file)
+    (last,) = (node for node in model.graph.node if node.op_type == "ArgMax")
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(last.input[0]))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def compute(image: np.ndarray) -> Result:
+        class_map, logits = map(np.asarray, session.run(["class_map", last.input[0]], {"image": image}))
+        return Result(class_map[0], logits[0])
+
+    return compute
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Make a folder under a temporary name, and rename it when the block ends; if it raises, nothing is left."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; give a new folder, or remove it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out} cannot be made ({error.strerror or error}); give another --out") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        sync_tree(folder)
+        folder.replace(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""A network as ONNX, for images of any size."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+from flax.traverse_util import flatten_dict
+from jax import export
+
+from fcn_jax.inference.export.onnx_graph import FLOAT, UINT8, Graph, Value, make_model, translate
+from fcn_jax.inference.export.program import MULTIPLE, Scores
+from fcn_jax.layers import plain_methods
+
+
+def make_onnx(scores: Scores, variables: Any, num_classes: int, probabilities: bool) -> onnx.ModelProto:
+    """Write a network as ONNX: `image` uint8[batch, height, width, 3], RGB, to `class_map` uint8[batch, height, width].
+
+    Args:
+        scores: from `program.make_scores`.
+        variables: parameters and batch statistics, which are stored in the model.
+        num_classes: number of classes.
+        probabilities: whether there is a second output, `probabilities` float32[batch, height, width, classes].
+
+    Raises:
+        InputError: the network has an operation that is not translated.
+    """
+    batch, down, across = export.symbolic_shape("batch, down, across")
+    arrays = {"/".join(path): np.asarray(array) for path, array in flatten_dict(variables).items()}
+    canvas = jax.ShapeDtypeStruct((batch, MULTIPLE * down, MULTIPLE * across, 3), jnp.uint8)
+    size = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
+
+    def of_arrays(arrays: dict[str, Any], canvas: Any, size: Any) -> Any:
+        tree: dict[str, Any] = {}
+        for path, array in arrays.items():
+            *parents, name = path.split("/")
+            branch = tree
+            for parent in parents:
+                branch = branch.setdefault(parent, {})
+            branch[name] = array
+        return scores(tree, canvas, size)
+
+    with plain_methods():
+        program = jax.jit(of_arrays).trace(arrays, canvas, size).jaxpr
+
+    graph = Graph()
+    one = np.array([1], np.int64)
+    shape = graph.add("Shape", "image")
+    sides = [graph.add("Slice", shape, np.array([axis]), np.array([axis + 1])) for axis in range(3)]
+    steps, pads = [], []
+    for side in sides[1:]:
+        more = graph.add("Add", side, np.array([MULTIPLE - 1]))
+        steps.append(graph.add("Div", more, np.array([MULTIPLE])))
+        pads.append(graph.add("Sub", graph.add("Mul", steps[-1], np.array([MULTIPLE])), side))
+    zeros = np.zeros(5, np.int64)
+    padding = graph.add("Concat", zeros, *pads, np.array([0]), axis=0)
+    padded = graph.add("Pad", "image", padding, np.array(0, np.uint8))
+    length = graph.add("Cast", graph.add("Concat", *sides[1:], axis=0), to=onnx.TensorProto.INT32)
+    length = graph.add("Expand", length, graph.add("Concat", sides[0], 2 * one, axis=0))
+
+    known = [Value(array, array.shape, array.shape) for _, array in sorted(arrays.items())]
+    inputs = [*known, Value(padded, canvas.shape, canvas.shape), Value(length, size.shape, size.shape)]
+    symbols = {batch: sides[0], down: steps[0], across: steps[1]}
+    (logits,) = translate(graph, program, inputs, symbols)
+    ends = graph.add("Concat", *sides[1:], axis=0)
+    cut = graph.add("Slice", logits.data, np.zeros(2, np.int64), ends, np.array([1, 2]))
+    graph.add("Cast", graph.add("ArgMax", cut, axis=3, keepdims=0), name="class_map", to=UINT8)
+    outputs: dict[str, Any] = {"class_map": (UINT8, ["batch", "height", "width"])}
+    if probabilities:
+        graph.add("Softmax", cut, name="probabilities", axis=3)
+        outputs["probabilities"] = (FLOAT, ["batch", "height", "width", num_classes])
+    return make_model(graph, {"image": (UINT8, ["batch", "height", "width", 3])}, outputs)

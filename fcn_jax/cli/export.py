@@ -58,8 +58,14 @@ def run(words: list[str]) -> None:
             chosen = np.unique(np.linspace(0, len(files) - 1, flags.count).round().astype(int))
             examples = [make_unlabelled(files[index].name, read_image(files[index])) for index in chosen]
         else:
-            dataset = prepare_configured(run.config.data, run.options.data, run.options.on_bad_example == "skip")
-            source = dataset.source(run.options.data.val_split or "val")
+            try:
+                dataset = prepare_configured(run.config.data, run.options.data, run.options.on_bad_example == "skip")
+                source = dataset.source(run.options.data.val_split or "val")
+            except InputError as error:
+                raise InputError(
+                    f"the images that the run was scored on cannot be read: {error}. Give other images to compare on: "
+                    "--images FILES"
+                ) from error
             chosen = np.unique(np.linspace(0, len(source) - 1, flags.count).round().astype(int))
             examples = [source[index] for index in chosen]
         export(

@@ -96,7 +96,7 @@ def write_card(
     if scores is None:
         lines.append(f"The checkpoint of step {step} was not scored in its training.")
     else:
-        lines += ["| on val | % |", "| --- | --- |"]
+        lines += [f"| on {run.options.data.val_split or 'val'} | % |", "| --- | --- |"]
         for name in ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"):
             lines.append(f"| {name} | {'-' if scores[name] is None else f'{100 * scores[name]:.2f}'} |")
     lines += [

@@ -1,5 +1,6 @@
 """Whether an exported file computes what its network computes, on images."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from fcn_jax.layers import compiler_options
 
 # In units of the largest logit of an image. Float32 has a precision of 6e-8, and a network of 50 layers adds some up.
 TOLERANCE = 1e-4
+# Larger images are cut to this side, because they are computed whole.
+LARGEST = 1024
 # Sizes of parts of the first image, besides whole images: none is a multiple of a stride, and one is a single pixel.
 ODD = ((1, 1), (33, 95), (67, 41))
 
@@ -68,9 +71,10 @@ class Parity(NamedTuple):
 
 
 def compute_references(scores: Scores, variables: Any, examples: Sequence[Example]) -> Iterator[Reference]:
-    """Compute what the network gives for images, and for parts of the first image of odd sizes."""
+    """Compute what the network gives for images, and for parts of the first one of odd sizes."""
     forward = jax.jit(scores, compiler_options=compiler_options(training=False))
-    for example in [*examples, *(_cut(examples[0], *size) for size in ODD)]:
+    parts = [(example, LARGEST, LARGEST) for example in examples] + [(examples[0], *size) for size in ODD]
+    for example in itertools.starmap(_cut, parts):
         height, width = example.label.shape
         batch = place_on_canvas([example], 1, choose_canvas(height, width))
         logits = np.asarray(forward(variables, batch.image, batch.size))[0, :height, :width]

@@ -26,6 +26,7 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax data list                     list the data sets
   fcn-jax data prepare NAME [flags]     build a data set from its official files
   fcn-jax data check NAME [flags]       count the labels of a data set and draw some of them
+  fcn-jax doctor                        show versions, devices, memory and the cache
 
 PRESET is one of
 {textwrap.fill(", ".join(PRESETS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
@@ -41,6 +42,7 @@ COMMANDS = {
     "export": "fcn_jax.cli.export",
     "weights": "fcn_jax.cli.weights",
     "data": "fcn_jax.cli.data",
+    "doctor": "fcn_jax.cli.doctor",
 }
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command succeeds later

@@ -1,0 +1,27 @@
+"""`fcn-jax doctor`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from fcn_jax.runtime.files import find_cache_folder
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Show versions, devices, memory, extras and the cache: what a report of a problem needs."""
+
+    cache: Path | None = None
+    """folder for prepared data; None: fcn_jax in the user's cache directory"""
+
+
+def run(words: list[str]) -> None:
+    """Print what this machine and installation are."""
+    flags = tyro.cli(Doctor, prog="fcn-jax doctor", args=words)
+    from fcn_jax.runtime.devices import require_devices
+    from fcn_jax.runtime.doctor import describe_system
+
+    require_devices()
+    for name, value in describe_system(flags.cache or find_cache_folder()):
+        print(f"{name:14} {value}", flush=True)

@@ -1,0 +1,102 @@
+"""Describe the machine and the installation, for a user who wonders why something does not work."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from fcn_jax.runtime.memory import format_bytes
+
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow",
+    "safetensors",
+)  # fmt: skip
+EXTRAS = {
+    "export": ("onnx", "onnxruntime"),
+    "bucket": ("s3fs", "gcsfs"),
+    "plots": ("matplotlib",),
+    "peers": ("torch", "torchvision"),
+}
+# Vendor and devices of Google's TPUs on the PCI bus, v3 to v7x, as in launch.sh.
+TPU_VENDOR, TPU_DEVICES = "0x1ae0", {f"0x00{device}" for device in ("27", "56", "5e", "62", "63", "6f", "76")}
+
+
+def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, str]]:
+    """Describe the system line by line: what is asked, and the answer. JAX's backends are started for it.
+
+    Args:
+        cache: folder of prepared data and compiled programs.
+        root: folder of the system's files.
+    """
+    version = importlib.metadata.version("fcn-jax")
+    yield "fcn_jax", f"{version} in {Path(__file__).parents[1]}"
+    yield "Python", f"{platform.python_version()} on {platform.platform()}"
+    yield "processor", f"{_name_processor(root)}, {os.cpu_count()} cores"
+    yield "memory", _describe_memory(root)
+    yield "packages", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    for extra, names in EXTRAS.items():
+        missing = [name for name in names if importlib.util.find_spec(name) is None]
+        install = f"{', '.join(missing)} missing: pip install 'fcn-jax[{extra}]'"
+        yield f"extra {extra}", install if missing else "installed"
+    devices = jax.devices()
+    yield "devices", f"{len(devices)} of {devices[0].platform}: {', '.join(sorted({d.device_kind for d in devices}))}"
+    found = find_accelerator(root)
+    yield "accelerator", f"{found}, by the drivers of this machine; launch.sh installs the build of JAX for it"
+    if found != "cpu" and devices[0].platform == "cpu":
+        yield (
+            "warning",
+            (
+                f"JAX computes on CPUs, and the drivers are those of {found}: FCN_ACCELERATOR={found} ./launch.sh, "
+                "or take JAX_PLATFORMS=cpu away"
+            ),
+        )
+    yield "cache", f"{cache}: {_describe_folder(cache)}"
+    for folder in sorted(cache.iterdir()) if cache.is_dir() else []:
+        if folder.is_dir():
+            yield f"  {folder.name}", _describe_folder(folder, with_room=False)
+
+
+def find_accelerator(root: Path = Path("/")) -> str:
+    """Find which build of JAX fits the machine, as launch.sh does: "cuda12", "tpu" or "cpu".
+
+    Args:
+        root: folder of the system's files.
+    """
+    if (root / "proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
+        return "cuda12"
+    for device in (root / "sys/bus/pci/devices").glob("*"):
+        vendor, model = ((device / name).read_text().strip() for name in ("vendor", "device"))
+        if vendor == TPU_VENDOR and model in TPU_DEVICES:
+            return "tpu"
+    return "tpu" if list((root / "dev").glob("accel*")) or os.environ.get("TPU_NAME") else "cpu"
+
+
+def _name_processor(root: Path) -> str:
+    file = root / "proc/cpuinfo"
+    for line in file.read_text().splitlines() if file.exists() else []:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _describe_memory(root: Path) -> str:
+    file = root / "proc/meminfo"
+    if not file.exists():
+        return "not known on this system"
+    lines = (line.split() for line in file.read_text().splitlines())
+    kilobytes = {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1}
+    free, whole = (format_bytes(1024 * kilobytes[name]) for name in ("MemAvailable", "MemTotal"))
+    return f"{free} of {whole} free"
+
+
+def _describe_folder(folder: Path, with_room: bool = True) -> str:
+    if not folder.is_dir():
+        return "not made yet"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return format_bytes(size) + (f", {format_bytes(shutil.disk_usage(folder).free)} free" if with_room else "")

@@ -95,13 +95,15 @@ def find_place(setup: Setup, state: TrainState, batch: Batch) -> Place | None:
     parts = jax.jit(partial(split_batch, config=setup.config))(state, batch)
     modules: list[str] = []
     compute = jax.jit(partial(_check_part, modules=modules, setup=setup), out_shardings=setup.everywhere)
-    for number in range(setup.config.accumulate):
-        part = jax.tree.map(lambda x, number=number: x[number], parts)
-        total, outputs, gradient = jax.device_get(compute(params, variables, part))
-        for module, finite in zip(modules, outputs, strict=True):
+    count = setup.config.accumulate
+    split = [jax.tree.map(lambda x, number=number: x[number], parts) for number in range(count)]
+    results = [jax.device_get(compute(params, variables, part)) for part in split]
+    for total, outputs, gradient in results:
+        for turn, (module, finite) in enumerate(zip(modules, outputs, strict=True)):
             if not finite.all():
-                images = [int(index) * setup.config.accumulate + number for index in np.flatnonzero(~finite)]
-                return Place(f"the output of {module}", images)
+                bad = [(number, ~others[turn]) for number, (_, others, _) in enumerate(results)]
+                images = [int(index) * count + number for number, where in bad for index in np.flatnonzero(where)]
+                return Place(f"the output of {module}", sorted(images))
         if not math.isfinite(total):
             return Place("the loss", [])
         bad = [path for path, finite in flatten_dict(gradient, sep="/").items() if not finite]

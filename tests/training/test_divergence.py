@@ -163,7 +163,7 @@ def test_a_training_that_rewinds_is_one_with_these_rate_cuts(tmp_path, settings,
 @pytest.mark.slow
 def test_a_rate_that_is_too_high_is_halved_until_it_trains(tmp_path, settings):
     config, options = settings
-    optim = OptimConfig(learning_rate=3.0, clip_norm=0.0, warmup_steps=0)
+    optim = OptimConfig(learning_rate=300.0, clip_norm=0.0, warmup_steps=0)
     config, options = dataclasses.replace(config, optim=optim), dataclasses.replace(options, on_divergence="rewind")
     assert np.isfinite(train(config, options, tmp_path / "run").loss)
     cuts = open_run(tmp_path / "run").config.optim.rate_cuts

@@ -125,11 +125,11 @@ def find_processes(program: str, word: str) -> list[int]:
 
 
 def wait_until(condition) -> None:
-    for _ in range(600):
+    for _ in range(1500):
         if condition():
             return
         time.sleep(0.2)
-    pytest.fail("nothing has happened for two minutes")
+    pytest.fail("nothing has happened for five minutes")
 
 
 def assert_close(got: list[dict], expected: list[dict]) -> None:

@@ -31,7 +31,14 @@ _plain = contextvars.ContextVar("plain", default=False)
 
 @contextlib.contextmanager
 def plain_methods() -> Iterator[None]:
-    """Let every operation that is traced inside choose its method "plain", as for a program of another machine."""
+    """Let every operation that is traced inside choose its method "plain", as for a program of another machine.
+
+    Example:
+        >>> with plain_methods():
+        ...     program = jax.make_jaxpr(lambda x: max_pool(x, 2))(jnp.ones((1, 4, 4, 1)))
+        >>> "reduce_window_max" in str(program)
+        True
+    """
     token = _plain.set(True)
     try:
         yield

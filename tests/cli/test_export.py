@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 # As on a machine without these packages: their import fails.
@@ -14,8 +15,8 @@ WITHOUT = "import sys\nsys.modules.update(dict.fromkeys({names!r}.split()))\n"
 
 def test_the_examples_of_the_readme_run_without_this_package(place, undisturbed):
     folder, _ = undisturbed
-    output = place.run("export", folder.name, "--out", "exported", "--count", "2")
-    assert re.search(r"model.onnx: equal on 5 images: 0 of [\d,]+ pixels have another class; mean IU 0\.\d+", output)
+    output = place.run("export", folder.name, "--out", "exported", "--count", "1")
+    assert re.search(r"model.onnx: equal on 3 images: 0 of [\d,]+ pixels have another class; mean IU 0\.\d+", output)
     exported = place.root / "exported"
     image = next((place.root / "data" / "images" / "tiny").iterdir())
     Image.open(image).convert("RGB").save(exported / "photo.jpg", quality=100, subsampling=0)
@@ -43,12 +44,13 @@ def test_the_examples_of_the_readme_run_without_this_package(place, undisturbed)
     assert "ground, thing" in place.run("weights", "import", "exported.safetensors", "--out", "again.safetensors")
 
 
+@pytest.mark.slow
 def test_images_of_ones_own_and_mistakes(place, undisturbed):
     folder, _ = undisturbed
     image = next((place.root / "data" / "images" / "tiny").iterdir())
     words = ("export", folder.name, "--out", "of-images", "--formats", "stablehlo")
     output = place.run(*words, "--images", image)
-    assert "model.stablehlo: equal on 4 images" in output
+    assert "model.stablehlo: equal on 3 images" in output
     assert "mean IU" not in output
     assert "of-images is there already; give a new folder" in place.run(*words, code=2)
     elsewhere = place.root / "moved"

@@ -30,7 +30,17 @@ def fail(capsys, *words: str) -> tuple[int, str]:
 def test_help_names_every_command_and_preset(capsys, words):
     main(words)
     output = capsys.readouterr().out
-    commands = ("train", "eval", "predict", "weights import", "data list", "data prepare", "data check")
+    commands = (
+        "train",
+        "eval",
+        "predict",
+        "export",
+        "weights import",
+        "doctor",
+        "data list",
+        "data prepare",
+        "data check",
+    )
     assert {command.split()[0] for command in commands} == set(COMMANDS)
     for command in commands:
         assert f"  fcn-jax {command} " in output

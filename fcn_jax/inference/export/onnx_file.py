@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from fcn_jax.inference.export.onnx_graph import FLOAT, UINT8, Graph, Value, make_model, translate
@@ -27,19 +27,12 @@ def make_onnx(scores: Scores, variables: Any, num_classes: int, probabilities: b
         InputError: the network has an operation that is not translated.
     """
     batch, down, across = export.symbolic_shape("batch, down, across")
-    arrays = {"/".join(path): np.asarray(array) for path, array in flatten_dict(variables).items()}
+    arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
     canvas = jax.ShapeDtypeStruct((batch, MULTIPLE * down, MULTIPLE * across, 3), jnp.uint8)
     size = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
 
     def of_arrays(arrays: dict[str, Any], canvas: Any, size: Any) -> Any:
-        tree: dict[str, Any] = {}
-        for path, array in arrays.items():
-            *parents, name = path.split("/")
-            branch = tree
-            for parent in parents:
-                branch = branch.setdefault(parent, {})
-            branch[name] = array
-        return scores(tree, canvas, size)
+        return scores(unflatten_dict(arrays, sep="/"), canvas, size)
 
     with plain_methods():
         program = jax.jit(of_arrays).trace(arrays, canvas, size).jaxpr

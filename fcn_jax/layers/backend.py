@@ -33,7 +33,7 @@ _plain = contextvars.ContextVar("plain", default=False)
 def plain_methods() -> Iterator[None]:
     """Let every operation that is traced inside choose its method "plain", as for a program of another machine.
 
-    Example:
+    Examples:
         >>> with plain_methods():
         ...     program = jax.make_jaxpr(lambda x: max_pool(x, 2))(jnp.ones((1, 4, 4, 1)))
         >>> "reduce_window_max" in str(program)
@@ -88,7 +88,7 @@ def compiler_options(training: bool = True) -> dict[str, str]:
     Returns:
         Values by name; on accelerators an empty dictionary.
 
-    Example:
+    Examples:
         >>> double = jax.jit(lambda x: 2 * x, compiler_options=compiler_options(training=False))
         >>> float(double(1.5))
         3.0

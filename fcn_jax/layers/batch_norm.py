@@ -32,7 +32,7 @@ class BatchNorm(nn.Module):
         ValueError: the input is not floating point or has no channel, there is no cell to take statistics of, or the
             method is unknown.
 
-    Example:
+    Examples:
         >>> norm = BatchNorm(use_running_average=False)
         >>> variables = norm.init(jax.random.key(0), jnp.ones((4, 1)))
         >>> y, updates = norm.apply(variables, jnp.array([[1.0], [3.0]]), mutable=["batch_stats"])

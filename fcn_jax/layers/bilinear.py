@@ -51,7 +51,7 @@ def bilinear_kernel(size: Ints) -> np.ndarray:
     Raises:
         ValueError: a size below 1.
 
-    Example:
+    Examples:
         >>> bilinear_kernel(4)[0].tolist()
         [0.0625, 0.1875, 0.1875, 0.0625]
         >>> bilinear_kernel((1, 3)).tolist()
@@ -85,7 +85,7 @@ def bilinear_init(key: Array | None, shape: Sequence[int], dtype: Any = jnp.floa
         ValueError: the shape is not made of integers of at least 1, or the outputs are not a multiple of the inputs of
             a group.
 
-    Example:
+    Examples:
         >>> bilinear_init(None, (4, 4, 2, 2))[1, 1].tolist()
         [[0.5625, 0.0], [0.0, 0.5625]]
     """
@@ -152,7 +152,7 @@ def upsample_bilinear(
     Raises:
         ValueError: as `conv_transpose`.
 
-    Example:
+    Examples:
         >>> x = jnp.array([0.0, 4.0, 8.0]).reshape(1, 3, 1)
         >>> upsample_bilinear(x, (1, 2))[0, :, 0].tolist()
         [0.0, 1.0, 3.0, 5.0, 7.0, 6.0]

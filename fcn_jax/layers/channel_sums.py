@@ -31,7 +31,7 @@ def channel_sums(x: ArrayLike, method: str | None = None) -> jax.Array:
     Raises:
         ValueError: `x` is not floating point or has no axis, or the method is unknown.
 
-    Example:
+    Examples:
         >>> channel_sums(jnp.arange(6.0).reshape(3, 2)).tolist()
         [6.0, 9.0]
     """
@@ -58,7 +58,7 @@ def broadcast_channels(channels: ArrayLike, shape: tuple[Any, ...], method: str 
     Raises:
         ValueError: `shape` does not end with the number of channels, or the method is unknown.
 
-    Example:
+    Examples:
         >>> broadcast_channels(jnp.array([1.0, 2.0]), (2, 2)).tolist()
         [[1.0, 2.0], [1.0, 2.0]]
     """

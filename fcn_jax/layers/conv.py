@@ -60,7 +60,7 @@ class Conv(nn.Module):
     Raises:
         ValueError: as `conv`.
 
-    Example:
+    Examples:
         >>> layer = Conv(8, (3, 3), strides=2, padding=1)
         >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 6, 7, 3)))
         >>> y.shape, variables["params"]["kernel"].shape
@@ -135,7 +135,7 @@ def conv(
         ValueError: shapes, dtypes or values do not fit together, no window fits into the map, or the method is unknown
             or cannot compute this convolution.
 
-    Example:
+    Examples:
         >>> x = jnp.arange(4.0).reshape(1, 1, 4, 1)
         >>> conv(x, jnp.ones((1, 2, 1, 1)))[0, 0, :, 0].tolist()
         [1.0, 3.0, 5.0]

@@ -112,7 +112,7 @@ def conv_transpose(
     Raises:
         ValueError: shapes, dtypes or values do not fit together, or the method is unknown.
 
-    Example:
+    Examples:
         Two input values place two overlapping copies of the kernel (3, 2, 1), mirrored::
 
         >>> x = jnp.array([[1.0], [10.0]])
@@ -194,7 +194,7 @@ class ConvTranspose(nn.Module):
     Raises:
         ValueError: as `conv_transpose`.
 
-    Example:
+    Examples:
         >>> layer = ConvTranspose(21, (64, 64), (32, 32), padding=16, use_bias=False, kernel_init=bilinear_init)
         >>> scores, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 4, 5, 21)))
         >>> scores.shape, variables["params"]["kernel"].shape

@@ -32,7 +32,7 @@ def convolutionalize(kernel: ArrayLike, window: Ints, order: str = "hwc") -> Arr
     Raises:
         ValueError: the weights do not fit the window, or the order is unknown.
 
-    Example:
+    Examples:
         >>> convolutionalize(jnp.zeros((25088, 10)), 7, "chw").shape
         (7, 7, 512, 10)
     """
@@ -71,7 +71,7 @@ def shift_and_stitch(net: Callable[[Array], Array], x: ArrayLike, stride: Ints) 
     Raises:
         ValueError: the input has no known height and width, or the network's size does not follow the stride.
 
-    Example:
+    Examples:
         >>> halve = lambda x: max_pool(x, 2)
         >>> x = jnp.array([[1.0, 5.0, 2.0, 4.0]] * 2)[:, :, None]
         >>> shift_and_stitch(halve, x, 2)[0, :, 0].tolist()

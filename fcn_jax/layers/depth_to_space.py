@@ -35,7 +35,7 @@ def depth_to_space(x: ArrayLike, block: Ints, *, method: str | None = None) -> A
         ValueError: the channels are not a multiple of the block, the axes are too few, the block is not made of
             integers, or the method is unknown or needs two spatial axes.
 
-    Example:
+    Examples:
         >>> depth_to_space(jnp.arange(4).reshape(1, 1, 4), 2)[:, :, 0].tolist()
         [[0, 1], [2, 3]]
     """

@@ -73,7 +73,7 @@ def max_pool(
         ValueError: the values are neither floating point nor integers, the padding is not smaller than the window, the
             window is larger than the input (without `ceil`), or the method is unknown.
 
-    Example:
+    Examples:
         >>> x = jnp.arange(5.0).reshape(1, 5, 1)
         >>> max_pool(x, (1, 2))[0, :, 0].tolist()
         [1.0, 3.0]

@@ -40,7 +40,7 @@ def conv_transpose_size(
         ValueError: the arguments have different numbers of axes, a size or stride is below 1, an output padding is not
             less than the stride, or no output is left.
 
-    Example:
+    Examples:
         >>> conv_transpose_size(16, kernel=64, stride=32, padding=16)
         512
         >>> conv_transpose_size((4, 5), kernel=3, stride=2, padding=1, output_padding=(1, 0))
@@ -74,7 +74,7 @@ def conv_transpose_padding(kernel: Ints, stride: Ints) -> tuple[int, int] | tupl
         ValueError: an even kernel with stride 1, for which no integer padding keeps the input's size; different numbers
             of axes; or values below 1.
 
-    Example:
+    Examples:
         >>> conv_transpose_padding(64, 32)
         (16, 0)
         >>> conv_transpose_padding((4, 3), 2)

@@ -1,5 +1,7 @@
 """The documentation: its links and paths lead somewhere, and its pictures are what its scripts draw."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import fcn_jax
+import fcn_jax.layers
 from fcn_jax.cli.train import read_flags
 
 PROJECT = Path(__file__).parents[1]
@@ -75,6 +79,36 @@ def test_the_drawings_of_upsampling_are_what_the_script_draws(tmp_path):
     assert [file.name for file in kept] == sorted(file.name for file in (tmp_path / "images").iterdir())
     for file in kept:
         assert file.read_bytes() == (tmp_path / "images" / file.name).read_bytes(), file.name
+
+
+def test_the_site_is_built_without_a_warning_and_has_every_public_name(tmp_path):
+    """MkDocs checks links and headings; the names are those that `fcn_jax` and its layers export."""
+    pytest.importorskip("mkdocstrings")
+    env = os.environ | {"PYTHONPATH": str(PROJECT), "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    api = "".join(page.read_text() for page in (tmp_path / "docs" / "api").glob("*.html"))
+    lost = [name for name in fcn_jax.layers.__all__ if not re.search(rf'id="fcn_jax\.layers\.\w+\.{name}"', api)]
+    lost += [
+        name for name in fcn_jax.__all__ if not re.search(rf'id="fcn_jax\.[\w.]+\.{name}"|<code>{name}</code>', api)
+    ]
+    assert lost == []
+    for page in PAGES:
+        if "docs" in page.parts[len(PROJECT.parts) :]:
+            assert (tmp_path / page.relative_to(PROJECT)).with_suffix(".html").exists(), page
+
+
+def test_flags_that_the_pages_for_newcomers_name_exist():
+    """Those of `fcn-jax train`, in the pages that compare with other projects and in the tutorial."""
+    words = " ".join(
+        (PROJECT / "docs" / page).read_text() for page in ("from-pytorch.md", "from-mmseg.md", "tutorial.md")
+    )
+    named = set(re.findall(r"--(?:model|data|optim|augment)\.[a-z.-]*[a-z]", words))
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+        read_flags(["fcn8s", "--help"])
+    assert len(named) > 20
+    assert named - set(re.findall(r"--[a-z.-]*[a-z]", shown.getvalue())) == set()
 
 
 def read_blocks(page: str, language: str) -> list[str]:

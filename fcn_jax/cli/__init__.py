@@ -22,11 +22,13 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax eval RUN [flags]              score a run's best checkpoint on a split
   fcn-jax predict RUN IMAGE... [flags]  segment photographs: files, folders or globs
   fcn-jax export RUN --out DIR          write a network as ONNX, StableHLO and safetensors
+  fcn-jax weights describe FILE         show what a file of weights, or a run, has
   fcn-jax weights import FILE --out F   convert weights of another framework, or of a run, and describe them
   fcn-jax data list                     list the data sets
   fcn-jax data prepare NAME [flags]     build a data set from its official files
   fcn-jax data check NAME [flags]       count the labels of a data set and draw some of them
   fcn-jax doctor                        show versions, devices, memory and the cache
+  fcn-jax completion SHELL              print a script that completes commands and flags in bash or zsh
 
 PRESET is one of
 {textwrap.fill(", ".join(PRESETS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
@@ -43,6 +45,7 @@ COMMANDS = {
     "weights": "fcn_jax.cli.weights",
     "data": "fcn_jax.cli.data",
     "doctor": "fcn_jax.cli.doctor",
+    "completion": "fcn_jax.cli.completion",
 }
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command succeeds later

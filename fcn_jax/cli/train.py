@@ -66,17 +66,7 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster]:
     """
     if words and not words[0].startswith("-"):
         choose("preset", words[0], PRESETS)
-    # tyro makes no flags for the fields of a value that is None, so `input` is filled here and emptied below.
-    presets = {
-        name: (
-            str(preset),
-            Training(
-                _change_model(preset.config, input=preset.config.model.input_or_default), preset.options, Cluster()
-            ),
-        )
-        for name, preset in PRESETS.items()
-    }
-    training = tyro.extras.overridable_config_cli(presets, prog="fcn-jax train", args=words)
+    training = tyro.extras.overridable_config_cli(describe_presets(), prog="fcn-jax train", args=words)
     config, options = training.config, training.options
     if not any(word.startswith("--model.input.") for word in words):
         config = _change_model(config, input=PRESETS[words[0]].config.model.input)
@@ -90,6 +80,20 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster]:
         dataclasses.replace(options, data=dataclasses.replace(options.data, **paths)),
         training.cluster,
     )
+
+
+def describe_presets() -> dict[str, tuple[str, Training]]:
+    """Return the description of every preset, and the values of its flags, as tyro takes them."""
+    # tyro makes no flags for the fields of a value that is None, so `input` is filled here; `read_flags` empties it.
+    return {
+        name: (
+            str(preset),
+            Training(
+                _change_model(preset.config, input=preset.config.model.input_or_default), preset.options, Cluster()
+            ),
+        )
+        for name, preset in PRESETS.items()
+    }
 
 
 def _holds_run(run_dir: Path) -> bool:

@@ -35,8 +35,10 @@ def test_help_names_every_command_and_preset(capsys, words):
         "eval",
         "predict",
         "export",
+        "weights describe",
         "weights import",
         "doctor",
+        "completion",
         "data list",
         "data prepare",
         "data check",
@@ -75,7 +77,7 @@ def test_help_of_data_commands(capsys, words):
 def test_help_of_weights_commands(capsys, words):
     main(words)
     output = capsys.readouterr().out
-    assert output.split()[:4] == ["fcn-jax", "weights", "import", "FILE"]
+    assert output.split()[:4] == ["fcn-jax", "weights", "describe", "FILE"]
     assert "data" not in output
 
 
@@ -84,6 +86,7 @@ def test_help_of_weights_commands(capsys, words):
     [
         ("eval", "RUN --split --json --picture --step --batch-size --data.name --data.dir --data.cache --data.void"),
         ("predict", "RUN IMAGE... --out --step --batch-size"),
+        ("weights describe", "FILE"),
         ("weights import", "FILE --out --classes"),
         ("data prepare", "NAME --dir --cache --classes --void"),
         ("data check", "NAME --dir --cache --classes --void --out"),
@@ -145,7 +148,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
         ("predict nowhere x.jpg", "x.jpg matches no file"),
         ("data chek shapes", "data command 'chek' is unknown, there are list, prepare, check; did you mean 'check'?"),
         ("data check --out folder shapes", "folder cannot be written (it is a folder)"),
-        ("weights imprt w", "weights command 'imprt' is unknown, there are import; did you mean 'import'?"),
+        ("weights imprt w", "weights command 'imprt' is unknown, there are describe, import; did you mean 'import'?"),
         ("weights import w.pth --out no/w", "no/w cannot be written (No such file"),
     ],
 )

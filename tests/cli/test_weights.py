@@ -1,4 +1,4 @@
-"""`fcn-jax weights import`."""
+"""`fcn-jax weights describe` and `fcn-jax weights import`."""
 
 import json
 import re
@@ -14,6 +14,9 @@ def test_the_weights_of_a_run_are_passed_on_and_start_another(place, undisturbed
     assert "classes: earth, thing" in output
     assert re.search(r"\d+ arrays, 11,\d+,\d+ numbers: backbone \d+, score_fr 2", output)
     assert f"written: w.safetensors, {(root / 'w.safetensors').stat().st_size / 1e6:.1f} MB" in output
+    described = place.run("weights", "describe", "w.safetensors")
+    assert "classes: earth, thing" in described
+    assert described.splitlines()[1:] == output.splitlines()[1:-1]  # but for the file, which is another
     words = place.train_words("from-file", "--model.weights", "w.safetensors", "--steps", "0")
     assert "model.input.order: rgb -> bgr\n" in place.run(*words, "--model.input.order", "bgr", code=2)
     assert not (root / "from-file").exists()

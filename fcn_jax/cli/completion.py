@@ -56,7 +56,7 @@ def run(words: list[str]) -> None:
     }
     with contextlib.suppress(SystemExit):  # tyro ends the process once it has printed the script
         tyro.cli(
-            Union[tuple(_name(commands).values())],  # noqa: UP007
+            _choose(_name(commands)),
             prog="fcn-jax",
             args=["--tyro-print-completion", flags.shell],
             config=(tyro.conf.OmitSubcommandPrefixes,),
@@ -72,4 +72,9 @@ def _name(commands: Mapping[str, type]) -> dict[str, Any]:
 
 def _nest(commands: Mapping[str, Any]) -> type:
     """Return the flags of a command that has commands of its own."""
-    return dataclasses.make_dataclass("Group", [("command", Union[tuple(commands.values())])], frozen=True)  # noqa: UP007
+    return dataclasses.make_dataclass("Group", [("command", _choose(commands))], frozen=True)
+
+
+def _choose(commands: Mapping[str, Any]) -> Any:
+    """Return the type of a choice between commands."""
+    return Union[tuple(commands.values())]  # noqa: UP007

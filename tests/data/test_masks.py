@@ -1,6 +1,7 @@
 """Masks of every kind: the numbers in the file, or an error."""
 
 import numpy as np
+import PIL
 import pytest
 from drawn import bmp_bytes, mask, png_bytes, save, tiff_bytes
 from PIL import Image
@@ -212,7 +213,9 @@ def test_turned_masks_are_unclear(tmp_path, kind, orientation):
 def test_bands_and_pages(tmp_path):
     two = RNG.integers(0, 3, (6, 9, 2), np.uint8)
     write(tmp_path / "a.tif", tiff_bytes([two.tobytes()], (6, 9), 8, 1, samples=2, extra=0))
-    assert refuse(tmp_path / "a.tif").startswith("mask a.tif has 2 bands, of which 1 would be used: ")
+    old = int(PIL.__version__.split(".")[0]) < 13  # Pillow 12 does not know two bands without a meaning
+    expected = "mask a.tif cannot be decoded" if old else "mask a.tif has 2 bands, of which 1 would be used: "
+    assert refuse(tmp_path / "a.tif").startswith(expected)
     label, rows = numbers(8)
     write(tmp_path / "b.tif", tiff_bytes([rows.tobytes()], label.shape, 8, 1, kinds=(0, 0)))
     assert refuse(tmp_path / "b.tif").startswith("mask b.tif has 2 frames or pages: ")

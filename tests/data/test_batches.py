@@ -85,8 +85,16 @@ def augmented(settings: AugmentConfig, image, label, size, changes: Changes, ori
     return jax.vmap(one)(*jax.tree.map(jnp.asarray, (image, label, size, changes, origin)))
 
 
-@pytest.mark.parametrize("scale", [(0.5, 2.0), (0.5, 0.5), (1.0, 1.0), (1.5, 3.0), (0.3, 0.4)])
-@pytest.mark.parametrize("size", [(200, 150), (90, 300), (40, 131)])
+SCALES = ((0.5, 2.0), (0.5, 0.5), (1.0, 1.0), (1.5, 3.0), (0.3, 0.4))
+PHOTOGRAPHS = ((200, 150), (90, 300), (40, 131))
+WINDOWS = [
+    pytest.param(scale, size, marks=() if i % len(PHOTOGRAPHS) == j else pytest.mark.slow)
+    for i, scale in enumerate(SCALES)
+    for j, size in enumerate(PHOTOGRAPHS)
+]
+
+
+@pytest.mark.parametrize(("scale", "size"), WINDOWS)
 def test_what_the_crop_looks_at_is_all_in_the_window(scale, size):
     settings = AugmentConfig(crop=CROP, scale=scale, colour=0.3)
     longest, count = reach(settings), 100

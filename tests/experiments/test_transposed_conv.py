@@ -181,6 +181,7 @@ def test_a_short_study_and_its_continuation(tmp_path):
     assert {**again[1], "seconds": ""} == {**rows[1], "seconds": ""}
 
 
+@pytest.mark.slow
 def test_a_short_form_of_the_responses(tmp_path):
     result = call(tmp_path, "response", "--smoke")
     assert result.returncode == 0, result.stderr

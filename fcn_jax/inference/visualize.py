@@ -96,7 +96,7 @@ class Panels:
         font = ImageFont.load_default(font_size)
         column = GAP + max(panel_width, *(math.ceil(font.getlength(heading)) for heading in HEADINGS))
         present = np.unique(np.concatenate([np.unique(label) for row in rows for label in row[1:]]))
-        legend = _draw_legend(present, self._palette, self._class_names, 3 * column + GAP, font_size)
+        legend = draw_legend(present, self._palette, self._class_names, 3 * column + GAP, font_size)
         top = legend.height + 2 * font_size
         tall = top + sum(image.shape[0] + GAP for image, _, _ in rows)
 
@@ -131,6 +131,37 @@ def save_png(image: UInt8[np.ndarray, "height width 3"], file: Path) -> None:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=1)
 
 
+def draw_legend(
+    present: np.ndarray, palette: np.ndarray, class_names: Sequence[str], width: int, font_size: int
+) -> Image.Image:
+    """Draw a coloured square and the name for each class.
+
+    Args:
+        present: the labels to draw, class indices and 255 = void.
+        palette: the colour of each class.
+        class_names: the name of each class.
+        width: width of the picture in pixels. Lines break there; a longer name widens it.
+        font_size: height of the text in pixels.
+    """
+    font, line, square = ImageFont.load_default(font_size), round(1.5 * font_size), font_size
+    names = {**dict(enumerate(class_names)), IGNORE: "void"}
+    x, y, entries = GAP, GAP, []
+    for value in present.tolist():
+        length = square + GAP + math.ceil(font.getlength(names[value]))
+        if x > GAP and x + length + GAP > width:
+            x, y = GAP, y + line
+        entries.append((x, y, value))
+        width = max(width, x + length + GAP)
+        x += length + 3 * GAP
+    picture = Image.new("RGB", (width, y + line), "white")
+    draw = ImageDraw.Draw(picture)
+    for x, y, value in entries:
+        colour = tuple(_colour_table(palette)[value].tolist())
+        draw.rectangle((x, y, x + square - 1, y + square - 1), colour, outline="grey")
+        draw.text((x + square + GAP, y + square / 2), names[value], "black", font, anchor="lm")
+    return picture
+
+
 def _colour_table(palette: np.ndarray) -> np.ndarray:
     """Return a colour for each of the 256 values of a label."""
     colours = np.zeros((256, 3), np.uint8)
@@ -152,26 +183,3 @@ def _resize(picture: np.ndarray) -> np.ndarray:
     longer = max(picture.shape[:2])
     step, factor = -(-longer // MAX_SIDE), -(-MIN_SIDE // longer)
     return picture[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _draw_legend(
-    present: np.ndarray, palette: np.ndarray, class_names: Sequence[str], width: int, font_size: int
-) -> Image.Image:
-    """Draw a coloured square and the name for each class; lines break at `width` pixels."""
-    font, line, square = ImageFont.load_default(font_size), round(1.5 * font_size), font_size
-    names = {**dict(enumerate(class_names)), IGNORE: "void"}
-    x, y, entries = GAP, GAP, []
-    for value in present.tolist():
-        length = square + GAP + math.ceil(font.getlength(names[value]))
-        if x > GAP and x + length + GAP > width:
-            x, y = GAP, y + line
-        entries.append((x, y, value))
-        width = max(width, x + length + GAP)
-        x += length + 3 * GAP
-    picture = Image.new("RGB", (width, y + line), "white")
-    draw = ImageDraw.Draw(picture)
-    for x, y, value in entries:
-        colour = tuple(_colour_table(palette)[value].tolist())
-        draw.rectangle((x, y, x + square - 1, y + square - 1), colour, outline="grey")
-        draw.text((x + square + GAP, y + square / 2), names[value], "black", font, anchor="lm")
-    return picture

@@ -1,0 +1,1 @@
+"""Figures that explain a network: streams, receptive field, upsampling kernels, heat maps."""

@@ -83,7 +83,7 @@ def draw_explanations(
         height, width = example.label.shape
         scores = compute(run_streams, example)[:, :height, :width]
         class_maps.append(scores.argmax(axis=-1).astype(np.uint8))
-        logits.append(scores[-1])
+        logits.append(scores[-1].copy())  # a view would keep the scores of all streams
         gradients.append(compute(run_gradient, example)[:height, :width])
 
     figures = draw_streams(model, shown, class_maps, class_names, palette)

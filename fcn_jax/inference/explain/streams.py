@@ -148,7 +148,7 @@ def _draw_changes(streams: Sequence[str], examples: Sequence[Example], class_map
         "Pixels whose class changes when the stream is added: it becomes right (blue), becomes wrong (orange), or was "
         f"and stays wrong (yellow). Void pixels are left out. Of the labelled pixels {listing}.",
         f"{_count(examples)} in rows, in pale grey with the changed pixels in colour. {listing}.",
-        draw_grid(rows, 280, draw_legend(np.arange(3), np.array(CHANGES, np.uint8), KINDS, 500, TEXT_SIZE)),
+        draw_grid(rows, 280, draw_legend(np.arange(3), np.array(CHANGES, np.uint8), KINDS, 570, TEXT_SIZE)),
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -13,7 +15,6 @@ from fcn_jax.data.dataset import Example
 from fcn_jax.inference.explain.field_figure import draw_field
 from fcn_jax.inference.explain.figure import GAP, WIDTH, Figure, Panel, colour_shares, colour_signed, draw_grid, to_grey
 from fcn_jax.inference.explain.figures import LARGEST, MOST_EXAMPLES, cut_middle, draw_explanations
-from fcn_jax.models.build import init_variables
 from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.fcn import FCN8s, FCN32s
 
@@ -73,7 +74,7 @@ def test_a_dilated_network_has_field_and_heat_maps():
 
 def test_a_network_at_its_start_has_no_gradient():
     model = FCN32s(CLASSES, NORMED)
-    figures = draw(model, init_variables(model, 0), 1)
+    figures = draw(model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3))), 1)
     check(figures, ["Receptive field", "Upsampling kernels", "Class heat maps", "Coarse output"])
     assert "The gradient is 0 on these images." in figures[0].caption
     assert "changed by 0.0 %" in figures[1].caption

@@ -115,6 +115,18 @@ def read_blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (PROJECT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
+def test_the_code_of_the_page_on_own_networks_runs():
+    names: dict = {}
+    for block in read_blocks("docs/own-network.md", "python"):
+        code = block.replace("model.init(", "jax.jit(model.init)(")  # eager calls take ten times as long
+        code = code.replace("model.apply(variables, images)", "jax.jit(model.apply)(variables, images)")
+        exec(compile(code, "own-network.md", "exec"), names)
+    assert names["logits"].shape == (2, 75, 101, 7)
+    (command,) = read_blocks("docs/own-network.md", "bash")
+    preset, config, *_ = read_flags(shlex.split(command.replace("\\\n", " "))[2:])
+    assert (preset, config.steps, len(config.optim.class_weights)) == ("fcn8s", 2000, 11)
+
+
 def test_scripts_of_the_page_on_clusters_are_correct_bash():
     scripts = read_blocks("docs/clusters.md", "bash")
     assert len(scripts) == 5

@@ -1,7 +1,7 @@
 """Pictures of class maps: palette PNGs, overlays, and panels that compare predictions with the truth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +33,26 @@ def overlay(
     label: UInt8[np.ndarray, "height width"],
     palette: UInt8[np.ndarray, "classes 3"],
     opacity: float = 0.5,
+    shown: Collection[int] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Blend the image with the colour of each class except class 0, and draw white lines between classes.
+    """Blend the image with the colours of classes, and draw white lines between these classes and around them.
 
     Args:
         image: RGB.
         label: class indices, 255 = void.
         palette: the colour of each class.
         opacity: the weight of the class colours, 0 to 1.
+        shown: the classes whose colours are drawn; None: all except class 0, and void.
     """
+    hidden = [0] if shown is None else sorted(set(range(256)) - set(shown))
     share = np.full((256, 1), opacity, np.float32)
-    share[0] = 0
+    share[hidden] = 0
     # Products per class, then additions in place: each temporary array of the image's size costs more than arithmetic.
     mixed = image * (1 - share)[label]
     mixed += (share * _colour_table(palette))[label]
-    mixed[_find_borders(label)] = 255
+    merged = np.arange(256, dtype=np.uint8)  # hidden classes count as one, so there are no lines between them
+    merged[hidden] = hidden[0] if hidden else 0
+    mixed[_find_borders(merged[label] if len(hidden) > 1 else label)] = 255
     return np.rint(mixed, out=mixed).astype(np.uint8)
 
 

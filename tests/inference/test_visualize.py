@@ -60,6 +60,22 @@ def test_overlay(opacity):
     np.testing.assert_array_equal(image, before)
 
 
+@pytest.mark.parametrize("shown", [(), (0,), (2,), (0, 1), (1, 2, 255), range(256)])
+def test_overlay_of_chosen_classes(shown):
+    """Hidden classes look as one: there is no line between them."""
+    image, label = example()
+    result = overlay(image, label, PALETTE, 0.6, shown)
+    merged = np.where(np.isin(label, list(shown)), label.astype(int), -1)
+    colours = {0: PALETTE[0], 1: PALETTE[1], 2: PALETTE[2], 255: np.array(VOID_COLOUR)}
+    for i, j in np.ndindex(label.shape):
+        if on_a_border(merged, i, j):
+            assert tuple(result[i, j]) == (255, 255, 255)
+        elif merged[i, j] == -1:
+            assert tuple(result[i, j]) == tuple(image[i, j])
+        else:
+            assert np.abs(result[i, j] - (0.4 * image[i, j] + 0.6 * colours[merged[i, j]])).max() <= 0.5 + 1e-5
+
+
 def test_overlay_of_background_alone_is_the_image():
     image, label = example()
     np.testing.assert_array_equal(overlay(image, np.zeros_like(label), PALETTE), image)

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,20 @@ from fcn_jax.data.png import drop_damaged_chunks
 from fcn_jax.errors import InputError
 
 
-def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
+def print_warning(text: str) -> None:
+    """Print a warning on the error stream."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def read_image(file: Path, warn: Callable[[str], None] = print_warning) -> UInt8[np.ndarray, "height width 3"]:
     """Read an image file as RGB, turned upright by its EXIF orientation.
 
     An alpha channel and further bands are left out, and so are all frames or pages but the first; the latter two with a
     warning.
+
+    Args:
+        file: the file.
+        warn: is called with a sentence about bands, frames or pages that are left out.
 
     Raises:
         InputError: the file is not an image, is incomplete, has more than 8 bits a sample, or needs more memory than is
@@ -44,9 +54,9 @@ def read_image(file: Path) -> UInt8[np.ndarray, "height width 3"]:
     if damaged:
         warn_of_damage(file.name, f"the part {', '.join(damaged)}")
     if bands > used:
-        print(f"warning: {file.name} has {bands} bands; the first {used} are used", file=sys.stderr)
+        warn(f"{file.name} has {bands} bands; the first {used} are used")
     if frames > 1:
-        print(f"warning: {file.name} has {frames} frames or pages; the first one is used", file=sys.stderr)
+        warn(f"{file.name} has {frames} frames or pages; the first one is used")
     if mode.startswith(("I", "F")):
         # Pillow clips such values at 255, which makes nearly all of them white.
         raise InputError(f"{file} has more than 8 bits a sample (mode {mode}); save it with 8 bits")

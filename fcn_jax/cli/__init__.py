@@ -21,6 +21,7 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax train PRESET [flags]          train a network, or resume a run
   fcn-jax eval RUN [flags]              score a run's best checkpoint on a split
   fcn-jax predict RUN IMAGE... [flags]  segment photographs: files, folders or globs
+  fcn-jax demo RUN [flags]              serve a local page to drop photographs on
   fcn-jax export RUN --out DIR          write a network as ONNX, StableHLO and safetensors
   fcn-jax weights describe FILE         show what a file of weights, or a run, has
   fcn-jax weights import FILE --out F   convert weights of another framework, or of a run, and describe them
@@ -41,6 +42,7 @@ COMMANDS = {
     "train": "fcn_jax.cli.train",
     "eval": "fcn_jax.cli.evaluate",
     "predict": "fcn_jax.cli.predict",
+    "demo": "fcn_jax.cli.demo",
     "export": "fcn_jax.cli.export",
     "weights": "fcn_jax.cli.weights",
     "data": "fcn_jax.cli.data",

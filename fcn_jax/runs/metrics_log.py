@@ -40,6 +40,17 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [parse_json(line) for line in lines if _read_step(line) < math.inf]
 
 
+def find_scores(folder: Path, step: int) -> dict[str, Any] | None:
+    """Find the scores on the val split after a step in a run's log; None if there are none.
+
+    Args:
+        folder: the run directory.
+        step: number of steps taken.
+    """
+    scored = [line for line in read_log(folder) if (line["step"], line.get("split")) == (step, "val")]
+    return scored[-1] if scored else None
+
+
 class MetricsLog:
     """Log of a run in `metrics.jsonl` and TensorBoard. Use it in a `with` statement: leaving it closes TensorBoard.
 

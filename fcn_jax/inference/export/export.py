@@ -20,7 +20,7 @@ from fcn_jax.inference.export.parity import Parity, Result, compare, compute_ref
 from fcn_jax.inference.export.program import Scores, make_program, make_scores
 from fcn_jax.inference.export.stablehlo_file import make_stablehlo
 from fcn_jax.models.build import build
-from fcn_jax.runs.metrics_log import read_log
+from fcn_jax.runs.metrics_log import find_scores
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.files import sync_tree, write_atomically
@@ -82,8 +82,7 @@ def export(
             compute = write(folder / name, run, scores, variables, probabilities)
             parities[name] = compare(name, compute, references)
             say(f"{name}: {_describe(parities[name])}")
-        scored = [line for line in read_log(run.folder) if (line["step"], line["split"]) == (step, "val")]
-        card = write_card(run, step, scored[-1] if scored else None, parities, probabilities)
+        card = write_card(run, step, find_scores(run.folder, step), parities, probabilities)
         write_atomically(folder / "README.md", card)
         described = {name: parity._asdict() for name, parity in parities.items()}
         write_atomically(folder / "parity.json", json.dumps(to_json({"step": step, **described}), indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""A local page to drop photographs on: `fcn-jax demo`."""

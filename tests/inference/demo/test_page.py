@@ -1,0 +1,180 @@
+"""The page of `fcn-jax demo` in a real browser. The tests share a server and a browser, and run in this order."""
+
+import io
+import signal
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_jax.inference.segmenter import Segmenter
+
+PALETTE = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+FILE = "#photograph input[type=file]"
+
+
+def draw_photograph(seed: int, side: int = 96) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+class Visitor:
+    """A visitor with a browser window of its own, who notes every request that the window makes."""
+
+    def __init__(self, browser, url: str, **options):
+        self.url, self.requests = url, []
+        self.page = browser.new_context(**options).new_page()
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(url)
+        self.page.wait_for_selector(FILE, state="attached")
+
+    def give(self, photograph: np.ndarray | bytes, name: str = "photo.png") -> None:
+        stream = io.BytesIO()
+        if isinstance(photograph, np.ndarray):
+            Image.fromarray(photograph).save(stream, "PNG")
+        else:
+            stream.write(photograph)
+        self.page.set_input_files(FILE, {"name": name, "mimeType": "image/png", "buffer": stream.getvalue()})
+
+    def see(self, before: str | None = None) -> tuple[str, np.ndarray]:
+        """Wait until another picture than the one before is shown, and return its address and pixels."""
+        self.page.wait_for_function(
+            "before => {const i = document.querySelector('#picture img'); return i && i.src !== before && i.complete}",
+            arg=before,
+        )
+        source = self.page.get_attribute("#picture img", "src")
+        with Image.open(io.BytesIO(self.page.request.get(source).body())) as image:
+            return source, np.asarray(image).astype(float)
+
+
+def assert_shows(seen: np.ndarray, photograph: np.ndarray, class_map: np.ndarray, opacity: float, shown: set[int]):
+    """Each pixel is white, next to another class, or the photograph mixed with the colour of its class if shown."""
+    merged = np.where(np.isin(class_map, list(shown)), class_map.astype(int), -1)
+    border = np.zeros(class_map.shape, bool)
+    border[:, :-1] |= merged[:, :-1] != merged[:, 1:]
+    border[:-1] |= merged[:-1] != merged[1:]
+    share = opacity * (merged >= 0)[..., None]
+    expected = np.where(border[..., None], 255, (1 - share) * photograph + share * PALETTE[class_map])
+    assert np.abs(seen - expected).max() <= 0.5 + 1e-4
+
+
+@pytest.fixture(scope="module")
+def segment(run_dir):
+    return Segmenter.from_run(run_dir)
+
+
+@pytest.fixture(scope="module")
+def visitor(server, browser):
+    return Visitor(browser, server.url, viewport={"width": 1200, "height": 900})
+
+
+def test_the_page_says_what_the_network_is(visitor):
+    text = visitor.page.inner_text("body")
+    assert "fcn8s on resnet18, trained on folder" in text
+    assert "3 classes, step 1, not scored." in text
+    assert visitor.page.title() == "fcn8s on resnet18, trained on folder"
+
+
+def test_a_photograph_gets_its_classes(visitor, server, segment):
+    photograph = draw_photograph(1)
+    class_map = segment(photograph)
+    assert len(np.unique(class_map)) > 1
+    visitor.give(photograph)
+    _, seen = visitor.see()
+    assert_shows(seen, photograph, class_map, 0.5, {1, 2})
+    names = visitor.page.locator("#classes label").all_inner_texts()
+    counts = {f"{('sky', 'sea', 'sand')[i]} {100 * (class_map == i).mean():.1f} %" for i in np.unique(class_map)}
+    assert set(names) == counts
+    assert server.count("computed") == 1
+
+
+def test_opacity_and_classes_are_drawn_without_the_network(visitor, server, segment):
+    photograph = draw_photograph(1)
+    class_map = segment(photograph)
+    source, _ = visitor.see()
+    visitor.page.focus("#opacity input[type=range]")
+    visitor.page.keyboard.press("End")
+    source, seen = visitor.see(source)
+    assert_shows(seen, photograph, class_map, 1.0, {1, 2})
+    off = int(max(set(np.unique(class_map)) - {0}, key=lambda index: (class_map == index).sum()))
+    visitor.page.locator("#classes label", has_text=("sky", "sea", "sand")[off]).click()
+    source, seen = visitor.see(source)
+    assert_shows(seen, photograph, class_map, 1.0, {1, 2} - {off})
+    visitor.page.focus("#opacity input[type=range]")
+    visitor.page.keyboard.press("Home")
+    source, seen = visitor.see(source)
+    assert_shows(seen, photograph, class_map, 0.0, set())
+    assert server.count("computed") == 1
+
+
+def test_the_squares_before_the_names_have_the_colours_of_the_classes(visitor):
+    for label in visitor.page.locator("#classes label").all():
+        index = ("sky", "sea", "sand").index(label.inner_text().split()[0])
+        colour = label.locator("span").evaluate("span => getComputedStyle(span, '::before').backgroundColor")
+        assert colour == f"rgb({', '.join(map(str, PALETTE[index]))})"
+
+
+def test_the_class_map_is_a_palette_png_of_the_photographs_size(visitor, segment):
+    with visitor.page.expect_download() as download:
+        visitor.page.click("#class-map")
+    assert download.value.suggested_filename == "photo.png"
+    with Image.open(download.value.path()) as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), segment(draw_photograph(1)))
+        assert image.getpalette()[:9] == PALETTE.ravel().tolist()
+
+
+def test_a_bad_file_is_answered_in_words(visitor, server):
+    before = server.count("computed")
+    visitor.give(b"no image", "page.png")
+    visitor.page.wait_for_selector("#message p")
+    text = visitor.page.inner_text("#message")
+    assert text.startswith("page.png cannot be read as an image")
+    assert "Traceback" not in visitor.page.inner_text("body")
+    assert visitor.page.locator("#picture img").count() == 0
+    assert visitor.page.locator("#classes label").count() == 0
+    assert server.count("computed") == before
+
+
+def test_two_visitors_at_once_see_their_own_photographs(visitor, browser, server, segment):
+    other = Visitor(browser, server.url)
+    first, second = draw_photograph(2), draw_photograph(3)
+    visitor.give(first)
+    other.give(second)
+    for window, photograph in ((other, second), (visitor, first)):
+        window.page.focus("#opacity input[type=range]")
+        source, _ = window.see()
+        window.page.keyboard.press("End")
+        _, seen = window.see(source)
+        assert_shows(seen, photograph, segment(photograph), 1.0, {1, 2})
+    assert visitor.page.locator("#message p").count() == 0
+    visitor.requests += other.requests
+
+
+def test_an_image_of_the_val_split_is_offered(visitor, segment, run_dir):
+    source, _ = visitor.see()
+    visitor.page.locator(".gallery button, .gallery-item").first.click()
+    _, seen = visitor.see(source)
+    with Image.open(run_dir.parent / "data" / "images" / "val" / "one.png") as image:
+        assert seen.shape == (image.height, image.width, 3)
+
+
+def test_nothing_is_asked_of_another_host(visitor, server):
+    assert len(visitor.requests) > 50
+    outside = [url for url in visitor.requests if not url.startswith((server.url, "data:", "blob:"))]
+    assert outside == []
+    assert server.count("outside:") == 0
+    with urllib.request.urlopen(server.url) as answer:
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    stranger = urllib.request.Request(server.url, headers={"Host": "example.org"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(stranger)
+
+
+def test_ctrl_c_ends_it_and_nothing_is_left(visitor, server):
+    assert [folder.name.startswith("fcn_jax-demo-") for folder in server.log.parent.iterdir()].count(True) == 1
+    assert server.end(signal.SIGINT) == 130
+    log = server.log.read_text()
+    assert log.endswith("fcn-jax: stopped\n")
+    assert "Traceback" not in log
+    assert list(server.log.parent.iterdir()) == [server.log]

@@ -5,7 +5,9 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,6 +24,7 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint import find_latest_step
+from fcn_jax.runtime.doctor import name_machine
 from fcn_jax.runtime.files import try_lock, write_atomically
 from fcn_jax.runtime.json_values import flatten, from_json, parse_json, to_json
 
@@ -51,6 +54,36 @@ class Run(NamedTuple):
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.folder / "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A start of a training.
+
+    Attributes:
+        command: its command, with the paths that were given.
+        machine: the accelerators or the processor.
+        time: seconds since 1970.
+    """
+
+    command: str
+    machine: str
+    time: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a run comes from; runs of older versions have no starts.
+
+    Attributes:
+        git: the commit of the code at the last start; None: not known.
+        python: the version of Python at the last start.
+        starts: the starts, the first one first.
+    """
+
+    git: str | None = None
+    python: str | None = None
+    starts: tuple[Start, ...] = ()
 
 
 def open_run(folder: Path) -> Run:
@@ -108,8 +141,28 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
         yield run
         return
     with lock_run(folder):
-        write_atomically(folder / "config.json", json.dumps(_describe_run(run), indent=2) + "\n")
+        starts = read_origin(folder).starts if (folder / "config.json").exists() else ()
+        described = _describe_run(run) | {"starts": to_json((*starts, _describe_start()))}
+        write_atomically(folder / "config.json", json.dumps(described, indent=2) + "\n")
         yield run
+
+
+def read_origin(folder: Path) -> Origin:
+    """Read where a run comes from.
+
+    Args:
+        folder: a run directory that `open_run` can read.
+
+    Raises:
+        InputError: its `config.json` cannot be understood.
+    """
+    try:
+        stored = parse_json((folder / "config.json").read_text())
+        return from_json(Origin, {name: stored[name] for name in vars(Origin()) if name in stored})
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder / 'config.json'} does not say how the run was started ({error!r}); restore it"
+        ) from error
 
 
 def lock_run(run_dir: Path) -> contextlib.AbstractContextManager[bool]:
@@ -207,6 +260,13 @@ def _describe_run(run: Run) -> dict[str, Any]:
         "python": platform.python_version(),
         "git": _read_git_hash(),
     }
+
+
+def _describe_start() -> Start:
+    program, *words = sys.argv
+    name = Path(program).name
+    command = shlex.join(["fcn-jax" if name == "__main__.py" else name, *words])
+    return Start(command, name_machine(), round(time.time()))
 
 
 def _split_former(stored: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ PACKAGES = (
 EXTRAS = {
     "export": ("onnx", "onnxruntime"),
     "bucket": ("s3fs", "gcsfs"),
+    "demo": ("gradio",),
     "plots": ("matplotlib",),
     "peers": ("torch", "torchvision"),
 }
@@ -59,6 +60,18 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
     for folder in sorted(cache.iterdir()) if cache.is_dir() else []:
         if folder.is_dir():
             yield f"  {folder.name}", _describe_folder(folder, with_room=False)
+
+
+def name_machine(root: Path = Path("/")) -> str:
+    """Name the accelerators that JAX computes on, or else the processor and its number of cores.
+
+    Args:
+        root: folder of the system's files.
+    """
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return f"{_name_processor(root)}, {os.cpu_count()} cores"
+    return f"{len(devices)} {', '.join(sorted({d.device_kind for d in devices}))}"
 
 
 def find_accelerator(root: Path = Path("/")) -> str:

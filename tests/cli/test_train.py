@@ -181,6 +181,7 @@ def test_a_training_leaves_what_the_readme_says(undisturbed):
     assert stored["options"]["eval_every"] == 5
     assert stored["class_names"] == ["ground", "thing"]
     assert {"jax", "flax"} <= set(stored["versions"])
+    assert [one["command"].split()[:3] for one in stored["starts"]] == [["fcn-jax", "train", "fcn8s"]]
     metrics = read_metrics(folder)
     assert [(line["step"], line["split"]) for line in metrics] == [
         *((step, "train") for step in range(1, 6)), (5, "val"),

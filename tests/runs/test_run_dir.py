@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
 from fcn_jax.runs import run_dir as module
-from fcn_jax.runs.run_dir import Run, open_for_training, open_run, require_shared
+from fcn_jax.runs.run_dir import Run, open_for_training, open_run, read_origin, require_shared
 
 CONFIG = fill_config(Config(steps=20))
 OPTIONS = fill_options(RunOptions(data=DataOptions(dir=Path("some/where"))), CONFIG)
@@ -49,6 +50,19 @@ def test_a_new_run_directory(tmp_path):
     assert stored["options"]["data"]["dir"] == "some/where"
     assert stored["versions"].keys() == set(module.PACKAGES)
     assert stored["versions"]["numpy"] == np.__version__
+
+
+def test_each_start_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/some/where/fcn_jax/__main__.py", "train", "fcn8s", "--data.map", "#8000ff=1"])
+    before = int(time.time())
+    start(tmp_path / "run")
+    monkeypatch.setattr("sys.argv", ["/bin/own.py", "a b"])
+    start(tmp_path / "run")
+    origin = read_origin(tmp_path / "run")
+    assert [one.command for one in origin.starts] == ["fcn-jax train fcn8s --data.map '#8000ff=1'", "own.py 'a b'"]
+    assert all(before <= one.time <= time.time() + 1 for one in origin.starts)
+    assert re.search(r", \d+ cores$", origin.starts[0].machine)
+    assert origin.python == platform.python_version()
 
 
 def test_an_opened_run_says_what_was_stored(tmp_path):
@@ -120,11 +134,11 @@ def test_a_second_training_is_kept_out_until_the_first_is_gone(tmp_path):
             input()
         """
     start(tmp_path)
-    before = (tmp_path / "config.json").read_bytes()
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
     first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "here\n"
+        before = (tmp_path / "config.json").read_bytes()
         # A second one does not change what the first has written down.
         moved = dataclasses.replace(OPTIONS, workers=1)
         with pytest.raises(InputError, match=f"another process trains in {tmp_path}"):

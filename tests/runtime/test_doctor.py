@@ -1,10 +1,13 @@
 """What `fcn-jax doctor` says of a machine."""
 
+import re
+from types import SimpleNamespace
+
 import jax
 import pytest
 
 from fcn_jax.runtime import doctor
-from fcn_jax.runtime.doctor import describe_system, find_accelerator
+from fcn_jax.runtime.doctor import describe_system, find_accelerator, name_machine
 
 
 @pytest.fixture
@@ -36,6 +39,13 @@ def test_the_system_is_described(machine):
     assert lines["accelerator"].startswith("cpu, ")
     assert "warning" not in lines
     assert lines["cache"] == f"{cache}: not made yet"
+
+
+def test_the_machine_has_a_name(machine, monkeypatch):
+    assert re.fullmatch(r"Some CPU @ 2 GHz, \d+ cores", name_machine(machine))
+    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
+    monkeypatch.setattr(doctor.jax, "devices", lambda: [device, device])
+    assert name_machine(machine) == "2 NVIDIA H200"
 
 
 def test_the_cache_is_measured(machine):

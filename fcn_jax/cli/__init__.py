@@ -23,6 +23,7 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax predict RUN IMAGE... [flags]  segment photographs: files, folders or globs
   fcn-jax demo RUN [flags]              serve a local page to drop photographs on
   fcn-jax export RUN --out DIR          write a network as ONNX, StableHLO and safetensors
+  fcn-jax publish RUN --out DIR         write weights, model card and scores into a folder to upload
   fcn-jax weights describe FILE         show what a file of weights, or a run, has
   fcn-jax weights import FILE --out F   convert weights of another framework, or of a run, and describe them
   fcn-jax data list                     list the data sets
@@ -44,6 +45,7 @@ COMMANDS = {
     "predict": "fcn_jax.cli.predict",
     "demo": "fcn_jax.cli.demo",
     "export": "fcn_jax.cli.export",
+    "publish": "fcn_jax.cli.publish",
     "weights": "fcn_jax.cli.weights",
     "data": "fcn_jax.cli.data",
     "doctor": "fcn_jax.cli.doctor",

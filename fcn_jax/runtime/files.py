@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -69,6 +70,35 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     """Write a file so that readers see either the old content or the new one, never a part of it."""
     with replace_atomically(file) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def make_folder_atomically(out: Path) -> Iterator[Path]:
+    """Make a folder under a temporary name, and rename it when the block ends; if it raises, nothing is left.
+
+    Args:
+        out: the final name, which must not exist or be an empty folder.
+
+    Yields:
+        The folder to write to, beside `out`.
+
+    Raises:
+        InputError: `out` is in use, or cannot be made.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; give a new folder, or remove it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out} cannot be made ({error.strerror or error}); give another --out") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        sync_tree(folder)
+        folder.replace(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

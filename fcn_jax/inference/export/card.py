@@ -16,6 +16,7 @@ def list_colours(palette: UInt8[np.ndarray, "classes 3"]) -> list[str]:
     return ["#" + bytes(colour).hex() for colour in palette]
 
 
+LICENCE = "- Licence: that of the data and of the weights at the start apply; name yours here before you publish it."
 _USES = {
     "model.onnx": """import numpy as np
 import onnxruntime
@@ -64,11 +65,10 @@ def write_card(
         parities: for each exported program its comparison with the network.
         probabilities: whether the programs give probabilities, too.
     """
-    model, data = run.config.model, run.config.data
+    model = run.config.model
     files = [*parities, "model.safetensors"]
     lines = [
-        f"# {model.head} on {model.backbone}, trained on {data.name}",
-        "",
+        *list_title(run),
         f"A Fully Convolutional Network for semantic segmentation with {len(run.class_names)} classes, "
         f"exported by fcn_jax after {step} steps.",
         "",
@@ -87,18 +87,7 @@ def write_card(
         lines.append(
             f"- `probabilities`: float32[batch, height, width, {len(run.class_names)}], with a sum of 1 in each pixel."
         )
-    lines += ["", "## Classes", "", "| index | name | colour |", "| --- | --- | --- |"]
-    colours = list_colours(run.palette)
-    lines += [
-        f"| {i} | {name} | `{colour}` |" for i, (name, colour) in enumerate(zip(run.class_names, colours, strict=True))
-    ]
-    lines += ["", "## Scores", ""]
-    if scores is None:
-        lines.append(f"The checkpoint of step {step} was not scored in its training.")
-    else:
-        lines += [f"| on {run.options.data.val_split or 'val'} | % |", "| --- | --- |"]
-        for name in ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"):
-            lines.append(f"| {name} | {'-' if scores[name] is None else f'{100 * scores[name]:.2f}'} |")
+    lines += list_classes(run) + list_scores(run, step, scores)
     lines += [
         "",
         "Each program was loaded again in its runtime and compared with the network:",
@@ -110,17 +99,47 @@ def write_card(
         ious = (f"{100 * iu:.2f}" for iu in (parity.mean_iu, parity.mean_iu_of_network))
         lines.append(f"| `{name}` | {parity.images} | {parity.pixels} | {parity.other_classes} | {' | '.join(ious)} |")
     lines += [
-        "",
-        "## Training",
-        "",
-        f"- Data: {data.name}, split {data.train_split}; names and sizes of its files have the hash `{run.contents}`.",
-        f"- Weights at the start: {Path(model.weights).name if model.weights else 'none, from scratch'}.",
-        f"- Seed {run.config.seed}, {run.config.steps} steps of {run.config.batch_size} images.",
+        *list_training(run),
         f"- The programs compute in float32. The network was trained in {model.dtype}.",
-        "- Licence: that of the data and of the weights at the start apply; name yours here before you publish it.",
+        LICENCE,
         "",
         "## Use",
     ]
     for name in files:
         lines += ["", f"`{name}`:", "", "```python", *_USES[name].splitlines(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def list_title(run: Run) -> list[str]:
+    """Return the lines of a card's heading."""
+    return [f"# {run.config.model.head} on {run.config.model.backbone}, trained on {run.config.data.name}", ""]
+
+
+def list_classes(run: Run) -> list[str]:
+    """Return the lines of a card on the classes."""
+    rows = enumerate(zip(run.class_names, list_colours(run.palette), strict=True))
+    lines = ["", "## Classes", "", "| index | name | colour |", "| --- | --- | --- |"]
+    return lines + [f"| {i} | {name} | `{colour}` |" for i, (name, colour) in rows]
+
+
+def list_scores(run: Run, step: int, scores: Mapping[str, Any] | None) -> list[str]:
+    """Return the lines of a card on the scores; the arguments are those of `write_card`."""
+    lines = ["", "## Scores", ""]
+    if scores is None:
+        return [*lines, f"The checkpoint of step {step} was not scored in its training."]
+    lines += [f"| on {run.options.data.val_split or 'val'} | % |", "| --- | --- |"]
+    names = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
+    return lines + [f"| {name} | {'-' if scores[name] is None else f'{100 * scores[name]:.2f}'} |" for name in names]
+
+
+def list_training(run: Run) -> list[str]:
+    """Return the lines of a card on the training."""
+    model, data = run.config.model, run.config.data
+    return [
+        "",
+        "## Training",
+        "",
+        f"- Data: {data.name}, split {data.train_split}; names and sizes of its files have the hash `{run.contents}`.",
+        f"- Weights at the start: {Path(model.weights).name if model.weights else 'none, from scratch'}.",
+        f"- Seed {run.config.seed}, {run.config.steps} steps of {run.config.batch_size} images.",
+    ]

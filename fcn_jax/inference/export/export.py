@@ -1,11 +1,8 @@
 """Export a trained network into a folder of files, each of them checked, or into nothing."""
 
-import contextlib
 import dataclasses
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +20,7 @@ from fcn_jax.models.build import build
 from fcn_jax.runs.metrics_log import find_scores
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import Run
-from fcn_jax.runtime.files import sync_tree, write_atomically
+from fcn_jax.runtime.files import make_folder_atomically, write_atomically
 from fcn_jax.runtime.json_values import to_json
 from fcn_jax.weights import ours
 from fcn_jax.weights.weights import Weights
@@ -69,7 +66,7 @@ def export(
     model, input_config = build(config, len(run.class_names)), config.input_or_default
     variables, step = restore_variables(run, model, step)
     scores = make_scores(model, input_config)
-    with _new_folder(out) as folder:
+    with make_folder_atomically(out) as folder:
         arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
         origin = f"{run.folder.name} (run, step {step})"
         ours.write(folder / "model.safetensors", Weights(arrays, (), input_config, origin, run.class_names))
@@ -132,22 +129,3 @@ def _write_onnx(file: Path, run: Run, scores: Scores, variables: Any, probabilit
         return Result(class_map[0], logits[0])
 
     return compute
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Make a folder under a temporary name, and rename it when the block ends; if it raises, nothing is left."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; give a new folder, or remove it")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"{out} cannot be made ({error.strerror or error}); give another --out") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        sync_tree(folder)
-        folder.replace(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

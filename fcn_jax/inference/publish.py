@@ -1,0 +1,142 @@
+"""Publish a trained network: a folder with its weights, its scores and where they come from."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from fcn_jax.errors import InputError
+from fcn_jax.inference.export.card import LICENCE, list_classes, list_scores, list_title, list_training
+from fcn_jax.models.build import build
+from fcn_jax.runs.metrics_log import find_scores, read_log
+from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.run_dir import Run, Start, read_origin
+from fcn_jax.runtime.files import make_folder_atomically, write_atomically
+from fcn_jax.runtime.json_values import parse_json, to_json
+from fcn_jax.weights import ours
+from fcn_jax.weights.weights import Weights
+
+SCORES = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
+
+
+def publish(run: Run, out: Path, step: int | None = None) -> dict[str, Any]:
+    """Write `model.safetensors`, `README.md`, `metrics.json` and `metrics.jsonl` into a new folder, or nothing.
+
+    Args:
+        run: the run.
+        out: the folder, which must not exist or be empty.
+        step: the checkpoint; None: the best by mean IU on the val split.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        InputError: there is no such checkpoint, or `out` is in use or cannot be written.
+    """
+    config = dataclasses.replace(run.config.model, dtype="float32")
+    variables, step = restore_variables(run, build(config, len(run.class_names)), step)
+    arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
+    origin = f"{run.folder.name} (run, step {step})"
+    weights = Weights(arrays, (), run.config.model.input_or_default, origin, run.class_names)
+    try:
+        described = to_json(describe(run, step))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{run.folder} is damaged ({error!r}): config.json or metrics.jsonl cannot be understood; restore them"
+        ) from error
+    with make_folder_atomically(out) as folder:
+        ours.write(folder / "model.safetensors", weights)
+        write_atomically(folder / "metrics.json", json.dumps(described, indent=1) + "\n")
+        log = "".join(json.dumps(line) + "\n" for line in read_log(run.folder))
+        write_atomically(folder / "metrics.jsonl", log)
+        write_atomically(folder / "README.md", _write_card(run, step, described))
+    return described
+
+
+def describe(run: Run, step: int) -> dict[str, Any]:
+    """Describe a checkpoint: its scores on val as fractions, and all that is needed to train it again.
+
+    What is not known is None: scores of a checkpoint that was not scored, and the time of a run that was resumed.
+
+    Args:
+        run: the run.
+        step: the step of the checkpoint.
+    """
+    scores = find_scores(run.folder, step)
+    origin = read_origin(run.folder)
+    starts, config = origin.starts, run.config
+    return {
+        "network": f"{config.model.head} on {config.model.backbone}",
+        "data": config.data.name,
+        "contents": run.contents,
+        "split": run.options.data.val_split or "val",
+        "step": step,
+        **{name: scores and scores[name] for name in SCORES},
+        "per_class_iu": scores and dict(zip(run.class_names, scores["per_class_iu"], strict=True)),
+        "seed": config.seed,
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "weights": config.model.weights and Path(config.model.weights).name,
+        "commands": [start.command for start in starts],
+        "machine": starts[-1].machine if starts else None,
+        "seconds": _measure_time(run.checkpoints / str(step), starts),
+        "git": origin.git,
+        "python": origin.python,
+        "versions": parse_json((run.folder / "config.json").read_text())["versions"],
+        "config": to_json(config),
+    }
+
+
+def _measure_time(checkpoint: Path, starts: Sequence[Start]) -> int | None:
+    """Return the seconds from the start of a run to a checkpoint; None if the run was resumed or this is not known."""
+    file = checkpoint / "_CHECKPOINT_METADATA"
+    if len(starts) != 1 or not file.exists():
+        return None
+    return round(parse_json(file.read_text())["commit_timestamp_nsecs"] / 1e9 - starts[0].time)
+
+
+def _write_card(run: Run, step: int, described: dict[str, Any]) -> str:
+    scores = described if described["mean_iu"] is not None else None
+    facts = [
+        f"- Commands: {'; '.join(f'`{command}`' for command in described['commands']) or 'not known'}.",
+        f"- Machine: {described['machine'] or 'not known'}.",
+        f"- Time to this checkpoint: {_format_minutes(described['seconds'])}.",
+        f"- Code: commit {described['git'] or 'not known'}.",
+    ]
+    lines = [
+        *list_title(run),
+        f"The weights of a Fully Convolutional Network for semantic segmentation with {len(run.class_names)} classes, "
+        f"trained with fcn_jax for {step} steps.",
+        "",
+        "| file | what it is |",
+        "| --- | --- |",
+        "| `model.safetensors` | the parameters in float32, with their input and the names of the classes |",
+        "| `metrics.json` | scores, command, seed, data, versions, machine and configuration |",
+        "| `metrics.jsonl` | the log of the training |",
+        *list_classes(run),
+        *list_scores(run, step, scores),
+        *list_training(run),
+        *facts,
+        LICENCE,
+        "",
+        "## Use",
+        "",
+        "Train on from the weights, or score them as they are, on data with the same classes:",
+        "",
+        "```bash",
+        *(
+            f"fcn-jax train {run.config.model.head} --model.backbone {run.config.model.backbone} "
+            f"--model.weights model.safetensors --data.name {run.config.data.name}{more}"
+            for more in ("", " --steps 0")
+        ),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _format_minutes(seconds: int | None) -> str:
+    return "not known" if seconds is None else f"{seconds / 60:.1f} minutes"

@@ -1,0 +1,94 @@
+"""`publish`: what the folder has, and that it is whole or not there."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from fcn_jax.errors import InputError
+from fcn_jax.inference.publish import describe, publish
+from fcn_jax.models.build import build
+from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.run_dir import open_run
+from fcn_jax.weights import ours
+
+SCORES = {"mean_iu": 0.25, "pixel_accuracy": 0.5, "mean_accuracy": 0.3, "frequency_weighted_iu": 0.4}
+
+
+@pytest.fixture
+def scored(run_dir, tmp_path):
+    """A copy of the run that was scored after step 1, with one start, 90 seconds before its checkpoint."""
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    line = {"step": 1, "split": "val", **SCORES, "per_class_iu": [0.5, None, 0.0]}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n" + '{"step": 2, "sp')
+    metadata = json.loads((folder / "checkpoints" / "1" / "_CHECKPOINT_METADATA").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    began = metadata["commit_timestamp_nsecs"] // 10**9 - 90
+    config["starts"] = [{"command": "fcn-jax train x", "machine": "a GPU", "time": began}]
+    (folder / "config.json").write_text(json.dumps(config))
+    return open_run(folder)
+
+
+def test_a_published_folder_has_weights_scores_and_their_origin(scored, tmp_path):
+    out = tmp_path / "out"
+    publish(scored, out)
+    names = ["README.md", "metrics.json", "metrics.jsonl", "model.safetensors"]
+    assert sorted(file.name for file in out.iterdir()) == names
+    weights = ours.read(out / "model.safetensors")
+    variables, _ = restore_variables(scored, build(scored.config.model, 3), 1)
+    expected = flatten_dict(variables, sep="/")
+    assert weights.arrays.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(weights.arrays[path], np.asarray(array))
+    assert weights.class_names == ("sky", "sea", "sand")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {name: metrics[name] for name in SCORES} == SCORES
+    assert metrics["per_class_iu"] == {"sky": 0.5, "sea": None, "sand": 0.0}
+    assert metrics["commands"] == ["fcn-jax train x"]
+    assert (metrics["machine"], metrics["step"], metrics["split"]) == ("a GPU", 1, "val")
+    assert 89 <= metrics["seconds"] <= 91
+    assert metrics["contents"] == scored.contents
+    assert metrics["versions"]["numpy"] == np.__version__
+    assert metrics["config"]["model"]["backbone"] == "resnet18"
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
+    card = (out / "README.md").read_text()
+    for text in ("| mean_iu | 25.00 |", "| 1 | sea | `#800000` |", "`fcn-jax train x`", "1.5 minutes", scored.contents):
+        assert text in card
+
+
+def test_what_is_not_known_is_none(scored):
+    unscored = describe(scored, 2)
+    assert all(unscored[name] is None for name in (*SCORES, "per_class_iu"))
+    file = scored.folder / "config.json"
+    config = json.loads(file.read_text())
+    config["starts"] *= 2
+    file.write_text(json.dumps(config))
+    resumed = describe(scored, 1)
+    assert (resumed["seconds"], len(resumed["commands"])) == (None, 2)
+    del config["starts"]
+    file.write_text(json.dumps(config))
+    former = describe(scored, 1)
+    assert (former["seconds"], former["machine"], former["commands"]) == (None, None, [])
+
+
+@pytest.mark.parametrize("starts", [5, [{"command": 3}], [{"command": "x", "machine": "y", "time": "z"}]])
+def test_a_damaged_start_is_said_and_nothing_is_written(scored, tmp_path, starts):
+    file = scored.folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"starts": starts}))
+    with pytest.raises(InputError, match="does not say how the run was started"):
+        publish(scored, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_log_is_said_and_nothing_is_written(scored, tmp_path):
+    (scored.folder / "metrics.jsonl").write_text('{"step": 1, "split": "val", "mean_iu": 0.5}\n')
+    with pytest.raises(InputError, match=r"is damaged \(KeyError.*metrics\.jsonl cannot be understood"):
+        publish(scored, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_folder_in_use_is_left_alone(scored, tmp_path):
+    with pytest.raises(InputError, match="is there already; give a new folder"):
+        publish(scored, scored.folder)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from fcn_jax.cli import data, doctor, evaluate, export, predict, train, weights
+from fcn_jax.cli import data, demo, doctor, evaluate, export, predict, publish, train, weights
 
 # tyro's function for bash knows flags, but no files for words without a flag, such as RUN.
 _FILES = """
@@ -48,7 +48,9 @@ def run(words: list[str]) -> None:
         "train": _nest(presets),
         "eval": evaluate.Eval,
         "predict": predict.Predict,
+        "demo": demo.Demo,
         "export": export.Export,
+        "publish": publish.Publish,
         "weights": _nest(_name({"describe": weights.Describe, "import": weights.Import})),
         "data": _nest(_name({"list": List, "prepare": data.Prepare, "check": data.Check})),
         "doctor": doctor.Doctor,

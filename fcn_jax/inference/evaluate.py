@@ -13,7 +13,7 @@ from jaxtyping import Int64, UInt8
 from fcn_jax.data.batches import Batch
 from fcn_jax.data.dataset import Example
 from fcn_jax.inference.metrics import Metrics, compute_metrics, confusion_matrix
-from fcn_jax.inference.segment import Forward, Segmented, segment
+from fcn_jax.inference.segment import Forward, Scored, Segmented, segment
 from fcn_jax.inference.tiles import Tiling
 from fcn_jax.runtime.threads import map_in_threads
 
@@ -70,7 +70,7 @@ def evaluate(
     examples = grain.MapDataset.source(source)[jax.process_index() :: jax.process_count()]
     stream = examples.to_iter_dataset(grain.ReadOptions(num_threads=workers, prefetch_buffer_size=4 * workers))
 
-    def record_canvas(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def record_canvas(variables: Any, batch: Batch) -> Scored:
         canvases.add(batch.label.shape[1:])
         return forward(variables, batch)
 

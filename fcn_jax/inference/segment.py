@@ -1,4 +1,4 @@
-"""Compute class maps of images, each at its own size.
+"""Compute class maps of images, and the probabilities of the classes, each image at its own size.
 
 XLA compiles a program for each shape, so images are padded to one of few canvas sizes and computed in batches. The
 network masks the padding, so an image has the same class map as without it. Large images are computed in tiles, and
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
@@ -33,7 +33,24 @@ AREA = 512 * 512
 # computing about 1.5 million pixels (VGG16) to 5 million (ResNet34).
 WASTE = 8 * AREA
 
-Forward = Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]
+
+class Scored(NamedTuple):
+    """What a forward pass computes of a batch.
+
+    Attributes:
+        class_map: uint8[batch, height, width], the class of each pixel.
+        loss: float32[], cross-entropy summed over labelled pixels, in nats.
+        pixels: float32[], number of labelled pixels.
+        probabilities: float16[batch, height, width, classes], the softmax of the logits, 0 to 1; None: not computed.
+    """
+
+    class_map: jax.Array
+    loss: jax.Array
+    pixels: jax.Array
+    probabilities: jax.Array | None = None
+
+
+Forward = Callable[[Any, Batch], Scored]
 
 
 class Segmented(NamedTuple):
@@ -45,32 +62,36 @@ class Segmented(NamedTuple):
         loss: cross-entropy summed over labelled pixels, in nats. That of a whole batch is given with the image of the
             batch's first tile, so that the values of all images add up to that of all their pixels.
         pixels: number of labelled pixels, given with the same image as their loss.
+        probabilities: the probability of each class at each pixel, 0 to 1; None: the forward pass computes none.
     """
 
     example: Example
     class_map: UInt8[np.ndarray, "height width"]
     loss: float
     pixels: float
+    probabilities: Float16[np.ndarray, "height width classes"] | None = None
 
 
-def make_forward(model: Network, input_config: InputConfig, labelled: bool = True) -> Forward:
-    """Make the jitted function (variables, batch) -> (class maps, summed loss, number of labelled pixels).
+def make_forward(
+    model: Network, input_config: InputConfig, labelled: bool = True, probabilities: bool = False
+) -> Forward:
+    """Make the jitted function (variables, batch) -> `Scored`.
 
     Args:
         model: the network.
         input_config: the colour order, mean and standard deviation that the network expects.
         labelled: whether to compute the loss. If not, loss and number of pixels are 0.
-
-    Returns:
-        A function. Its class maps are uint8[batch, height, width], loss and number are float32[].
+        probabilities: whether to compute the probabilities of the classes. They take two bytes per pixel and class,
+            class maps one byte per pixel.
     """
 
     @partial(jax.jit, compiler_options=compiler_options(training=False))
-    def forward(variables: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def forward(variables: Any, batch: Batch) -> Scored:
         image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))
-        total, weight = cross_entropy(logits, label) if labelled else (jnp.zeros(()), jnp.zeros(()))
-        return logits.argmax(axis=-1).astype(jnp.uint8), total, weight
+        loss, pixels = cross_entropy(logits, label) if labelled else (jnp.zeros(()), jnp.zeros(()))
+        shares = jax.nn.softmax(logits).astype(jnp.float16) if probabilities else None
+        return Scored(logits.argmax(axis=-1).astype(jnp.uint8), loss, pixels, shares)
 
     return forward
 
@@ -133,12 +154,13 @@ def limit_batch_size(batch_size: int, devices: int, canvas: Canvas) -> int:
 
 
 class _Part(NamedTuple):
-    """A tile with the class map of its inside; loss and pixels are those of `Segmented`."""
+    """A tile with the class map and the probabilities of its inside; loss and pixels are those of `Segmented`."""
 
     tile: Tile
     class_map: UInt8[np.ndarray, "height width"]
     loss: float
     pixels: float
+    probabilities: Float16[np.ndarray, "height width classes"] | None
 
 
 def _compute(forward: Forward, variables: Any, tiles: Iterable[Tile], batch_size: int) -> Iterator[_Part]:
@@ -158,14 +180,18 @@ def _compute(forward: Forward, variables: Any, tiles: Iterable[Tile], batch_size
 
 
 def _put_together(parts: Iterable[_Part]) -> Iterator[Segmented]:
-    """Copy the class maps of the tiles into those of their images, and yield each image when it is complete."""
+    """Copy what the tiles give into the arrays of their images, and yield each image when it is complete."""
     begun: dict[int, Segmented] = {}
     missing: dict[int, int] = {}
-    for (example, index, count, *_, inside), class_map, loss, pixels in parts:
+    for (example, index, count, *_, inside), class_map, loss, pixels, probabilities in parts:
         if index not in begun:
-            begun[index], missing[index] = Segmented(example, np.empty(example.label.shape, np.uint8), 0.0, 0.0), count
+            shape, missing[index] = example.label.shape, count
+            room = None if probabilities is None else np.empty((*shape, probabilities.shape[-1]), probabilities.dtype)
+            begun[index] = Segmented(example, np.empty(shape, np.uint8), 0.0, 0.0, room)
         whole = begun[index]
         whole.class_map[inside] = class_map
+        if whole.probabilities is not None:
+            whole.probabilities[inside] = probabilities
         begun[index] = whole._replace(loss=whole.loss + loss, pixels=whole.pixels + pixels)
         missing[index] -= 1
         if not missing[index]:
@@ -230,8 +256,10 @@ def _find_inside(tile: Tile) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _unpack(tiles: list[Tile], results: tuple[jax.Array, jax.Array, jax.Array]) -> Iterator[_Part]:
-    maps, total, weight = jax.device_get(results)
-    for index, (tile, class_map) in enumerate(zip(tiles, maps, strict=False)):
-        first = index == 0
-        yield _Part(tile, class_map[_find_inside(tile)], float(total) * first, float(weight) * first)
+def _unpack(tiles: list[Tile], results: Scored) -> Iterator[_Part]:
+    scored = jax.device_get(results)
+    for index, tile in enumerate(tiles):
+        first, inside = index == 0, _find_inside(tile)
+        class_map, loss, pixels = scored.class_map[index][inside], float(scored.loss), float(scored.pixels)
+        probabilities = None if scored.probabilities is None else scored.probabilities[index][inside]
+        yield _Part(tile, class_map, loss * first, pixels * first, probabilities)

@@ -26,13 +26,16 @@ class Trained(NamedTuple):
     tiling: Tiling | None
 
 
-def load_trained(run: Run, step: int | None = None, *, labelled: bool, tile: int = TILE) -> Trained:
+def load_trained(
+    run: Run, step: int | None = None, *, labelled: bool, probabilities: bool = False, tile: int = TILE
+) -> Trained:
     """Load the network of a run.
 
     Args:
         run: the run.
         step: the checkpoint to load; None: the best by mean IU on the val split.
         labelled: whether its forward pass computes the loss.
+        probabilities: whether its forward pass computes the probabilities of the classes.
         tile: side of the tiles of large images, as in `tiles.plan_tiles`; 0: all images are computed whole.
 
     Raises:
@@ -41,4 +44,5 @@ def load_trained(run: Run, step: int | None = None, *, labelled: bool, tile: int
     model = build(run.config.model, len(run.class_names))
     tiling = plan_tiles(model, tile)
     variables, step = restore_variables(run, model, step)
-    return Trained(make_forward(model, run.config.model.input_or_default, labelled), variables, step, tiling)
+    forward = make_forward(model, run.config.model.input_or_default, labelled, probabilities)
+    return Trained(forward, variables, step, tiling)

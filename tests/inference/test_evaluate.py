@@ -8,7 +8,7 @@ from random_network import CLASSES, blank, examples, logits_alone, network
 
 from fcn_jax.config import InputConfig
 from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
-from fcn_jax.inference.segment import make_forward
+from fcn_jax.inference.segment import Scored, make_forward
 from fcn_jax.inference.tiles import choose_canvas
 
 
@@ -49,7 +49,7 @@ def test_scoring_goes_on_while_the_next_batch_computes():
         begun.append(batch.label.shape)
         if len(begun) == 3:
             assert shown.wait(10)
-        return jnp.zeros(batch.label.shape, jnp.uint8), jnp.zeros(()), jnp.zeros(())
+        return Scored(jnp.zeros(batch.label.shape, jnp.uint8), jnp.zeros(()), jnp.zeros(()))
 
     members = [blank(f"{i}", 20, 20) for i in range(40)]
     result = evaluate(forward, {}, members, 1, 8, show=lambda *_: shown.set())

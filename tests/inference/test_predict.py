@@ -21,6 +21,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.inference import predict as module
 from fcn_jax.inference.predict import describe_left_out, find_images, predict
 from fcn_jax.inference.read_image import read_image
+from fcn_jax.inference.segment import Scored
 from fcn_jax.inference.visualize import overlay
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
@@ -133,7 +134,7 @@ def test_whatever_a_decoder_raises_leaves_out_that_file_alone(tmp_path):
 def by_red(variables, batch):
     """Stands in for a network: the class of a pixel is its red divided by 52, nothing is scored."""
     assert (np.asarray(batch.label) == 255).all()
-    return jnp.asarray(batch.image)[..., 0] // 52, jnp.zeros(()), jnp.zeros(())
+    return Scored(jnp.asarray(batch.image)[..., 0] // 52, jnp.zeros(()), jnp.zeros(()))
 
 
 @pytest.fixture
@@ -329,9 +330,10 @@ from pathlib import Path
 import numpy as np
 from fcn_jax.data.labels import palette
 from fcn_jax.inference.predict import find_images, predict
+from fcn_jax.inference.segment import Scored
 
 def forward(variables, batch):
-    return np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(())
+    return Scored(np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(()))
 
 for file in predict(forward, {}, find_images(sys.argv[1:]), Path("out"), palette(5), 1):
     print(file)

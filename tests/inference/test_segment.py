@@ -41,10 +41,35 @@ def test_without_labels_class_maps_are_the_same_and_the_loss_is_0():
     model, variables = network()
     with_labels = segment(make_forward(model, InputConfig()), variables, examples(), 8)
     without = segment(make_forward(model, InputConfig(), labelled=False), variables, examples(), 8)
-    for (example, expected, *_), (same, class_map, loss, pixels) in zip(with_labels, without, strict=True):
+    for (example, expected, *_), (same, class_map, loss, pixels, _) in zip(with_labels, without, strict=True):
         assert example is same
         np.testing.assert_array_equal(class_map, expected)
         assert loss == pixels == 0
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def test_probabilities_are_the_softmax_of_the_logits_of_each_image_alone():
+    model, variables = network()
+    forward = make_forward(model, InputConfig(), labelled=False, probabilities=True)
+    results = list(segment(forward, variables, examples(), 8))
+    assert len(results) == len(examples())
+    for example, class_map, _, _, probabilities in results:
+        logits = logits_alone()[example.name]
+        assert_class_map(class_map, logits)
+        assert probabilities.dtype == np.float16
+        assert probabilities.flags.owndata
+        # Logits differ by 1e-4 at most, and float16 has steps of up to 5e-4 below 1.
+        np.testing.assert_allclose(probabilities, softmax(logits), atol=1e-3)
+
+
+def test_no_probabilities_unless_asked_for():
+    model, variables = network()
+    forward = make_forward(model, InputConfig())
+    assert all(result.probabilities is None for result in segment(forward, variables, examples()[:2], 8))
 
 
 def test_pixels_are_counted_once_per_batch():
@@ -79,7 +104,7 @@ def test_class_maps_and_losses_of_tiles_are_those_of_the_whole_images():
         shapes.add(batch.label.shape[1:])
         return forward(variables, batch)
 
-    forward = make_forward(model, InputConfig())
+    forward = make_forward(model, InputConfig(), probabilities=True)
     tiled = {result.example.name: result for result in segment(record_shape, variables, members, 8, tiling)}
     whole = {result.example.name: result for result in segment(forward, variables, members, 8)}
     assert tiled.keys() == whole.keys() == {example.name for example in members}
@@ -88,6 +113,7 @@ def test_class_maps_and_losses_of_tiles_are_those_of_the_whole_images():
     for example in large:
         logits = np.asarray(apply(variables, normalise(jnp.asarray(example.image)[None], InputConfig()))[0])
         assert_class_map(tiled[example.name].class_map, logits)
+        np.testing.assert_allclose(tiled[example.name].probabilities, softmax(logits), atol=1e-3)
     for kind in ("loss", "pixels"):
         sums = [sum(getattr(result, kind) for result in results.values()) for results in (tiled, whole)]
         np.testing.assert_allclose(*sums, rtol=1e-5)

@@ -22,11 +22,19 @@ def test_the_best_checkpoint_is_loaded_unless_a_step_is_given(run_dir):
 def test_the_loss_is_computed_only_with_labels(run_dir, labelled):
     forward, variables, *_ = load_trained(open_run(run_dir), labelled=labelled)
     example = examples()[0]
-    class_maps, loss, pixels = forward(variables, place_on_canvas([example], 1, (64, 64)))
-    assert class_maps.shape == (1, 64, 64)
-    assert len(np.unique(class_maps[0, :40, :50])) > 1
-    assert (loss > 0) == labelled
-    assert int(pixels) == (int((example.label != 255).sum()) if labelled else 0)
+    scored = forward(variables, place_on_canvas([example], 1, (64, 64)))
+    assert scored.class_map.shape == (1, 64, 64)
+    assert len(np.unique(scored.class_map[0, :40, :50])) > 1
+    assert (scored.loss > 0) == labelled
+    assert int(scored.pixels) == (int((example.label != 255).sum()) if labelled else 0)
+    assert scored.probabilities is None
+
+
+def test_probabilities_are_computed_if_asked_for(run_dir):
+    forward, variables, *_ = load_trained(open_run(run_dir), labelled=False, probabilities=True)
+    scored = forward(variables, place_on_canvas([examples()[0]], 1, (64, 64)))
+    assert (scored.probabilities.shape, scored.probabilities.dtype) == ((1, 64, 64, 3), np.float16)
+    assert scored.loss == 0
 
 
 def test_a_checkpoint_that_is_not_there(run_dir):

@@ -5,39 +5,53 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 
-from fcn_jax.config import TILE
+from fcn_jax.config import TILE, InputConfig
 from fcn_jax.errors import InputError
-from fcn_jax.inference.segment import Forward, default_batch_size, make_unlabelled, replicate_locally, segment
-from fcn_jax.inference.tiles import Tiling
-from fcn_jax.inference.trained import load_trained
+from fcn_jax.inference.segment import (
+    Segmented,
+    default_batch_size,
+    make_forward,
+    make_unlabelled,
+    replicate_locally,
+    segment,
+)
+from fcn_jax.inference.tiles import Tiling, plan_tiles
+from fcn_jax.inference.tta import FLIP_AND_SCALES, Views, segment_views
+from fcn_jax.models.build import Network, build
 from fcn_jax.runs.mirror import copy_for_reading
+from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.files import expand_home
 
 Image = UInt8[np.ndarray, "height width 3"]
 ClassMap = UInt8[np.ndarray, "height width"]
+Probabilities = Float16[np.ndarray, "height width classes"]
 
 
 class Segmenter:
-    """A function from images to class maps, made of a trained network.
+    """A function from images to class maps, and to the probabilities of the classes, made of a trained network.
 
     Example:
         >>> segment = Segmenter.from_run("runs/voc")  # doctest: +SKIP
         >>> class_map = segment(np.asarray(PIL.Image.open("cat.jpg").convert("RGB")))  # doctest: +SKIP
         >>> segment.class_names[class_map[120, 80]]  # doctest: +SKIP
         'cat'
+        >>> segment.probabilities(image)[120, 80, 8]  # doctest: +SKIP
+        np.float16(0.97)
 
     It may be called from several threads. The first image of each canvas size (see `tiles.choose_canvas`) compiles a
     program, which takes seconds.
 
     Args:
-        forward: from `segment.make_forward` with `labelled=False`.
+        model: the network.
+        input_config: the colour order, mean and standard deviation that the network expects.
         variables: parameters and batch statistics.
         class_names: the name of each class.
         palette: the colour of each class, RGB.
         tiling: from `tiles.plan_tiles`, to compute large images in tiles; None: every image is computed whole.
+        views: mirrored and resized views of each image whose probabilities are averaged; None: the image alone.
 
     Attributes:
         class_names: the name of each class.
@@ -46,17 +60,23 @@ class Segmenter:
 
     def __init__(
         self,
-        forward: Forward,
+        model: Network,
+        input_config: InputConfig,
         variables: Any,
         class_names: tuple[str, ...],
         palette: UInt8[np.ndarray, "classes 3"],
         tiling: Tiling | None = None,
+        views: Views | None = None,
     ):
         self.class_names, self.palette = class_names, palette
-        self._forward, self._variables, self._tiling = forward, replicate_locally(variables), tiling
+        self._variables, self._tiling, self._views = replicate_locally(variables), tiling, views
+        self._classify = make_forward(model, input_config, labelled=False)
+        self._score = make_forward(model, input_config, labelled=False, probabilities=True)
 
     @classmethod
-    def from_run(cls, run_dir: str | Path, step: int | None = None, tile: int = TILE) -> "Segmenter":
+    def from_run(
+        cls, run_dir: str | Path, step: int | None = None, tile: int = TILE, tta: bool | Views = False
+    ) -> "Segmenter":
         """Load the network of a run directory.
 
         Args:
@@ -64,6 +84,8 @@ class Segmenter:
             step: the checkpoint to use; None: the best by mean IU on the val split.
             tile: side in pixels of the tiles in which large images are computed, so that they need less memory. Their
                 class maps are those of the whole images. 0: every image is computed whole.
+            tta: test-time augmentation. True: average the probabilities over the image and its mirror image, at the
+                scales 0.75, 1 and 1.25; or the `tta.Views` to average over. False: compute the image alone.
 
         Raises:
             InputError: `run_dir` is not a run directory, it has no such checkpoint, that is damaged, or `tile` is
@@ -71,8 +93,12 @@ class Segmenter:
         """
         with copy_for_reading(expand_home(run_dir), step) as folder:
             run = open_run(folder)
-            trained = load_trained(run, step, labelled=False, tile=tile)
-        return cls(trained.forward, trained.variables, run.class_names, run.palette, trained.tiling)
+            model = build(run.config.model, len(run.class_names))
+            tiling = plan_tiles(model, tile)
+            variables, _ = restore_variables(run, model, step)
+        views = FLIP_AND_SCALES if tta is True else tta or None
+        input_config = run.config.model.input_or_default
+        return cls(model, input_config, variables, run.class_names, run.palette, tiling, views)
 
     @overload
     def __call__(self, images: Image) -> ClassMap: ...
@@ -91,17 +117,45 @@ class Segmenter:
         Raises:
             InputError: an image has another type or shape.
         """
-        if isinstance(images, Sequence):
-            return self._segment(images, default_batch_size(None))
-        return self._segment([images], default_batch_size(1))[0]
+        results = self._segment(images, with_probabilities=False)
+        class_maps = [result.class_map for result in results]
+        return class_maps if isinstance(images, Sequence) else class_maps[0]
 
-    def _segment(self, images: Sequence[Any], batch_size: int) -> list[ClassMap]:
-        for image in images:
+    @overload
+    def probabilities(self, images: Image) -> Probabilities: ...
+    @overload
+    def probabilities(self, images: Sequence[Image]) -> list[Probabilities]: ...
+    def probabilities(self, images: Any) -> Any:
+        """Compute the probability of each class at each pixel: the softmax of the network's scores.
+
+        Args:
+            images: one image, or a sequence of images, as for class maps.
+
+        Returns:
+            The probabilities, float16[height, width, classes], 0 to 1; for a sequence a list in the same order. Their
+            largest one is that of the pixel's class, unless two are the same in float16.
+
+        Raises:
+            InputError: an image has another type or shape.
+        """
+        results = self._segment(images, with_probabilities=True)
+        probabilities = [result.probabilities for result in results]
+        return probabilities if isinstance(images, Sequence) else probabilities[0]
+
+    def _segment(self, images: Any, with_probabilities: bool) -> list[Segmented]:
+        """Segment one image or several; the results are in the order of the images."""
+        several = isinstance(images, Sequence)
+        members = images if several else [images]
+        for image in members:
             _check_image(image)
-        examples = [make_unlabelled(str(index), image) for index, image in enumerate(images)]
-        results = segment(self._forward, self._variables, examples, batch_size, self._tiling)
-        class_maps = {int(result.example.name): result.class_map for result in results}
-        return [class_maps[index] for index in range(len(images))]
+        batch_size = default_batch_size(None if several else 1)
+        examples = [make_unlabelled(str(index), image) for index, image in enumerate(members)]
+        if self._views:
+            results = segment_views(self._score, self._variables, examples, batch_size, self._views, self._tiling)
+        else:
+            forward = self._score if with_probabilities else self._classify
+            results = segment(forward, self._variables, examples, batch_size, self._tiling)
+        return sorted(results, key=lambda result: int(result.example.name))
 
 
 def _check_image(image: Any) -> None:

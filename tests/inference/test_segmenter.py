@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from random_network import assert_class_map, examples
+from scipy.special import softmax
 
 import fcn_jax
 from fcn_jax.data.augment import normalise
@@ -15,6 +16,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.inference.predict import predict
 from fcn_jax.inference.segmenter import Segmenter
 from fcn_jax.inference.trained import load_trained
+from fcn_jax.inference.tta import FLIP_AND_SCALES, Views
 from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
@@ -50,6 +52,30 @@ def test_several_images_keep_their_order_and_equal_single_ones(run_dir):
         np.testing.assert_array_equal(class_map, segment(image))
     assert segment([]) == []
     assert class_maps[0].flags.owndata
+
+
+def test_probabilities_are_the_softmax_of_the_logits_in_the_order_of_the_images(run_dir):
+    segment = Segmenter.from_run(run_dir)
+    images = [example.image for example in examples()[:4]]
+    found = segment.probabilities(images)
+    for image, probabilities in zip(images, found, strict=True):
+        assert (probabilities.dtype, probabilities.shape) == (np.float16, (*image.shape[:2], 3))
+        np.testing.assert_allclose(probabilities, softmax(logits_of(run_dir, image), axis=-1), atol=1e-3)
+    np.testing.assert_array_equal(segment.probabilities(images[0]), found[0])
+    assert segment.probabilities([]) == []
+
+
+def test_tta_averages_over_the_views(run_dir):
+    mirrored = Segmenter.from_run(run_dir, tta=Views(flip=True))
+    alone = Segmenter.from_run(run_dir)
+    one, other = alone.probabilities([IMAGE, np.ascontiguousarray(IMAGE[:, ::-1])])
+    mean = (one.astype(np.float32) + other[:, ::-1]) / 2
+    np.testing.assert_allclose(mirrored.probabilities(IMAGE), mean, atol=1e-3)
+    ranked = np.sort(mean, axis=-1)
+    clear = ranked[..., -1] - ranked[..., -2] > 2e-3
+    np.testing.assert_array_equal(mirrored(IMAGE)[clear], mean.argmax(-1)[clear])
+    assert (mirrored(IMAGE) != alone(IMAGE)).any()
+    assert Segmenter.from_run(run_dir, tta=True)._views == FLIP_AND_SCALES
 
 
 @pytest.mark.slow
@@ -94,17 +120,19 @@ def test_a_folder_that_is_no_run(tmp_path):
 def test_threads_get_the_class_maps_of_their_images(run_dir):
     segment = Segmenter.from_run(run_dir)
     images = [example.image for example in examples()] * 2
-    expected = segment(images)
+    expected, scores = segment(images), segment.probabilities(images)
     with ThreadPoolExecutor(4) as pool:
         for class_map, own in zip(pool.map(segment, images), expected, strict=True):
             np.testing.assert_array_equal(class_map, own)
+        for probabilities, own in zip(pool.map(segment.probabilities, images), scores, strict=True):
+            np.testing.assert_allclose(probabilities, own, atol=1e-3)
 
 
 def test_one_canvas_compiles_one_program(run_dir):
     segment = Segmenter.from_run(run_dir)
     for size in (33, 40, 64):
         segment(np.zeros((size, size, 3), np.uint8))
-    assert segment._forward._cache_size() == 1
+    assert segment._classify._cache_size() == 1
 
 
 @pytest.mark.parametrize(
@@ -125,6 +153,8 @@ def test_wrong_images_are_refused(run_dir, image, message):
         segment(image)
     with pytest.raises(InputError, match=message):
         segment([IMAGE, image])
+    with pytest.raises(InputError, match=message):
+        segment.probabilities(image)
 
 
 def test_it_is_a_public_name():

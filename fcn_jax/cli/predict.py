@@ -2,14 +2,22 @@
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from fcn_jax.cli.words import require_batch_size, start_jax
 from fcn_jax.config import TILE
+
+if TYPE_CHECKING:
+    from fcn_jax.data.dataset import Example
+    from fcn_jax.inference.outputs import Outputs
+    from fcn_jax.inference.segment import Segmented
+    from fcn_jax.inference.tta import Views
+    from fcn_jax.runs.run_dir import Run
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,20 @@ class Predict:
     """number of images computed at once, at least 1; None: the run's eval-batch-size"""
     tile: int = TILE
     """side of the tiles in which large images are computed, in pixels, at least 1; 0: compute every image whole"""
+    tta: bool = False
+    """average the probabilities over mirrored and resized views: the same as --flip --scales 0.75 1 1.25"""
+    flip: bool = False
+    """average the probabilities over each image and its mirror image"""
+    scales: tuple[float, ...] | None = None
+    """average the probabilities over each image resized by these factors, above 0; None: the image's own size"""
+    probabilities: bool = False
+    """also write OUT/<stem>.npz: `probabilities`, float16[height, width, classes], and their `entropy` in nats"""
+    source_values: bool = False
+    """write masks as grey PNGs with the label values that the masks of the run's data had before --data.map"""
+    alpha: float = 0.5
+    """weight of the class colours in the overlay, 0 to 1"""
+    legend: bool = False
+    """put the names of the classes below the overlay"""
 
 
 def run(words: list[str]) -> None:
@@ -43,30 +65,46 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
+    from fcn_jax.inference.tta import segment_views
     from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
+    views = _choose_views(flags)
     files = find_images(flags.images)
     for line in describe_left_out(flags.images):
         print(line, file=sys.stderr)
     with copy_for_reading(flags.run, flags.step) as folder:
         run = open_run(folder)
+        outputs = _choose_outputs(flags, run)
         start_jax(None)
-        trained = load_trained(run, flags.step, labelled=False, tile=flags.tile)
-    batch_size = default_batch_size(flags.batch_size or run.options.eval_batch_size)
+        probabilities = flags.probabilities or views is not None
+        trained = load_trained(run, flags.step, labelled=False, probabilities=probabilities, tile=flags.tile)
+    batch_size, workers = default_batch_size(flags.batch_size or run.options.eval_batch_size), run.options.workers
     began = time.perf_counter()
     with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
-        results = predict(
-            forward,
-            trained.variables,
-            files,
-            flags.out,
-            run.palette,
-            batch_size,
-            run.options.workers,
-            trained.tiling,
-        )
-        for count, file in enumerate(results, 1):
+
+        def segment(examples: Iterable["Example"]) -> Iterator["Segmented"]:
+            return segment_views(forward, trained.variables, examples, batch_size, views, trained.tiling, workers)
+
+        for count, file in enumerate(predict(segment, files, flags.out, outputs, workers), 1):
             print(f"{count}/{len(files)} {file}")
     print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")
+
+
+def _choose_views(flags: Predict) -> "Views | None":
+    from fcn_jax.inference.tta import FLIP_AND_SCALES, Views
+
+    default = FLIP_AND_SCALES if flags.tta else Views()
+    views = Views(default.scales if flags.scales is None else flags.scales, flags.flip or default.flip)
+    return None if views == Views() else views
+
+
+def _choose_outputs(flags: Predict, run: "Run") -> "Outputs":
+    from fcn_jax.data.label_map import find_values, parse_label_map
+    from fcn_jax.inference.outputs import Outputs
+
+    values, count = None, len(run.class_names)
+    if flags.source_values:
+        values = find_values(parse_label_map(run.config.data.map, run.config.data.void, count), count)
+    return Outputs(run.palette, run.class_names, values, flags.alpha, flags.legend, flags.probabilities)

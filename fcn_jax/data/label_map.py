@@ -98,6 +98,31 @@ class LabelMap:
         return result
 
 
+def find_values(label_map: LabelMap, num_classes: int) -> UInt8[np.ndarray, "{num_classes}"]:
+    """Find the number that stands for each class in masks: the one that the map lists, otherwise the class itself.
+
+    Raises:
+        InputError: the map lists several numbers for a class, gives the number of an unlisted class to another one, or
+            lists colours.
+    """
+    if label_map.colours:
+        raise InputError("masks of the run's data have colours, which no grey mask can hold; leave out --source-values")
+    taken = {number for number, _ in label_map.numbers} | set(label_map.void)
+    values = np.empty(num_classes, np.uint8)
+    for label in range(num_classes):
+        numbers = [number for number, own in label_map.numbers if own == label]
+        if not numbers and label not in taken:
+            numbers = [label]
+        if len(numbers) != 1:
+            listed = ", ".join(map(str, numbers)) or "no number"
+            raise InputError(
+                f"{listed} of the run's masks became class {label}, so it has no value of its own; leave out "
+                "--source-values, and the masks hold the indices of the classes"
+            )
+        values[label] = numbers[0]
+    return values
+
+
 def parse_label_map(
     entries: Iterable[str], void: Sequence[int], num_classes: int, colours: Sequence[Colour] = ()
 ) -> LabelMap:

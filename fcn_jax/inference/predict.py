@@ -1,23 +1,19 @@
-"""Segment image files with a trained network and write the class maps as PNGs."""
+"""Segment image files with a trained network and write the results as files."""
 
 import glob
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from jaxtyping import UInt8
+from typing import NamedTuple
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.image_kinds import describe_others, split_by_kind
 from fcn_jax.data.large_images import read_size
 from fcn_jax.errors import InputError
+from fcn_jax.inference.outputs import Outputs, write_results
 from fcn_jax.inference.read_image import read_image
-from fcn_jax.inference.segment import Forward, Segmented, make_unlabelled, segment
-from fcn_jax.inference.tiles import Tiling
-from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
+from fcn_jax.inference.segment import Segmented, make_unlabelled
 from fcn_jax.runtime.threads import map_in_threads
 
 
@@ -71,38 +67,32 @@ def describe_left_out(patterns: Sequence[str]) -> list[str]:
 
 
 def predict(
-    forward: Forward,
-    variables: Any,
+    segment: Callable[[Iterable[Example]], Iterable[Segmented]],
     files: Sequence[Path],
     out: Path,
-    palette: UInt8[np.ndarray, "classes 3"],
-    batch_size: int,
+    outputs: Outputs,
     workers: int = 4,
-    tiling: Tiling | None = None,
 ) -> Iterator[Path]:
-    """Write `<stem>.png` (class indices, mode P, the image's own size) and `<stem>_overlay.png` for each file.
+    """Write the results of each image file: see `outputs.Outputs`.
 
     Threads read images and write results while the devices compute, the largest images first. Each result file is
     complete or not there, also after Ctrl-C.
 
     Args:
-        forward: from `segment.make_forward` with `labelled=False`.
-        variables: parameters and batch statistics.
+        segment: computes the class maps of examples, and their probabilities if `outputs` has them.
         files: images with different stems.
         out: folder for the results; it is made if it does not exist.
-        palette: the colour of each class.
-        batch_size: images to compute at once, a multiple of the number of devices.
+        outputs: what is written for each image.
         workers: number of threads that read, and number of threads that write.
-        tiling: from `tiles.plan_tiles`, to compute large images in tiles; None: every image is computed whole.
 
     Yields:
-        The label file of each image once it is written.
+        The mask of each image once all its files are written.
 
     Raises:
         InputError: `out` is not a folder that can be written to, or a result would overwrite one of `files`. If some
             files cannot be read, the error is raised once all other results are written.
     """
-    written = {(out / name).resolve() for file in files for name in _name_results(file)}
+    written = {(out / name).resolve() for file in files for name in outputs.name_files(file.stem)}
     for file in files:
         if file.resolve() in written:
             raise InputError(f"{file} would be overwritten by a result; give another --out than {out}")
@@ -114,21 +104,17 @@ def predict(
         raise InputError(f"{out} cannot be made a folder for the results ({reason}); give another --out") from error
 
     def write(result: Segmented) -> Path:
-        example, class_map = result.example, result.class_map
-        file = out / f"{example.name}.png"
         try:
-            save_png(overlay(example.image, class_map, palette), out / f"{example.name}_overlay.png")
-            save_palette_png(class_map, palette, file)
+            return write_results(result, out, outputs)
         except OSError as error:
+            file = out / f"{result.example.name}.png"
             raise InputError(f"{file} cannot be written ({error}); make room, or give another --out") from error
-        return file
 
     unreadable: list[str] = []
     # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
     sized = zip(map_in_threads(read_size, files, workers), files, strict=True)
     ordered = [file for _, file in sorted(sized, key=lambda pair: -math.prod(pair[0]))]
-    results = segment(forward, variables, _read_examples(ordered, unreadable, workers), batch_size, tiling)
-    yield from map_in_threads(write, results, workers)
+    yield from map_in_threads(write, segment(_read_examples(ordered, unreadable, workers)), workers)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
 

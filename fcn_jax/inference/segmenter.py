@@ -15,7 +15,6 @@ from fcn_jax.inference.segment import (
     make_forward,
     make_unlabelled,
     replicate_locally,
-    segment,
 )
 from fcn_jax.inference.tiles import Tiling, plan_tiles
 from fcn_jax.inference.tta import FLIP_AND_SCALES, Views, segment_views
@@ -150,11 +149,8 @@ class Segmenter:
             _check_image(image)
         batch_size = default_batch_size(None if several else 1)
         examples = [make_unlabelled(str(index), image) for index, image in enumerate(members)]
-        if self._views:
-            results = segment_views(self._score, self._variables, examples, batch_size, self._views, self._tiling)
-        else:
-            forward = self._score if with_probabilities else self._classify
-            results = segment(forward, self._variables, examples, batch_size, self._tiling)
+        forward = self._score if with_probabilities or self._views else self._classify
+        results = segment_views(forward, self._variables, examples, batch_size, self._views, self._tiling)
         return sorted(results, key=lambda result: int(result.example.name))
 
 

@@ -46,7 +46,7 @@ def segment_views(
     variables: Any,
     examples: Iterable[Example],
     batch_size: int,
-    views: Views,
+    views: Views | None,
     tiling: Tiling | None = None,
     workers: int = 4,
 ) -> Iterator[Segmented]:
@@ -57,17 +57,20 @@ def segment_views(
     pixels, so only the probabilities of a group are in memory.
 
     Args:
-        forward: from `segment.make_forward` with `probabilities=True`.
+        forward: from `segment.make_forward`, with `probabilities=True` if there are views.
         variables: parameters and batch statistics.
         examples: images; their labels are not used.
         batch_size: views to compute at once, as in `segment.segment`.
-        views: the views of each image.
+        views: the views of each image; None: the image alone, which gives the results of `segment.segment`.
         tiling: from `tiles.plan_tiles`, to compute large views in tiles; None: every view is computed whole.
         workers: number of threads that resize.
 
     Yields:
         A result for each example, with a loss of 0.
     """
+    if views is None:
+        yield from segment(forward, variables, examples, batch_size, tiling)
+        return
     for group in _group(examples, batch_size * AREA):
         yield from _average(forward, variables, group, batch_size, views, tiling, workers)
 

@@ -56,6 +56,18 @@ def overlay(
     return np.rint(mixed, out=mixed).astype(np.uint8)
 
 
+def add_legend(
+    picture: UInt8[np.ndarray, "height width 3"],
+    label: UInt8[np.ndarray, "height width"],
+    palette: UInt8[np.ndarray, "classes 3"],
+    class_names: Sequence[str],
+) -> UInt8[np.ndarray, "tall wide 3"]:
+    """Put the colours and names of the classes that are in a label below a picture, on white."""
+    font_size = max(TEXT_SIZE, round(picture.shape[1] * TEXT_SHARE))
+    legend = draw_legend(np.unique(label), palette, class_names, picture.shape[1], font_size)
+    return stack([picture, np.array(legend)])
+
+
 def stack(pictures: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "tall wide 3"]:
     """Put pictures of any size below each other on white."""
     wide = max(picture.shape[1] for picture in pictures)
@@ -165,6 +177,10 @@ def draw_legend(
         draw.rectangle((x, y, x + square - 1, y + square - 1), colour, outline="grey")
         draw.text((x + square + GAP, y + square / 2), names[value], "black", font, anchor="lm")
     return picture
+def save_grey_png(label: UInt8[np.ndarray, "height width"], file: Path) -> None:
+    """Write the values of a mask as a grey PNG; the file is complete or not there."""
+    with replace_atomically(file, sync=False) as temporary:
+        Image.fromarray(label).save(temporary, format="PNG")
 
 
 def _colour_table(palette: np.ndarray) -> np.ndarray:

@@ -29,6 +29,26 @@ def test_predict_writes_masks_and_overlays_at_each_images_size(place, undisturbe
             assert differs[np.asarray(mask) == 1].all()
 
 
+def test_predict_averages_views_and_writes_their_probabilities(place, undisturbed):
+    image = place.root / "data" / "images" / "tiny" / "tiny0.png"
+    flags = ("--flip", "--scales", "1", "1.5", "--probabilities", "--legend", "--source-values")
+    place.run("predict", undisturbed[0].name, image, "--out", "views", *flags)
+    out = place.root / "views"
+    with Image.open(image) as photograph, Image.open(out / "tiny0.png") as mask:
+        width, height = photograph.size
+        assert mask.mode == "L"
+        class_map = np.asarray(mask)
+    with np.load(out / "tiny0.npz") as file:
+        probabilities = file["probabilities"]
+    assert probabilities.shape == (height, width, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=-1, dtype=np.float32), 1, atol=2e-3)
+    clear = abs(probabilities[..., 1] - probabilities[..., 0]) > 0.01
+    np.testing.assert_array_equal(class_map[clear], probabilities.argmax(-1)[clear])
+    assert len(np.unique(probabilities)) > 10
+    with Image.open(out / "tiny0_overlay.png") as overlay:
+        assert overlay.height > height
+
+
 @pytest.mark.slow
 def test_a_photograph_of_24_megapixels_needs_little_more_than_a_tile(place, undisturbed):
     """The peak was 1.7 GB, with Python, the photograph and the results. Whole, its maps alone would need 3 GB."""

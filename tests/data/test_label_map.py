@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fcn_jax.data.label_map import LabelMap, parse_label_map
+from fcn_jax.data.label_map import LabelMap, find_values, parse_label_map
 from fcn_jax.errors import InputError
 
 NUMBERS = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -99,3 +99,33 @@ def test_colours_without_a_label():
 
 def test_equal_maps_are_equal():
     assert parse_label_map(("255=1",), (7,), 3) == LabelMap((7,), ((255, 1),))
+
+
+@pytest.mark.parametrize(
+    ("entries", "void", "expected"),
+    [
+        ((), (), [0, 1, 2]),
+        (("1-3=0",), (), [1, 2, 3]),
+        (("255=1", "0=void", "7=0"), (), [7, 255, 2]),
+        (("5=2",), (9,), [0, 1, 5]),
+    ],
+)
+def test_each_class_has_the_value_that_became_it(entries, void, expected):
+    label_map = parse_label_map(entries, void, 3)
+    values = find_values(label_map, 3)
+    assert values.tolist() == expected
+    mask = values[None]
+    np.testing.assert_array_equal(label_map.look_up(mask, "a.png", 3), [[0, 1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (("5=1", "6=1"), r"5, 6 of the run's masks became class 1, so it has no value of its own; leave out --source"),
+        (("2=1",), r"no number of the run's masks became class 2"),
+        (("#800000=1",), r"masks of the run's data have colours.*leave out --source-values"),
+    ],
+)
+def test_classes_without_a_value_of_their_own_are_refused(entries, message):
+    with pytest.raises(InputError, match=message):
+        find_values(parse_label_map(entries, (), 3), 3)

@@ -18,10 +18,12 @@ from PIL import Image
 
 from fcn_jax.data.labels import palette
 from fcn_jax.errors import InputError
+from fcn_jax.inference import outputs as outputs_module
 from fcn_jax.inference import predict as module
+from fcn_jax.inference.outputs import Outputs
 from fcn_jax.inference.predict import describe_left_out, find_images, predict
 from fcn_jax.inference.read_image import read_image
-from fcn_jax.inference.segment import Scored
+from fcn_jax.inference.segment import Scored, segment
 from fcn_jax.inference.visualize import overlay
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
@@ -125,10 +127,14 @@ def test_whatever_a_decoder_raises_leaves_out_that_file_alone(tmp_path):
     (tmp_path / "in" / "b.png").write_bytes(encoded(Image.fromarray(RGB), "PNG")[:33])
     header = b"DDS " + (124).to_bytes(4, "little") + bytes(68) + (32).to_bytes(4, "little") + bytes(48)
     (tmp_path / "in" / "c.jpg").write_bytes(header)
-    results = predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "out", palette(5), 8)
+    results = predict(segmenting(by_red), find_images([str(tmp_path / "in")]), tmp_path / "out", Outputs(palette(5)))
     assert next(results).stem == "a"
     with pytest.raises(InputError, match=r"2 of 3 images are left out:(\n.*[bc]\.(png|jpg) cannot be read.*){2}"):
         next(results)
+
+
+def segmenting(forward, batch_size=8):
+    return lambda examples: segment(forward, {}, examples, batch_size)
 
 
 def by_red(variables, batch):
@@ -154,7 +160,7 @@ def test_predict_writes_indices_and_overlay_of_each_image_at_its_own_size(tmp_pa
     out = tmp_path / "made" / "on demand"
     colours = palette(5)
     seen = []
-    for file in predict(by_red, {"params": jnp.zeros(1)}, files, out, colours, batch_size=jax.local_device_count()):
+    for file in predict(segmenting(by_red, jax.local_device_count()), files, out, Outputs(colours)):
         assert file.is_file()
         seen.append(file.name)
     assert sorted(seen) == sorted(f"{name}.png" for name in photographs)
@@ -184,7 +190,7 @@ def test_predict_begins_with_the_largest_images_so_that_others_use_their_program
         return by_red(variables, batch)
 
     files = find_images([str(tmp_path / "in")])
-    results = predict(record_canvas, {"params": jnp.zeros(1)}, files, tmp_path / "out", palette(5), 8)
+    results = predict(segmenting(record_canvas), files, tmp_path / "out", Outputs(palette(5)))
     written = [file.stem for file in itertools.islice(results, 16)]
     assert written == [f"{name}{index}" for name in "ba" for index in range(8)]
     with pytest.raises(InputError, match=r"1 of 17 images are left out:\n.*torn\.png"):
@@ -201,7 +207,7 @@ def test_predict_does_not_overwrite_its_images(tmp_path, photographs):
     through_link = find_images([str(link)])
     for images, out in ((files, folder), (files, link), (files, folder / ".." / "in"), (through_link, folder)):
         with pytest.raises(InputError, match=r"p0\.png would be overwritten"):
-            list(predict(by_red, {}, images, out, palette(5), 8))
+            list(predict(segmenting(by_red), images, out, Outputs(palette(5))))
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
@@ -210,7 +216,7 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(tmp_path, photograph
     for file in bad:
         file.write_bytes(file.read_bytes()[:60])
     out = tmp_path / "out"
-    results = predict(by_red, {"params": jnp.zeros(1)}, find_images([str(tmp_path / "in")]), out, palette(5), 8)
+    results = predict(segmenting(by_red), find_images([str(tmp_path / "in")]), out, Outputs(palette(5)))
     written = [file.stem for file in itertools.islice(results, len(photographs) - 2)]
     with pytest.raises(InputError) as caught:
         next(results)
@@ -232,7 +238,7 @@ def test_out_must_be_a_folder_that_can_be_written_to(tmp_path, photographs):
         folders[1] = Path("/proc")
     for folder in folders:
         with pytest.raises(InputError, match=f"{folder} cannot be made a folder"):
-            list(predict(by_red, {}, find_images([str(tmp_path / "in")]), folder, palette(5), 8))
+            list(predict(segmenting(by_red), find_images([str(tmp_path / "in")]), folder, Outputs(palette(5))))
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path, photographs, monkeypatch):
@@ -247,7 +253,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path, photographs, monk
     files = find_images([str(tmp_path / "in")])
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(InputError, match=r"p\d\.png cannot be written \(.*No space left"):
-        list(predict(by_red, {}, files, out, palette(5), 8))
+        list(predict(segmenting(by_red), files, out, Outputs(palette(5))))
     assert all_whole(out) < 2 * len(photographs) - 1
 
 
@@ -255,9 +261,9 @@ def test_any_error_of_a_writer_comes_out(tmp_path, photographs, monkeypatch):
     def broken(*_):
         raise RuntimeError("no such colour")
 
-    monkeypatch.setattr(module, "overlay", broken)
+    monkeypatch.setattr(outputs_module, "overlay", broken)
     with pytest.raises(RuntimeError, match="no such colour"):
-        list(predict(by_red, {}, find_images([str(tmp_path / "in")]), tmp_path / "out", palette(5), 8))
+        list(predict(segmenting(by_red), find_images([str(tmp_path / "in")]), tmp_path / "out", Outputs(palette(5))))
 
 
 def all_whole(folder: Path) -> int:
@@ -296,7 +302,7 @@ def test_files_are_read_ahead_and_written_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "read_image", slowly)
     files = find_images([str(tmp_path / "in")])
-    assert len(list(predict(forward, {}, files, out, palette(5), 8))) == 40
+    assert len(list(predict(segmenting(forward), files, out, Outputs(palette(5))))) == 40
     assert ahead == [1, 2, 3, 4, 5]
 
 
@@ -308,7 +314,7 @@ def test_real_photographs_one_of_them_cut_short(tmp_path, voc_dir):
     cut = tmp_path / "in" / chosen[2].name
     cut.write_bytes(cut.read_bytes()[:9000])
     out, colours = tmp_path / "out", palette(5)
-    results = predict(by_red, {}, find_images([str(tmp_path / "in")]), out, colours, 8)
+    results = predict(segmenting(by_red), find_images([str(tmp_path / "in")]), out, Outputs(colours))
     with pytest.raises(InputError, match=rf"1 of 6 images are left out:\n  {cut} cannot be read as an image"):
         list(results)
     assert all_whole(out) == 10
@@ -329,13 +335,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 import numpy as np
 from fcn_jax.data.labels import palette
+from fcn_jax.inference.outputs import Outputs
 from fcn_jax.inference.predict import find_images, predict
-from fcn_jax.inference.segment import Scored
+from fcn_jax.inference.segment import Scored, segment
 
 def forward(variables, batch):
     return Scored(np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(()))
 
-for file in predict(forward, {}, find_images(sys.argv[1:]), Path("out"), palette(5), 1):
+segmenting = lambda examples: segment(forward, {}, examples, 1)
+for file in predict(segmenting, find_images(sys.argv[1:]), Path("out"), Outputs(palette(5))):
     print(file)
 """
 

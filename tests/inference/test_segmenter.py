@@ -13,7 +13,9 @@ from scipy.special import softmax
 import fcn_jax
 from fcn_jax.data.augment import normalise
 from fcn_jax.errors import InputError
+from fcn_jax.inference.outputs import Outputs
 from fcn_jax.inference.predict import predict
+from fcn_jax.inference.segment import segment
 from fcn_jax.inference.segmenter import Segmenter
 from fcn_jax.inference.trained import load_trained
 from fcn_jax.inference.tta import FLIP_AND_SCALES, Views
@@ -100,7 +102,8 @@ def test_it_equals_what_predict_writes(run_dir, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     run = open_run(run_dir)
     trained = load_trained(run, labelled=False)
-    (file,) = predict(trained.forward, trained.variables, [tmp_path / "a.png"], tmp_path / "out", run.palette, 8)
+    results = lambda examples: segment(trained.forward, trained.variables, examples, 8)  # noqa: E731
+    (file,) = predict(results, [tmp_path / "a.png"], tmp_path / "out", Outputs(run.palette))
     with Image.open(file) as picture:
         np.testing.assert_array_equal(np.asarray(picture), Segmenter.from_run(run_dir)(IMAGE))
 

@@ -1,0 +1,87 @@
+"""The files that are written for each segmented image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16, UInt8
+from PIL import Image
+
+from fcn_jax.errors import InputError
+from fcn_jax.inference.segment import Segmented
+from fcn_jax.inference.visualize import add_legend, overlay, save_grey_png, save_palette_png, save_png
+from fcn_jax.runtime.files import replace_atomically
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for each image: always `<stem>.png`, the mask, and `<stem>_overlay.png`.
+
+    Attributes:
+        palette: the colour of each class, RGB.
+        class_names: the name of each class, for the legend.
+        values: the value of each class in masks, which are then grey PNGs; None: palette PNGs with the class's index.
+        alpha: weight of the class colours in the overlay, 0 to 1.
+        legend: whether the overlay has the names of its classes below it.
+        probabilities: whether `<stem>.npz` is written; see `save_probabilities`.
+
+    Raises:
+        InputError: `alpha` is not within 0 to 1.
+    """
+
+    palette: UInt8[np.ndarray, "classes 3"]
+    class_names: tuple[str, ...] = ()
+    values: UInt8[np.ndarray, "classes"] | None = None
+    alpha: float = 0.5
+    legend: bool = False
+    probabilities: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha is {self.alpha}; it must be within 0 (the image alone) and 1 (the colours alone)")
+
+    def name_files(self, stem: str) -> tuple[str, ...]:
+        """Return the names of the files of an image, the mask first."""
+        return f"{stem}.png", f"{stem}_overlay.png", *((f"{stem}.npz",) if self.probabilities else ())
+
+
+def write_results(result: Segmented, out: Path, outputs: Outputs) -> Path:
+    """Write the files of an image, the mask last, and return the mask. Each file is complete or not there."""
+    (example, class_map), stem = result[:2], result.example.name
+    picture = overlay(example.image, class_map, outputs.palette, outputs.alpha)
+    if outputs.legend:
+        picture = add_legend(picture, class_map, outputs.palette, outputs.class_names)
+    save_png(picture, out / f"{stem}_overlay.png")
+    if outputs.probabilities:
+        assert result.probabilities is not None, "the forward pass gives no probabilities"
+        save_probabilities(result.probabilities, out / f"{stem}.npz")
+    file = out / f"{stem}.png"
+    if outputs.values is None:
+        save_palette_png(class_map, outputs.palette, file)
+    else:
+        save_grey_png(outputs.values[class_map], file)
+    return file
+
+
+def read_class_map(file: Path, outputs: Outputs) -> UInt8[np.ndarray, "height width"]:
+    """Read the class map from a mask that `write_results` has written."""
+    with Image.open(file) as picture:
+        mask = np.array(picture)
+    if outputs.values is None:
+        return mask
+    table = np.zeros(256, np.uint8)
+    table[outputs.values] = np.arange(len(outputs.values), dtype=np.uint8)
+    return table[mask]
+
+
+def save_probabilities(probabilities: Float16[np.ndarray, "height width classes"], file: Path) -> None:
+    """Write an .npz file of the probabilities of the classes and their entropy.
+
+    Its arrays are `probabilities`, float16[height, width, classes], 0 to 1, and `entropy`, float16[height, width], the
+    entropy of each pixel in nats: 0 if the network is sure, ln(classes) if all classes are as likely.
+    """
+    shares = probabilities.astype(np.float32)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    entropy = -(shares * logs).sum(axis=-1)
+    with replace_atomically(file, sync=False) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, probabilities=probabilities, entropy=np.maximum(entropy, 0).astype(np.float16))

@@ -50,6 +50,10 @@ class Predict:
     """average the probabilities over each image resized by these factors, above 0; None: the image's own size"""
     probabilities: bool = False
     """also write OUT/<stem>.npz: `probabilities`, float16[height, width, classes], and their `entropy` in nats"""
+    polygons: bool = False
+    """also write OUT/polygons.json: the connected regions of all images, in COCO's format"""
+    counts: bool = False
+    """also write OUT/counts.csv: the number of pixels of each class in each image"""
     source_values: bool = False
     """write masks as grey PNGs with the label values that the masks of the run's data had before --data.map"""
     alpha: float = 0.5
@@ -107,4 +111,13 @@ def _choose_outputs(flags: Predict, run: "Run") -> "Outputs":
     values, count = None, len(run.class_names)
     if flags.source_values:
         values = find_values(parse_label_map(run.config.data.map, run.config.data.void, count), count)
-    return Outputs(run.palette, run.class_names, values, flags.alpha, flags.legend, flags.probabilities)
+    return Outputs(
+        run.palette,
+        run.class_names,
+        values,
+        flags.alpha,
+        flags.legend,
+        flags.probabilities,
+        flags.counts,
+        flags.polygons,
+    )

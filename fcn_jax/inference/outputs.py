@@ -24,6 +24,8 @@ class Outputs:
         alpha: weight of the class colours in the overlay, 0 to 1.
         legend: whether the overlay has the names of its classes below it.
         probabilities: whether `<stem>.npz` is written; see `save_probabilities`.
+        counts: whether `counts.csv` is written for all images; see `summaries.write_counts`.
+        polygons: whether `polygons.json` is written for all images; see `summaries.write_polygons`.
 
     Raises:
         InputError: `alpha` is not within 0 to 1.
@@ -35,6 +37,8 @@ class Outputs:
     alpha: float = 0.5
     legend: bool = False
     probabilities: bool = False
+    counts: bool = False
+    polygons: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

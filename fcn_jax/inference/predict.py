@@ -14,6 +14,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.inference.outputs import Outputs, write_results
 from fcn_jax.inference.read_image import read_image
 from fcn_jax.inference.segment import Segmented, make_unlabelled
+from fcn_jax.inference.summaries import write_summaries
 from fcn_jax.runtime.threads import map_in_threads
 
 
@@ -82,7 +83,7 @@ def predict(
         segment: computes the class maps of examples, and their probabilities if `outputs` has them.
         files: images with different stems.
         out: folder for the results; it is made if it does not exist.
-        outputs: what is written for each image.
+        outputs: what is written for each image, and for all of them at the end.
         workers: number of threads that read, and number of threads that write.
 
     Yields:
@@ -111,10 +112,14 @@ def predict(
             raise InputError(f"{file} cannot be written ({error}); make room, or give another --out") from error
 
     unreadable: list[str] = []
+    finished: set[str] = set()
     # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
     sized = zip(map_in_threads(read_size, files, workers), files, strict=True)
     ordered = [file for _, file in sorted(sized, key=lambda pair: -math.prod(pair[0]))]
-    yield from map_in_threads(write, segment(_read_examples(ordered, unreadable, workers)), workers)
+    for file in map_in_threads(write, segment(_read_examples(ordered, unreadable, workers)), workers):
+        finished.add(file.stem)
+        yield file
+    write_summaries([file for file in files if file.stem in finished], out, outputs)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predict:
-    """Segment photographs of any size.
+    """Segment photographs of any size. The same command goes on after an interruption.
 
     OUT/<stem>.png holds the index of each pixel's class, OUT/<stem>_overlay.png shows the classes over the photograph.
     """
@@ -60,6 +60,10 @@ class Predict:
     """weight of the class colours in the overlay, 0 to 1"""
     legend: bool = False
     """put the names of the classes below the overlay"""
+    overwrite: bool = False
+    """make all results anew; otherwise those of the same network and flags that are newer than the image are kept"""
+    quiet: bool = False
+    """print nothing but warnings and errors"""
 
 
 def run(words: list[str]) -> None:
@@ -67,6 +71,7 @@ def run(words: list[str]) -> None:
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
     require_batch_size(flags.batch_size)
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
+    from fcn_jax.inference.resume import describe_origin, find_done
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.tta import segment_views
@@ -85,15 +90,35 @@ def run(words: list[str]) -> None:
         probabilities = flags.probabilities or views is not None
         trained = load_trained(run, flags.step, labelled=False, probabilities=probabilities, tile=flags.tile)
     batch_size, workers = default_batch_size(flags.batch_size or run.options.eval_batch_size), run.options.workers
+    origin = describe_origin(run.config.model, trained.step, trained.variables, views, outputs)
+    done = [] if flags.overwrite else find_done(files, flags.out, outputs, origin)
     began = time.perf_counter()
     with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
 
         def segment(examples: Iterable["Example"]) -> Iterator["Segmented"]:
             return segment_views(forward, trained.variables, examples, batch_size, views, trained.tiling, workers)
 
-        for count, file in enumerate(predict(segment, files, flags.out, outputs, workers), 1):
-            print(f"{count}/{len(files)} {file}")
-    print(f"{len(files)} images in {time.perf_counter() - began:.1f} s")
+        results = predict(segment, files, flags.out, outputs, workers, origin, done)
+        _show(results, len(done), len(files), flags.quiet)
+    if not flags.quiet:
+        kept = f"; {len(done)} others were done already, --overwrite makes them anew" if done else ""
+        print(f"{len(files) - len(done)} images in {time.perf_counter() - began:.1f} s{kept}")
+
+
+def _show(results: Iterable[Path], done: int, total: int, quiet: bool) -> None:
+    """Wait for the results, and show a bar with the rate on a terminal, elsewhere the name of each result."""
+    from fcn_jax.runtime.progress import show_progress
+
+    if quiet:
+        for _ in results:
+            pass
+    elif sys.stdout.isatty() and sys.stderr.isatty():
+        with show_progress("segmenting", total, "images", done) as advance:
+            for _ in results:
+                advance(1)
+    else:
+        for count, file in enumerate(results, done + 1):
+            print(f"{count}/{total} {file}")
 
 
 def _choose_views(flags: Predict) -> "Views | None":

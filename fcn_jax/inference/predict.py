@@ -3,9 +3,9 @@
 import glob
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.image_kinds import describe_others, split_by_kind
@@ -13,6 +13,7 @@ from fcn_jax.data.large_images import read_size
 from fcn_jax.errors import InputError
 from fcn_jax.inference.outputs import Outputs, write_results
 from fcn_jax.inference.read_image import read_image
+from fcn_jax.inference.resume import write_origin
 from fcn_jax.inference.segment import Segmented, make_unlabelled
 from fcn_jax.inference.summaries import write_summaries
 from fcn_jax.runtime.threads import map_in_threads
@@ -73,6 +74,8 @@ def predict(
     out: Path,
     outputs: Outputs,
     workers: int = 4,
+    origin: Mapping[str, Any] | None = None,
+    done: Sequence[Path] = (),
 ) -> Iterator[Path]:
     """Write the results of each image file: see `outputs.Outputs`.
 
@@ -85,9 +88,11 @@ def predict(
         out: folder for the results; it is made if it does not exist.
         outputs: what is written for each image, and for all of them at the end.
         workers: number of threads that read, and number of threads that write.
+        origin: what the results are made by (`resume.describe_origin`), to be written to `out`; None: nothing is.
+        done: the files whose results are there already, by `resume.find_done` with the same origin.
 
     Yields:
-        The mask of each image once all its files are written.
+        The mask of each other image once all its files are written.
 
     Raises:
         InputError: `out` is not a folder that can be written to, or a result would overwrite one of `files`. If some
@@ -100,6 +105,8 @@ def predict(
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
+        if origin is not None and not done:
+            write_origin(origin, out)
     except OSError as error:
         reason = error.strerror or error  # without the name of the file that was tried
         raise InputError(f"{out} cannot be made a folder for the results ({reason}); give another --out") from error
@@ -112,9 +119,10 @@ def predict(
             raise InputError(f"{file} cannot be written ({error}); make room, or give another --out") from error
 
     unreadable: list[str] = []
-    finished: set[str] = set()
+    finished = {file.stem for file in done}
+    remaining = [file for file in files if file.stem not in finished]
     # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
-    sized = zip(map_in_threads(read_size, files, workers), files, strict=True)
+    sized = zip(map_in_threads(read_size, remaining, workers), remaining, strict=True)
     ordered = [file for _, file in sorted(sized, key=lambda pair: -math.prod(pair[0]))]
     for file in map_in_threads(write, segment(_read_examples(ordered, unreadable, workers)), workers):
         finished.add(file.stem)

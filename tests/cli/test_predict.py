@@ -1,10 +1,14 @@
 """`fcn-jax predict`."""
 
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from fcn_jax.cli.predict import _show
 
 
 def test_predict_writes_masks_and_overlays_at_each_images_size(place, undisturbed):
@@ -13,7 +17,7 @@ def test_predict_writes_masks_and_overlays_at_each_images_size(place, undisturbe
     output = place.run("predict", folder.name, images[0], place.root / "data/images/tiny", "--out", "out")
     out = place.root / "out"
     names = sorted(name for image in images for name in (f"{image.stem}.png", f"{image.stem}_overlay.png"))
-    assert sorted(path.name for path in out.iterdir()) == names
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "predict.json"])
     assert "3 images in " in output
     for image in images:
         assert f"out/{image.stem}.png" in output
@@ -38,6 +42,12 @@ def test_predict_averages_views_and_writes_their_probabilities(place, undisturbe
         width, height = photograph.size
         assert mask.mode == "L"
         class_map = np.asarray(mask)
+    # The same command keeps what is there; --quiet says nothing.
+    before = (out / "tiny0.npz").stat()
+    assert place.run("predict", undisturbed[0].name, image, "--out", "views", *flags, "--counts", "--quiet") == ""
+    assert (out / "tiny0.npz").stat() == before
+    counts = np.bincount(class_map.ravel(), minlength=2).tolist()
+    assert (out / "counts.csv").read_text() == f"image,ground,thing\ntiny0.png,{counts[0]},{counts[1]}\n"
     with np.load(out / "tiny0.npz") as file:
         probabilities = file["probabilities"]
     assert probabilities.shape == (height, width, 2)
@@ -47,6 +57,22 @@ def test_predict_averages_views_and_writes_their_probabilities(place, undisturbe
     assert len(np.unique(probabilities)) > 10
     with Image.open(out / "tiny0_overlay.png") as overlay:
         assert overlay.height > height
+
+
+def test_results_have_a_line_each_a_bar_on_a_terminal_or_nothing(capsys, monkeypatch):
+    files = [Path("out/a.png"), Path("out/b.png")]
+    _show(iter(files), 3, 5, quiet=False)
+    assert capsys.readouterr() == ("4/5 out/a.png\n5/5 out/b.png\n", "")
+    _show(iter(files), 0, 2, quiet=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _show(iter(files), 3, 5, quiet=False)
+    output, bar = capsys.readouterr()
+    assert output == ""
+    assert "segmenting: 100%" in bar
+    assert "5/5 [" in bar
+    assert "images/s" in bar
 
 
 @pytest.mark.slow

@@ -369,6 +369,72 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     assert count % 2 == 0  # class map and overlay
 
 
+RESUMED = """
+import sys
+from pathlib import Path
+import numpy as np
+from fcn_jax.data.labels import palette
+from fcn_jax.inference.outputs import Outputs
+from fcn_jax.inference.predict import find_images, predict
+from fcn_jax.inference.resume import find_done
+from fcn_jax.inference.segment import Scored, segment
+
+def forward(variables, batch):
+    return Scored(np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(()))
+
+files, out, outputs, origin = find_images(sys.argv[1:]), Path("out"), Outputs(palette(5)), {"step": 1}
+done = find_done(files, out, outputs, origin)
+print(len(done), flush=True)
+for file in predict(lambda examples: segment(forward, {}, examples, 1), files, out, outputs, 2, origin, done):
+    print(file)
+print("end")
+"""
+
+
+def test_killed_at_random_moments_and_resumed_it_gives_the_results_of_an_undisturbed_run(tmp_path):
+    generator = np.random.default_rng()
+    (tmp_path / "in").mkdir()
+    for index in range(60):
+        image = generator.integers(0, 256, (300, 400, 3), np.uint8)
+        (tmp_path / "in" / f"p{index}.bmp").write_bytes(encoded(Image.fromarray(image), "BMP"))
+    command = [sys.executable, "-u", "-c", RESUMED, str(tmp_path / "in")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2]), "XLA_FLAGS": ""}
+    kept = []
+    for awaited in (*generator.integers(1, 20, 2), 1000):
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        kept.append(int(process.stdout.readline()))
+        lines = [line for line, _ in zip(process.stdout, range(awaited), strict=False)]
+        time.sleep(generator.uniform(0, 0.02) if awaited < 1000 else 0)
+        process.kill()
+        process.communicate(timeout=60)
+    assert lines[-1] == "end\n"
+    assert 0 == kept[0] < kept[1] < kept[2] < 60, kept
+    assert len(lines) == 61 - kept[2]
+    files = find_images([str(tmp_path / "in")])
+    list(predict(segmenting(by_red), files, tmp_path / "whole", Outputs(palette(5)), origin={"step": 1}))
+    found, expected = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("out", "whole")
+    )
+    assert found == expected
+    assert len(found) == 121
+
+
+def test_summaries_have_the_images_that_were_done_before_and_not_the_unreadable(tmp_path, photographs):
+    bad = tmp_path / "in" / "p3.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    files, out = find_images([str(tmp_path / "in")]), tmp_path / "out"
+    outputs = Outputs(palette(5), tuple("abcde"), counts=True)
+    list(predict(segmenting(by_red), files[:2], out, outputs))
+    results = predict(segmenting(by_red), files, out, outputs, done=files[:2])
+    with pytest.raises(InputError, match="1 of 11 images are left out"):
+        assert len(list(itertools.islice(results, 11))) == 8
+    rows = [row.split(",") for row in (out / "counts.csv").read_text().splitlines()[1:]]
+    assert [name for name, *_ in rows] == [file.name for file in files if file != bad]
+    for name, *counts in rows:
+        expected = np.bincount((photographs[name[:-4]][..., 0] // 52).ravel(), minlength=5)
+        assert list(map(int, counts)) == expected.tolist()
+
+
 def test_hidden_files_are_passed_over(tmp_path):
     touch(tmp_path, "._a.jpg", "a.jpg")
     assert find_images([str(tmp_path)]) == [tmp_path / "a.jpg"]

@@ -73,17 +73,24 @@ def ours_reference(repeats: int) -> float:
 def ours_folder(images: str, out: str, cache: str) -> list[float]:
     """Measure seconds from files to PNGs, in a first and a second pass."""
     from fcn_jax.data.labels import palette
+    from fcn_jax.inference.outputs import Outputs
     from fcn_jax.inference.predict import find_images, predict
-    from fcn_jax.inference.segment import default_batch_size
+    from fcn_jax.inference.segment import default_batch_size, segment
     from fcn_jax.runtime.compile_cache import keep_compiled
 
     keep_compiled(Path(cache))
     forward, variables = ours_network("resnet34", "float32")
-    files = find_images([images])
+    files, batch_size = find_images([images]), default_batch_size(None)
     times = []
     for _ in range(2):
         began = time.perf_counter()
-        written = list(predict(forward, variables, files, Path(out), palette(CLASSES), default_batch_size(None)))
+        results = predict(
+            lambda examples: segment(forward, variables, examples, batch_size),
+            files,
+            Path(out),
+            Outputs(palette(CLASSES)),
+        )
+        written = list(results)
         times.append(time.perf_counter() - began)
         assert len(written) == len(files)
     return times

@@ -47,21 +47,26 @@ def run(words: list[str]) -> None:
         from fcn_jax.inference.demo.page import STYLE, make_page
         from fcn_jax.inference.demo.subject import describe_run, write_examples
         from fcn_jax.inference.segmenter import Segmenter
-        from fcn_jax.inference.trained import load_trained
+        from fcn_jax.inference.tiles import plan_tiles
+        from fcn_jax.models.build import build
         from fcn_jax.runs.mirror import copy_for_reading
+        from fcn_jax.runs.restore import restore_variables
         from fcn_jax.runs.run_dir import open_run
 
         with copy_for_reading(flags.run, flags.step) as run_dir:
             run = open_run(run_dir)
             start_jax(None)
-            trained = load_trained(run, flags.step, labelled=False, tile=flags.tile)
+            model = build(run.config.model, len(run.class_names))
+            tiling = plan_tiles(model, flags.tile)
+            variables, step = restore_variables(run, model, flags.step)
             try:
                 examples = write_examples(run, folder / "examples", EXAMPLES)
             except InputError as error:
                 print(f"the page has no examples: {error}", file=sys.stderr, flush=True)
                 examples = []
-            subject = describe_run(run, trained.step, examples)
-        segment = Segmenter(trained.forward, trained.variables, run.class_names, run.palette, trained.tiling)
+            subject = describe_run(run, step, examples)
+        input_config = run.config.model.input_or_default
+        segment = Segmenter(model, input_config, variables, run.class_names, run.palette, tiling)
         page = make_page(subject, segment, folder)
         if not is_loopback(opened):
             print("warning: everyone who reaches this machine can use the page", file=sys.stderr, flush=True)

@@ -32,7 +32,7 @@ Probabilities = Float16[np.ndarray, "height width classes"]
 class Segmenter:
     """A function from images to class maps, and to the probabilities of the classes, made of a trained network.
 
-    Example:
+    Examples:
         >>> segment = Segmenter.from_run("runs/voc")  # doctest: +SKIP
         >>> class_map = segment(np.asarray(PIL.Image.open("cat.jpg").convert("RGB")))  # doctest: +SKIP
         >>> segment.class_names[class_map[120, 80]]  # doctest: +SKIP

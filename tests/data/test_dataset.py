@@ -148,6 +148,8 @@ SQUARES = DataSource(
     name="squares",
     splits="train val",
     classes="2",
+    size="3 images",
+    licence="none",
     description="squares of a test",
     defaults=Defaults(crop=8, scale=(1.0, 1.0), steps=5, batch_size=2, learning_rate=0.1, eval_every=5),
     find=find_squares,

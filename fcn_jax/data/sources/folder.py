@@ -44,6 +44,8 @@ SOURCE = DataSource(
     name="folder",
     splits="any",
     classes="any",
+    size="any",
+    licence="yours",
     description="images of your own: --data.dir with images/SPLIT/*, labels/SPLIT/*.png and classes.txt",
     # The values of CamVid, whose size is common for data sets of users.
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),

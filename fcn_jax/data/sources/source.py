@@ -123,6 +123,8 @@ class DataSource:
         name: what the user writes after `--data.name`.
         splits: the splits, for the table of data sets; those that need further files in brackets.
         classes: the number of classes, for the table.
+        size: number of images and size of the download, for the table.
+        licence: what its images may be used for, and who says so, for the table.
         description: what the data set is and where to get it, for the table.
         defaults: values for training on it.
         find: the function that lists the examples; it raises InputError if they are not there.
@@ -132,6 +134,8 @@ class DataSource:
     name: str
     splits: str
     classes: str
+    size: str
+    licence: str
     description: str
     defaults: Defaults
     find: Callable[[Request], Found]

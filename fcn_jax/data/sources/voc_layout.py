@@ -69,6 +69,8 @@ SOURCE = DataSource(
     name="voc",
     splits="any",
     classes="any",
+    size="any",
+    licence="yours",
     description="images of your own as exported by CVAT, labelme and others: --data.dir with JPEGImages, "
     "SegmentationClass, ImageSets/Segmentation/SPLIT.txt and labelmap.txt",
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),

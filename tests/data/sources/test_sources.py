@@ -13,12 +13,16 @@ from fcn_jax.errors import InputError
 def test_table():
     assert list(SOURCES) == ["shapes", "voc2012", "camvid", "folder", "voc"]
     assert all(source.name == name for name, source in SOURCES.items())
-    head, *rows = describe_sources().splitlines()
-    columns = [head.index(name) for name in ("name", "splits", "classes", "trained by", "what and where")]
-    for row, source in zip(rows, SOURCES.values(), strict=True):
-        cells = [row[start:end].strip() for start, end in zip(columns, [*columns[1:], None], strict=True)]
-        defaults = cells.pop(3)
-        assert cells == [source.name, source.splits, source.classes, source.description]
+    text = describe_sources()
+    assert max(map(len, text.splitlines())) <= 100
+    for block, source in zip(text.split("\n\n"), SOURCES.values(), strict=True):
+        name, *rest = block.split("\n")
+        assert name == source.name
+        assert all(line.startswith("  ") for line in rest)
+        about, facts, licence, defaults = re.sub("\n   +", " ", "\n".join(rest)).splitlines()
+        assert about.strip() == source.description
+        assert facts.strip() == f"classes: {source.classes}; splits: {source.splits}; size: {source.size}"
+        assert licence.strip() == f"licence: {source.licence}"
         numbers = (
             source.defaults.steps,
             source.defaults.batch_size,
@@ -26,6 +30,10 @@ def test_table():
             source.defaults.learning_rate,
         )
         assert [float(word) for word in re.findall(r"[\d.]+", defaults)] == list(map(float, numbers))
+
+
+def test_every_data_set_has_a_size_and_a_licence():
+    assert all(source.size and source.licence for source in SOURCES.values())
 
 
 def test_numbers_of_classes():

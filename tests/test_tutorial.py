@@ -59,7 +59,7 @@ def test_a_newcomer_follows_the_tutorial(tmp_path):
         print(f"{time.monotonic() - began:.0f} s: {block.splitlines()[0]}")
 
     assert sorted(file.stem for file in (clone / "segmented").glob("*.png") if "overlay" not in file.name) == names
-    for file in ("first.png", "check.png", "runs/first/report.html", "runs/photos/report.html", "shipped/model.onnx"):
+    for file in ("first.png", "check.html", "runs/first/report.html", "runs/photos/report.html", "shipped/model.onnx"):
         assert (clone / file).stat().st_size > 10_000, file
     found = wrong = 0
     for name in names:

@@ -26,9 +26,9 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax publish RUN --out DIR         write weights, model card and scores into a folder to upload
   fcn-jax weights describe FILE         show what a file of weights, or a run, has
   fcn-jax weights import FILE --out F   convert weights of another framework, or of a run, and describe them
-  fcn-jax data list                     list the data sets
+  fcn-jax data list                     list the data sets, with size, licence and where to get them
   fcn-jax data prepare NAME [flags]     build a data set from its official files
-  fcn-jax data check NAME [flags]       count the labels of a data set and draw some of them
+  fcn-jax data check NAME [flags]       check labels, sizes and repeated images, and draw a contact sheet
   fcn-jax doctor                        show versions, devices, memory and the cache
   fcn-jax completion SHELL              print a script that completes commands and flags in bash or zsh
 

@@ -1,5 +1,6 @@
 """`fcn-jax data list`, `fcn-jax data prepare NAME [flags]` and `fcn-jax data check NAME [flags]`."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -42,10 +43,12 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Check(Prepare):
-    """Count the labels of each split of a data set, and draw its first images beside their labels."""
+    """Check a data set before a training: labels, sizes, void, repeated images, and a sheet of images with labels."""
 
     out: Path | None = None
-    """PNG file for the picture; None: NAME_check.png"""
+    """HTML file for the sheet, or PNG file for a picture of the first images; None: NAME_check.html"""
+    json: Path | None = None
+    """JSON file for everything that was found; None: it is only printed"""
 
 
 def run(words: list[str]) -> None:
@@ -93,26 +96,40 @@ def _describe_split(dataset: "Dataset", split: str) -> list[str]:
 
 
 def _check(flags: Check) -> None:
-    out = flags.out or Path(f"{flags.name}_check.png")
-    require_writable(out)
+    out = flags.out or Path(f"{flags.name}_check.html")
+    require_writable(out, flags.json)
+    if out.suffix not in (".html", ".png"):
+        raise InputError(f"out is {out}; give it the ending .html for a sheet of images, or .png for a picture")
     dataset = _prepare(flags)
+    from fcn_jax.data.survey.survey import survey_dataset, to_values
+    from fcn_jax.data.survey.text import describe_class_weights, describe_repeats, describe_split
+    from fcn_jax.inference.sheet.page import render_sheet
+    from fcn_jax.runtime.files import write_atomically
+    from fcn_jax.runtime.json_values import to_json
+
+    survey = survey_dataset(dataset, flags.train_split)
+    for split in dataset.splits:
+        first, *absent = _describe_split(dataset, split)
+        print("\n".join(["", first, *describe_split(survey.splits[split], dataset.class_names), *absent]))
+    print("\n".join(["", *describe_class_weights(survey), "", *describe_repeats(survey)]))
+    if flags.json:
+        write_atomically(flags.json, json.dumps(to_json(to_values(survey)), indent=1) + "\n")
+    if out.suffix == ".html":
+        write_atomically(out, render_sheet(dataset, survey))
+    else:
+        _draw_first(dataset, out)
+    print(f"\nimages with their labels: {out}")
+
+
+def _draw_first(dataset: "Dataset", out: Path) -> None:
+    """Draw the first images of each split beside their labels."""
     import numpy as np
 
-    from fcn_jax.data.labels import IGNORE
     from fcn_jax.inference.visualize import overlay, save_png, stack
 
     rows = []
     for split in dataset.splits:
-        counts = dataset.pixels[split]
-        first, *absent = _describe_split(dataset, split)
-        print(f"\n{first}, pixels by label")
-        names = {**dict(enumerate(dataset.class_names)), IGNORE: "void"}
-        for value in np.flatnonzero(counts).tolist():
-            print(f"  {value:>3} {names[value]:20} {counts[value]:>14,} {100 * counts[value] / counts.sum():6.2f} %")
-        for line in absent:
-            print(line)
         source = dataset.source(split)
         for example in (source[index] for index in range(min(4, len(source)))):
             rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))
     save_png(stack(rows), out)
-    print(f"\nfirst images with their labels: {out}")

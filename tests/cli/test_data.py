@@ -1,31 +1,61 @@
 """`fcn-jax data list`, `prepare` and `check`."""
 
+import json
+import shutil
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from fcn_jax.cli import main
+from fcn_jax.cli.train import read_flags
 from fcn_jax.data.sources import SOURCES
 
 
 def test_data_list_names_every_data_set(capsys):
     main(["data", "list"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *SOURCES]
+    assert [line for line in lines if line and line[0] != " "] == list(SOURCES)
 
 
 def test_data_check_counts_and_draws(place):
-    output = place.run("data", "check", "folder", "--dir", place.root / "data", "--out", "check.png")
+    words = ("data", "check", "folder", "--dir", place.root / "data")
+    output = place.run(*words, "--out", "check.html", "--json", "check.json")
+    found = json.loads((place.root / "check.json").read_text())
     for split in ("train", "tiny"):
         files = sorted((place.root / f"data/labels/{split}").iterdir())
-        text = output.split(f"\nfolder {split}: {len(files)} images, pixels by label\n")[1].split("\n\n")[0]
-        masks = np.concatenate([np.asarray(Image.open(path)).ravel() for path in files])
+        text = output.split(f"\nfolder {split}: {len(files)} images\n")[1].split("\n\n")[0]
+        labels = [np.asarray(Image.open(path)) for path in files]
+        masks = np.concatenate([label.ravel() for label in labels])
         rows = [line.split() for line in text.splitlines()]
-        assert rows == [
-            [str(value), name, f"{(masks == value).sum():,}", f"{100 * (masks == value).mean():.2f}", "%"]
+        expected = [
+            (value, name, int((masks == value).sum()), (masks == value).mean(), sum(value in label for label in labels))
             for value, name in ((0, "ground"), (1, "thing"), (255, "void"))
         ]
-    with Image.open(place.root / "check.png") as picture:
+        assert rows[1:4] == [
+            [str(value), name, f"{count:,}", f"{100 * share:.2f}", "%", str(images)]
+            for value, name, count, share, images in expected
+        ]
+        listed = found["splits"][split]["labels"]
+        assert [(r["label"], r["name"], r["pixels"], r["share"], r["images"]) for r in listed] == expected
+    (line,) = [line for line in output.splitlines() if "--optim.class-weights" in line]
+    _, config, *_ = read_flags(["fcn8s", *line.split()])
+    assert config.optim.class_weights == pytest.approx(found["class_weights"]["weights"], rel=5e-3)
+    assert (place.root / "check.html").read_text().count("<figure>") >= 8 + 3
+
+
+def test_data_check_warns_of_images_in_two_splits_and_draws_the_first_images(place):
+    folder = place.root / "leaking"
+    shutil.copytree(place.root / "data", folder)
+    for kind in ("images", "labels"):
+        shutil.copy(folder / kind / "train/train3.png", folder / kind / "tiny/again.png")
+    output = place.run("data", "check", "folder", "--dir", folder, "--out", "leaking.png", "--json", "leaking.json")
+    assert "\nwarning: 1 image of tiny is the same as images of train: again = train3\n" in output
+    (repeats,) = [r for r in json.loads((place.root / "leaking.json").read_text())["repeats"] if r["kind"] == "equal"]
+    assert repeats["pairs"] == [{"name": "again", "other": "train3", "bits": 0, "same_label": True}]
+    with Image.open(place.root / "leaking.png") as picture:
         assert picture.size[0] > 60
+        assert picture.size[1] > 8 * 30  # four images to train on and four to score
 
 
 def test_data_prepare_says_where_to_find_what_it_needs(place):
@@ -46,7 +76,7 @@ def test_data_check_suspects_black_and_white_masks(place):
         Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(white / f"images/train/{stem}.png")
     (white / "classes.txt").write_text("ground\nthing\n")
     of_masks = ("folder", "--dir", white, "--label-suffix=_mask")
-    words = ("data", "check", *of_masks, "--out", "white.png")
+    words = ("data", "check", *of_masks, "--out", "white.html")
     suspicion = "the class thing: in no image; masks of 0 and 255, black and white, need --map 255=1"
     assert suspicion in place.run(*words)
     assert f"folder train: 2 images\n  {suspicion}" in place.run("data", "prepare", *of_masks)

@@ -93,7 +93,7 @@ def test_help_of_weights_commands(capsys, words):
         ("predict", "RUN IMAGE... --out --step --batch-size --scales --alpha"),
         ("weights import", "FILE --out --classes"),
         ("data prepare", "NAME --dir --cache --classes --void"),
-        ("data check", "NAME --dir --cache --classes --void --out"),
+        ("data check", "NAME --dir --cache --classes --void --out --json"),
     ],
 )
 def test_help_of_a_command_has_its_flags(capsys, words, flags):
@@ -154,6 +154,8 @@ def test_other_errors_are_not_hidden(monkeypatch):
         ("predict nowhere x.jpg --scales 1 0", "scales are (1.0, 0.0); give at least one factor, each above 0"),
         ("data chek shapes", "data command 'chek' is unknown, there are list, prepare, check; did you mean 'check'?"),
         ("data check --out folder shapes", "folder cannot be written (it is a folder)"),
+        ("data check --json folder shapes", "folder cannot be written (it is a folder)"),
+        ("data check --out a.jpg shapes", "out is a.jpg; give it the ending .html for a sheet of images, or .png"),
         ("weights imprt w", "weights command 'imprt' is unknown, there are describe, import; did you mean 'import'?"),
         ("weights import w.pth --out no/w", "no/w cannot be written (No such file"),
     ],

@@ -1,0 +1,1 @@
+"""The contact sheet of a data set: a page of small images with their labels."""

@@ -1,0 +1,52 @@
+"""Which images a sheet shows."""
+
+import numpy as np
+import pytest
+
+from fcn_jax.data.dataset import Example
+from fcn_jax.data.survey.measure import Measured, measure
+from fcn_jax.data.survey.survey import Survey, summarise
+from fcn_jax.inference.sheet.choose import choose_per_class, spread
+
+
+def make(split: str, index: int, **pixels: int) -> Measured:
+    """An image of 100 pixels with as many of each label as given, the rest of label 0."""
+    label = np.zeros(100, np.uint8)
+    end = 0
+    for name, count in pixels.items():
+        label[end : end + count] = int(name[1:])
+        end += count
+    image = np.full((10, 10, 3), 40 * (split == "val") + index, np.uint8)
+    return measure(split, index, Example(f"{split}{index}", image, label.reshape(10, 10)))
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 11, 100])
+def test_images_are_chosen_from_the_first_to_the_last_at_even_distances(total):
+    images = [make("train", index) for index in range(total)]
+    chosen = [image.index for image in spread(images, 4)]
+    if total <= 4:
+        assert chosen == list(range(total))
+    else:
+        assert (chosen[0], chosen[-1], len(set(chosen))) == (0, total - 1, 4)
+        assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
+
+
+def test_the_rarest_classes_and_the_images_with_most_of_them():
+    train = [make("train", i, c1=10, c2=2 * i, c255=1) for i in range(8)]
+    val = [make("val", 0, c2=30, c4=1), train[7]]  # an image that is in both splits is shown once
+    splits = {"train": summarise(train), "val": summarise(val)}
+    names = ("ground", "tree", "water", "sky", "road")
+    chosen = choose_per_class(Survey("a", names, splits, "train", (1.0,) * 5, []))
+    assert [(name, [image.name for image in images]) for name, images in chosen] == [
+        ("road", ["val0"]),
+        ("tree", ["train0", "train1", "train2", "train3"]),
+        ("water", ["val0", "train7", "train6", "train5"]),
+        ("ground", ["train0", "train1", "train2", "train3"]),
+    ]
+
+
+def test_of_many_classes_the_rarest_six():
+    images = [make("train", 0, **{f"c{label}": label for label in range(1, 10)})]
+    names = tuple("abcdefghijk")
+    chosen = choose_per_class(Survey("a", names, {"train": summarise(images)}, "train", (1.0,) * 11, []))
+    assert [name for name, _ in chosen] == ["b", "c", "d", "e", "f", "g"]

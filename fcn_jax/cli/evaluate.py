@@ -82,7 +82,7 @@ def run(words: list[str]) -> None:
         start_jax(flags.data.cache)
         trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
     name = find_url(flags.run) or flags.run
-    config, options = _choose_data(run, flags)
+    config, options = choose_data(run, flags.data, flags.split)
     on_bad_example = flags.on_bad_example or run.options.on_bad_example
     dataset = prepare_configured(config, options, on_bad_example == "skip")
     if dataset.left_out:
@@ -119,19 +119,24 @@ def run(words: list[str]) -> None:
         save_png(picture, flags.picture)
 
 
-def _choose_data(run: "Run", flags: Eval) -> tuple[DataConfig, DataOptions]:
-    """Return the data to score: the run's, with what the flags change. Another data set has no values of the run."""
-    given = flags.data
+def choose_data(run: "Run", given: OtherData, split: str | None) -> tuple[DataConfig, DataOptions]:
+    """Return the data to score: the run's, with what the flags change. Another data set has no values of the run.
+
+    Args:
+        run: the run.
+        given: the flags.
+        split: the split to score; None: the run's val-split.
+    """
     config, options = run.config.data, run.options.data
     if given.name not in (None, config.name):
         config, options = DataConfig(given.name), DataOptions(cache=options.cache)
     if given.dir is not None and given.dir != options.dir:  # other images: nothing of them was held out
-        hold_out = config.hold_out if flags.split == HELD_OUT else 0.0
+        hold_out = config.hold_out if split == HELD_OUT else 0.0
         config = dataclasses.replace(config, hold_out=hold_out)
         options = dataclasses.replace(options, val_split=None)
     config = dataclasses.replace(config, **_drop_none(void=given.void, map=given.map))
     places = {name: getattr(given, name) for name in ("dir", "cache", "classes", "label_suffix")}
-    return config, dataclasses.replace(options, **_drop_none(**places, val_split=flags.split))
+    return config, dataclasses.replace(options, **_drop_none(**places, val_split=split))
 
 
 def _drop_none(**values: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from command_line import find_best
 from PIL import Image
 
-from fcn_jax.cli.evaluate import Eval, OtherData, _choose_data
+from fcn_jax.cli.evaluate import OtherData, choose_data
 from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
 
 
@@ -66,12 +66,12 @@ HELD_OPTIONS = DataOptions(Path("/own"), Path("/cache"), Path("n.txt"), "_m", "h
 def test_the_data_to_score_are_those_of_the_run_but_for_the_flags(flags, config, options):
     run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=HELD_OPTIONS))
     expected = (dataclasses.replace(HELD, **config), dataclasses.replace(HELD_OPTIONS, **options))
-    assert _choose_data(run, Eval(Path("run"), **flags)) == expected
+    assert choose_data(run, flags.get("data", OtherData()), flags.get("split")) == expected
 
 
 def test_another_data_set_has_no_values_of_the_run():
     run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=HELD_OPTIONS))
-    found = _choose_data(run, Eval(Path("run"), data=OtherData("camvid", Path("/c"))))
+    found = choose_data(run, OtherData("camvid", Path("/c")), None)
     assert found == (DataConfig("camvid"), DataOptions(Path("/c"), Path("/cache")))
 
 

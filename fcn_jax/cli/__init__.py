@@ -22,6 +22,7 @@ HELP = f"""fcn-jax: Fully Convolutional Networks for semantic segmentation, in J
   fcn-jax eval RUN [flags]              score a run's best checkpoint on a split
   fcn-jax predict RUN IMAGE... [flags]  segment photographs: files, folders or globs
   fcn-jax demo RUN [flags]              serve a local page to drop photographs on
+  fcn-jax report RUN [RUN...] [flags]   write scores, curves and examples of runs as one HTML page
   fcn-jax export RUN --out DIR          write a network as ONNX, StableHLO and safetensors
   fcn-jax publish RUN --out DIR         write weights, model card and scores into a folder to upload
   fcn-jax weights describe FILE         show what a file of weights, or a run, has
@@ -44,6 +45,7 @@ COMMANDS = {
     "eval": "fcn_jax.cli.evaluate",
     "predict": "fcn_jax.cli.predict",
     "demo": "fcn_jax.cli.demo",
+    "report": "fcn_jax.cli.report",
     "export": "fcn_jax.cli.export",
     "publish": "fcn_jax.cli.publish",
     "weights": "fcn_jax.cli.weights",

@@ -35,6 +35,7 @@ def test_help_names_every_command_and_preset(capsys, words):
         "eval",
         "predict",
         "demo",
+        "report",
         "export",
         "weights describe",
         "publish",
@@ -91,6 +92,7 @@ def test_help_of_weights_commands(capsys, words):
         ("publish", "RUN --out --step"),
         ("demo", "RUN --host --port --step --tile"),
         ("predict", "RUN IMAGE... --out --step --batch-size --scales --alpha"),
+        ("report", "RUN... --out --count --split --step --batch-size --tile --data.name --data.dir --data.cache"),
         ("weights import", "FILE --out --classes"),
         ("data prepare", "NAME --dir --cache --classes --void"),
         ("data check", "NAME --dir --cache --classes --void --out --json"),
@@ -152,6 +154,10 @@ def test_other_errors_are_not_hidden(monkeypatch):
         ("predict nowhere x.jpg", "x.jpg matches no file"),
         ("demo nowhere --port 70000", "port is 70000; it must be between 1 and 65535"),
         ("predict nowhere x.jpg --scales 1 0", "scales are (1.0, 0.0); give at least one factor, each above 0"),
+        ("report", "no run is named; give one run directory or more"),
+        ("report nowhere", "nowhere is not a run directory"),
+        ("report nowhere --count 0", "count is 0; it must be at least 1"),
+        ("report s3://bucket/run", "a report of s3://bucket/run needs a place: give --out FILE"),
         ("data chek shapes", "data command 'chek' is unknown, there are list, prepare, check; did you mean 'check'?"),
         ("data check --out folder shapes", "folder cannot be written (it is a folder)"),
         ("data check --json folder shapes", "folder cannot be written (it is a folder)"),
@@ -184,7 +190,7 @@ def test_bad_data_and_weights_get_a_clear_answer(place, words, message):
     assert message in output
 
 
-@pytest.mark.parametrize("words", [["eval", "run"], ["predict", "run", "cat.jpg"]])
+@pytest.mark.parametrize("words", [["eval", "run"], ["predict", "run", "cat.jpg"], ["report", "run"]])
 def test_a_batch_size_below_1_is_refused(capsys, words):
     with pytest.raises(SystemExit) as end:
         main([*words, "--batch-size", "0"])

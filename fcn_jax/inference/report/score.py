@@ -1,0 +1,135 @@
+"""One pass over a split that gives everything on the page that needs images."""
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from fcn_jax.data.dataset import Dataset, Example
+from fcn_jax.errors import InputError
+from fcn_jax.inference.evaluate import Evaluation, evaluate
+from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
+from fcn_jax.inference.report.boundary import count_boundaries
+from fcn_jax.inference.report.calibration import Bins, Calibration, calibrate, make_counting_forward, record_bins
+from fcn_jax.inference.report.examples import Shown, Subset, rank, show_examples, spread_indices
+from fcn_jax.inference.tiles import plan_tiles
+from fcn_jax.models.build import build
+from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.run_dir import Run
+from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
+
+
+class Scores(NamedTuple):
+    """The scores of a checkpoint on a split.
+
+    Attributes:
+        step: the step of the checkpoint.
+        data: name of the data set.
+        split: name of the split.
+        available: number of images of the split, of which `evaluation.num_examples` were scored.
+        same_data: whether the data set is the one that the run was trained on, by names and sizes.
+        evaluation: loss, metrics and confusion matrix.
+        boundary_iu: boundary IU of each class, 0 to 1; NaN for a class in neither truth nor prediction.
+        calibration: the reliability diagram.
+        examples: the best, the median and the worst images.
+        device: kind and number of the devices that computed them.
+    """
+
+    step: int
+    data: str
+    split: str
+    available: int
+    same_data: bool
+    evaluation: Evaluation
+    boundary_iu: Float64[np.ndarray, "classes"]
+    calibration: Calibration
+    examples: dict[str, list[Shown]]
+    device: str
+
+    @property
+    def mean_boundary_iu(self) -> float:
+        """Mean of `boundary_iu` over the classes that have one; NaN if none has."""
+        present = self.boundary_iu[~np.isnan(self.boundary_iu)]
+        return float(present.mean()) if present.size else float("nan")
+
+
+def score_run(
+    run: Run,
+    dataset: Dataset,
+    split: str,
+    *,
+    step: int | None,
+    count: int | None,
+    batch_size: int,
+    tile: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Scores:
+    """Score a checkpoint of a run on a split. The memory does not grow with the number of images.
+
+    Args:
+        run: the run.
+        dataset: a data set with the classes of the run.
+        split: its split.
+        step: the checkpoint; None: the best by mean IU on the val split.
+        count: number of images to score, evenly spread over the split; None: all of them.
+        batch_size: images to compute at once, a multiple of the number of devices.
+        tile: side of the tiles of large images in pixels; 0: every image is computed whole.
+        advance: called from threads with 1 for each image that is scored.
+
+    Raises:
+        InputError: the data set has other classes or no such split, or the run has no such checkpoint, or it is
+            damaged.
+        OutOfMemory: a batch needs more memory than there is.
+    """
+    if dataset.class_names != run.class_names:
+        raise InputError(
+            f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {dataset.name} has "
+            f"{', '.join(dataset.class_names)}; score it on data with the same classes"
+        )
+    source, classes = dataset.source(split), len(run.class_names)
+    model = build(run.config.model, classes)
+    tiling = plan_tiles(model, tile)
+    variables, step = restore_variables(run, model, step)
+    lock, ious, boundaries = threading.Lock(), {}, np.zeros((2, classes), np.int64)
+    bins: list[Bins] = []
+
+    def show(example: Example, prediction: UInt8[np.ndarray, "height width"]) -> None:
+        confusion = confusion_matrix(example.label, prediction, classes)
+        counts = count_boundaries(example.label, prediction, classes)
+        with lock:
+            ious[int(example.name)] = compute_metrics(confusion).mean_iu
+            boundaries[:] += counts
+            advance(1)
+
+    counting = make_counting_forward(model, run.config.model.input_or_default)
+    with explain_out_of_memory(counting, "evaluation", IN_EVALUATION) as forward:
+        evaluation = evaluate(
+            record_bins(forward, bins),
+            variables,
+            Subset(source, spread_indices(len(source), count)),
+            classes,
+            batch_size,
+            run.options.workers,
+            show,
+            tiling,
+        )
+        calibration = calibrate(bins)
+        examples = show_examples(
+            source, rank(ious), ious, record_bins(forward, []), variables, run.palette, batch_size, tiling
+        )
+    common, union = boundaries
+    return Scores(
+        step=step,
+        data=dataset.name,
+        split=split,
+        available=len(source),
+        same_data=dataset.contents == run.contents,
+        evaluation=evaluation,
+        boundary_iu=np.divide(common, union, out=np.full(classes, np.nan), where=union > 0),
+        calibration=calibration,
+        examples=examples,
+        device=f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}",
+    )

@@ -79,9 +79,9 @@ def run(words: list[str]) -> None:
                 scores = report.scores
                 found = f"mean IU {format_percent(scores.evaluation.metrics.mean_iu)} %" if scores else report.missing
                 print(f"{report.name}: {found}", flush=True)
-    page = render_page(reports)
+    page = render_page(reports).encode(errors="replace")  # JSON may have halves of characters
     write_atomically(out, page)
-    print(f"written: {out}, {len(page.encode()) / 1e6:.1f} MB")
+    print(f"written: {out}, {len(page) / 1e6:.1f} MB")
 
 
 def _collect(folder: Path, name: str, flags: Report) -> "Contents":

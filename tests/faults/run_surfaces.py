@@ -14,8 +14,12 @@ import numpy as np
 from faults.harness import Surface
 from faults.mutations import damage, damage_json
 from small_runs import CLASSES, PLAIN, config
+from tensorboardX import SummaryWriter
 
 from fcn_jax.config import RunOptions
+from fcn_jax.inference.report.page import Report, format_duration, render_page
+from fcn_jax.inference.report.record import read_record
+from fcn_jax.inference.report.times import read_times
 from fcn_jax.models.build import build, init_variables
 from fcn_jax.models.fcn import FCN32s
 from fcn_jax.runs.checkpoint import MANIFEST, SCORES, Checkpoints
@@ -38,6 +42,11 @@ LINES = [
     b'{"step": 1, "split": "train", "loss": 0.5}\n{"step": 2, "split": "val", "mean_iu": null}\n',
     b'{"step": 4, "split": "train"}\n{"st',
 ]
+STARTED = {**STORED, "command": "fcn-jax train fcn8s", "git": "abc", "versions": {"jax": "1.2"}, "python": "3.11"}
+REPORTED_LINES = (
+    b'{"step": 1, "split": "train", "loss": 0.5}\n'
+    b'{"step": 2, "split": "val", "loss": 0.5, "mean_iu": 0.25, "per_class_iu": [0.5, 0.25, null]}\n'
+)
 
 
 @functools.cache
@@ -73,6 +82,32 @@ def read_metrics(file: Path) -> None:
     MetricsLog(file.parent, 1)
 
 
+def report(file: Path) -> None:
+    """Write the page of a run without checkpoints, of which one file is hostile."""
+    if file.name != "config.json":
+        (file.parent / "config.json").write_text(json.dumps(STORED))
+    run = open_run(file.parent)
+    render_page([Report("run", run, read_record(run))]).encode(errors="replace")
+
+
+def read_events(file: Path) -> None:
+    shutil.rmtree(file.parent / "tensorboard", ignore_errors=True)
+    (file.parent / "tensorboard").mkdir()
+    shutil.copy(file, file.parent / "tensorboard" / "events.out.tfevents.1")
+    if times := read_times(file.parent):
+        format_duration(times.total)
+
+
+@functools.cache
+def write_events() -> bytes:
+    """Write what a training of three lines and an evaluation writes for TensorBoard."""
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as board:
+            for step, tag in ((1, "train/loss"), (2, "train/loss"), (2, "val/loss"), (3, "train/loss")):
+                board.add_scalar(tag, 0.5, step, walltime=100.0 * step)
+        return next(Path(folder).iterdir()).read_bytes()
+
+
 def read_scores(file: Path) -> None:
     with Checkpoints(file.parent, read_only=True) as checkpoints:
         checkpoints.best()
@@ -106,6 +141,9 @@ SURFACES = [
     Surface("config.json of a run", [json.dumps(stored).encode() for stored in (STORED, FORMER)], open_stored,
             damage_json, "config.json", 2),
     Surface("metrics.jsonl of a run", LINES, read_metrics, damage_json, "metrics.jsonl", 0.7),
+    Surface("metrics.jsonl of a run to report", [REPORTED_LINES], report, damage_json, "metrics.jsonl", 0.05),
+    Surface("config.json of a run to report", [json.dumps(STARTED).encode()], report, damage_json, "config.json", 0.05),
+    Surface("TensorBoard's file of a run", [write_events()], read_events, damage, "events", 0.3),
     Surface("scores.json of a run", [b'{"1": 0.5, "2": null}', b"{}"], read_scores, damage_json, SCORES, 0.3),
     Surface("files of a checkpoint", [b""], restore, damage_checkpoint, "damage", 0.3),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from fcn_jax.inference.report.chart import Chart, draw_chart
 from fcn_jax.inference.report.differences import compare_runs
 from fcn_jax.inference.report.pictures import Picture, embed_drawing
-from fcn_jax.inference.report.record import Record, is_number, read_points
+from fcn_jax.inference.report.record import PER_CLASS, Record, is_number, read_points
 from fcn_jax.inference.report.score import Scores
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.json_values import flatten, to_json
@@ -205,7 +205,7 @@ def _list_classes(report: Report) -> list[ClassRow]:
         columns = [[None if math.isnan(value) else float(value) for value in column] for column in columns]
         columns.append(scores.evaluation.confusion.sum(axis=1).tolist())
     else:
-        for place, name in enumerate(("per_class_iu", "per_class_accuracy")):
+        for place, name in enumerate(PER_CLASS):
             stored = (report.record.best or {}).get(name)
             if isinstance(stored, list) and len(stored) == len(names):
                 columns[place] = [float(value) if is_number(value) else None for value in stored]

@@ -1,6 +1,5 @@
 """What a run directory says about a training without its data: configuration, versions, numbers, times and sizes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,9 @@ from fcn_jax.runs.checkpoint import list_complete
 from fcn_jax.runs.metrics_log import read_log
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.json_values import parse_json
+
+LARGEST = 1e30  # of a number in a file; arithmetic with larger ones overflows
+PER_CLASS = ("per_class_iu", "per_class_accuracy")
 
 Points = list[tuple[float, float]]
 
@@ -92,14 +94,14 @@ def read_points(lines: Sequence[Mapping[str, Any]], name: str) -> Points:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value of a JSON file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value of a JSON file is a number that a chart can show."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _keep_numbers(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what a file of somebody else may have in place of a finite number; keep the split and lists."""
-    numbers = {name: float(value) for name, value in line.items() if is_number(value)}
-    lists = {name: value for name, value in line.items() if isinstance(value, list)}
+    """Drop what a file of somebody else may have in place of a number; keep the split and the lists of classes."""
+    numbers = {name: float(value) for name, value in line.items() if is_number(value) and name not in PER_CLASS}
+    lists = {name: line[name] for name in PER_CLASS if isinstance(line.get(name), list)}
     step = {"step": int(numbers["step"])} if "step" in numbers else {}
     return numbers | lists | step | {"split": line.get("split")}
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 LARGEST = 1 << 16  # bytes of an event with numbers; those with pictures are larger, and are skipped
+LATEST = 1e11  # seconds since 1970, as a time may be
 
 
 class Times(NamedTuple):
@@ -28,7 +29,8 @@ def read_times(folder: Path) -> Times | None:
     spans, steps = [], []
     for file in sorted(folder.glob("tensorboard/events.out.tfevents.*")):
         events = [event for event in _read_events(file) if event.tag in ("train/loss", "val/loss")]
-        spans += [events[-1].time - events[0].time] if events else []
+        moments = [event.time for event in events]
+        spans += [max(moments) - min(moments)] if moments else []
         for before, after in pairwise(events):
             if before.tag == after.tag == "train/loss" and after.step > before.step:
                 steps.append((after.time - before.time) / (after.step - before.step))
@@ -64,5 +66,7 @@ def _read_events(file: Path) -> Iterator[_Event]:
             except DecodeError:
                 return
             stream.seek(4, 1)
+            if not 0 <= event.wall_time < LATEST:  # NaN, too
+                return
             for value in event.summary.value:
                 yield _Event(event.wall_time, event.step, value.tag)

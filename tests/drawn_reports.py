@@ -42,6 +42,7 @@ def draw_record(**changes) -> Record:
         val=[val(15, 0.25), val(30, 0.375), {"step": 31, "split": "val", "pixel_accuracy": 0.5}],
         steps=31,
         command="python -m fcn_jax train fcn8s --data.dir '<i>'",
+        machine="a <fast> machine",
         versions={"jax": "1.2.3", "Python": HOSTILE},
         git="0123abcd+",
         times=Times(0.5, 4000.0),

@@ -42,7 +42,8 @@ LINES = [
     b'{"step": 1, "split": "train", "loss": 0.5}\n{"step": 2, "split": "val", "mean_iu": null}\n',
     b'{"step": 4, "split": "train"}\n{"st',
 ]
-STARTED = {**STORED, "command": "fcn-jax train fcn8s", "git": "abc", "versions": {"jax": "1.2"}, "python": "3.11"}
+STARTS = [{"command": "fcn-jax train fcn8s", "machine": "m", "time": 1}]
+STARTED = {**STORED, "starts": STARTS, "git": "abc", "versions": {"jax": "1.2"}, "python": "3.11"}
 REPORTED_LINES = (
     b'{"step": 1, "split": "train", "loss": 0.5}\n'
     b'{"step": 2, "split": "val", "loss": 0.5, "mean_iu": 0.25, "per_class_iu": [0.5, 0.25, null]}\n'

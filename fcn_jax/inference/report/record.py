@@ -12,7 +12,7 @@ from fcn_jax.inference.report.times import Times, read_times
 from fcn_jax.models.build import build, init_variables
 from fcn_jax.runs.checkpoint import list_complete
 from fcn_jax.runs.metrics_log import read_log
-from fcn_jax.runs.run_dir import Run
+from fcn_jax.runs.run_dir import Run, read_origin
 from fcn_jax.runtime.json_values import parse_json
 
 LARGEST = 1e30  # of a number in a file; arithmetic with larger ones overflows
@@ -29,6 +29,7 @@ class Record(NamedTuple):
         val: the lines of the evaluations.
         steps: number of steps taken, as far as they are logged or saved.
         command: the command of its last start; None if it was not stored.
+        machine: the accelerators or the processor of its last start; None if they were not stored.
         versions: versions of packages and of Python.
         git: the commit of the code, with "+" if the package differed from it; None if unknown.
         times: how long it took; None if unknown.
@@ -40,6 +41,7 @@ class Record(NamedTuple):
     val: Sequence[Mapping[str, Any]]
     steps: int
     command: str | None
+    machine: str | None
     versions: Mapping[str, str]
     git: str | None
     times: Times | None
@@ -66,7 +68,13 @@ def find_stages(folder: Path) -> list[Path]:
 
 
 def read_record(run: Run) -> Record:
-    """Read what a run recorded."""
+    """Read what a run recorded.
+
+    Raises:
+        InputError: its `config.json` cannot be understood.
+    """
+    origin = read_origin(run.folder)
+    last = origin.starts[-1] if origin.starts else None
     stored = parse_json((run.folder / "config.json").read_text())
     lines = [line for line in map(_keep_numbers, read_log(run.folder)) if "step" in line]
     checkpoints = {step: _measure(run.checkpoints / str(step)) for step in list_complete(run.checkpoints)}
@@ -76,12 +84,13 @@ def read_record(run: Run) -> Record:
         train=[line for line in lines if line.get("split") == "train"],
         val=[line for line in lines if line.get("split") == "val"],
         steps=int(max([*(line["step"] for line in lines), *checkpoints], default=0)),
-        command=_read_text(stored.get("command")),
+        command=last.command if last else None,
+        machine=last.machine if last else None,
         versions={
             **({str(name): str(value) for name, value in versions.items()} if isinstance(versions, dict) else {}),
-            **({"Python": stored["python"]} if _read_text(stored.get("python")) else {}),
+            **({"Python": origin.python} if origin.python else {}),
         },
-        git=_read_text(stored.get("git")),
+        git=origin.git,
         times=read_times(run.folder),
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])),
         checkpoints=checkpoints,
@@ -104,10 +113,6 @@ def _keep_numbers(line: Mapping[str, Any]) -> dict[str, Any]:
     lists = {name: line[name] for name in PER_CLASS if isinstance(line.get(name), list)}
     step = {"step": int(numbers["step"])} if "step" in numbers else {}
     return numbers | lists | step | {"split": line.get("split")}
-
-
-def _read_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _measure(folder: Path) -> int:

@@ -116,7 +116,9 @@ def test_a_run_without_scores_has_what_was_logged():
 
 
 def test_a_run_that_has_logged_nothing_says_so():
-    record = draw_record(train=[], val=[], steps=0, command=None, versions={}, git=None, times=None, checkpoints={})
+    record = draw_record(
+        train=[], val=[], steps=0, command=None, machine=None, versions={}, git=None, times=None, checkpoints={}
+    )
     page = Page(render_page([draw_report(record=record, scores=None, figures=())]))
     for text in ("not been evaluated yet", "not logged a number yet", "none yet", "0 of 40; the training goes on",
                  "not stored by the version", "Git unknown", "Versions unknown"):  # fmt: skip
@@ -126,8 +128,8 @@ def test_a_run_that_has_logged_nothing_says_so():
 def test_speed_and_origin_are_named():
     page = Page(render_page([draw_report()]))
     for text in ("31 of 40", "1 h 7 min", "0.5 s, 16 images/s", "10 images in 2.0 s, 5 images/s", "12,345,678",
-                 "step 15: 90.0 MB", "Preset fcn8s", "0123abcd+", "changes that were not committed", "jax 1.2.3",
-                 "abc123", "How the network sees", "It is round."):  # fmt: skip
+                 "step 15: 90.0 MB", "Preset fcn8s", "a <fast> machine", "0123abcd+", "changes that were not committed",
+                 "jax 1.2.3", "abc123", "How the network sees", "It is round."):  # fmt: skip
         assert text in page.text, text
     assert 'alt="A round spot"' in render_page([draw_report()])
 

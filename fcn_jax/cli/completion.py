@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from fcn_jax.cli import data, demo, doctor, evaluate, export, predict, publish, train, weights
+from fcn_jax.cli import data, demo, doctor, evaluate, export, predict, publish, report, train, weights
 
 # tyro's function for bash knows flags, but no files for words without a flag, such as RUN.
 _FILES = """
@@ -49,6 +49,7 @@ def run(words: list[str]) -> None:
         "eval": evaluate.Eval,
         "predict": predict.Predict,
         "demo": demo.Demo,
+        "report": report.Report,
         "export": export.Export,
         "publish": publish.Publish,
         "weights": _nest(_name({"describe": weights.Describe, "import": weights.Import})),

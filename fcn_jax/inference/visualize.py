@@ -177,6 +177,8 @@ def draw_legend(
         draw.rectangle((x, y, x + square - 1, y + square - 1), colour, outline="grey")
         draw.text((x + square + GAP, y + square / 2), names[value], "black", font, anchor="lm")
     return picture
+
+
 def save_grey_png(label: UInt8[np.ndarray, "height width"], file: Path) -> None:
     """Write the values of a mask as a grey PNG; the file is complete or not there."""
     with replace_atomically(file, sync=False) as temporary:

@@ -8,10 +8,11 @@ from fcn_jax.config import Config, DataOptions, ModelConfig, RunOptions
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.labels import palette
 from fcn_jax.inference.evaluate import Evaluation
+from fcn_jax.inference.explain.figure import Figure
 from fcn_jax.inference.metrics import compute_metrics
 from fcn_jax.inference.report.calibration import BINS, Bins, calibrate
 from fcn_jax.inference.report.examples import Shown
-from fcn_jax.inference.report.page import Figure, Report
+from fcn_jax.inference.report.page import Report
 from fcn_jax.inference.report.pictures import draw_errors, embed_drawing, embed_photograph
 from fcn_jax.inference.report.record import Record
 from fcn_jax.inference.report.score import Scores
@@ -78,10 +79,10 @@ def draw_scores(side: int = 24) -> Scores:
         boundary_iu=np.array([0.5, 0.25, 0.75, np.nan, 0.0]),
         calibration=calibrate([bins]),
         examples={"best": [shown], "median": [], "worst": [shown._replace(name="w")]},
+        figures=[Figure("Field <of> view", "It is round.", "A round spot", np.zeros((20, 30, 3), np.uint8))],
         device="1 × cpu",
     )
 
 
 def draw_report(name: str = "first <run>", **changes) -> Report:
-    figure = Figure("Field <of> view", "It is round.", "A round spot", np.zeros((20, 30, 3), np.uint8))
-    return Report(name, draw_run(), draw_record(), draw_scores(), None, [figure])._replace(**changes)
+    return Report(name, draw_run(), draw_record(), draw_scores())._replace(**changes)

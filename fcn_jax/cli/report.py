@@ -38,6 +38,8 @@ class Report:
     data: OtherData = field(default_factory=OtherData)
     step: int | None = None
     """step of the checkpoint to score; None: the best on val"""
+    explain: bool = True
+    """draw figures that explain the network: streams, receptive field, kernels, heat maps; up to a minute on a CPU"""
     batch_size: int | None = None
     """number of images computed at once, at least 1; None: the run's eval-batch-size"""
     tile: int = TILE
@@ -121,6 +123,7 @@ def _collect(folder: Path, name: str, flags: Report) -> "Contents":
             count=flags.count,
             batch_size=default_batch_size(flags.batch_size or run.options.eval_batch_size),
             tile=flags.tile,
+            explain=flags.explain,
             advance=advance,
         )
     return Contents(name, run, record, scores)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
-from jaxtyping import UInt8
 
+from fcn_jax.inference.explain.figure import Figure
 from fcn_jax.inference.report.chart import Chart, draw_chart
 from fcn_jax.inference.report.differences import compare_runs
 from fcn_jax.inference.report.pictures import Picture, embed_drawing
@@ -23,22 +23,6 @@ CONFUSIONS = 10  # number of the largest confusions that are listed
 FIGURE_SIDE = 2400  # the longer side of a figure that explains the network has at most so many pixels
 
 
-class Figure(NamedTuple):
-    """A picture that explains a network.
-
-    Attributes:
-        title: what it is.
-        caption: how to read it.
-        alt: the same in words, for those who do not see it.
-        picture: RGB.
-    """
-
-    title: str
-    caption: str
-    alt: str
-    picture: UInt8[np.ndarray, "height width 3"]
-
-
 class Report(NamedTuple):
     """A run with everything that its page shows.
 
@@ -48,7 +32,6 @@ class Report(NamedTuple):
         record: what its directory says.
         scores: its scores; None if they could not be computed.
         missing: the reason for that.
-        figures: pictures that explain the network.
     """
 
     name: str
@@ -56,7 +39,6 @@ class Report(NamedTuple):
     record: Record
     scores: Scores | None = None
     missing: str | None = None
-    figures: Sequence[Figure] = ()
 
 
 def render_page(reports: Sequence[Report]) -> str:
@@ -163,6 +145,7 @@ def _view(report: Report) -> View:
     if scores:
         matrix, confusions = _normalise(scores.evaluation.confusion, run.class_names)
     classes = _list_classes(report)
+    figures = report.scores.figures if report.scores else []
     charts = [
         draw_chart("Mean IU on val, %", [("mean IU", _read_percent(record))]),
         draw_chart(
@@ -178,7 +161,7 @@ def _view(report: Report) -> View:
         charts=[chart for chart in charts if chart],
         matrix=matrix if len(run.class_names) <= MATRIX else None,
         confusions=confusions,
-        figures=[(figure, embed_drawing(figure.picture, FIGURE_SIDE)) for figure in report.figures],
+        figures=[(figure, embed_drawing(figure.picture, FIGURE_SIDE)) for figure in figures],
         configuration=flatten(to_json({"config": run.config, "options": run.options})),
     )
 

@@ -11,6 +11,8 @@ from jaxtyping import Float64, UInt8
 from fcn_jax.data.dataset import Dataset, Example
 from fcn_jax.errors import InputError
 from fcn_jax.inference.evaluate import Evaluation, evaluate
+from fcn_jax.inference.explain.figure import Figure
+from fcn_jax.inference.explain.figures import MOST_EXAMPLES, draw_explanations
 from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
 from fcn_jax.inference.report.boundary import count_boundaries
 from fcn_jax.inference.report.calibration import Bins, Calibration, calibrate, make_counting_forward, record_bins
@@ -35,6 +37,7 @@ class Scores(NamedTuple):
         boundary_iu: boundary IU of each class, 0 to 1; NaN for a class in neither truth nor prediction.
         calibration: the reliability diagram.
         examples: the best, the median and the worst images.
+        figures: pictures that explain the network; none if they were not asked for.
         device: kind and number of the devices that computed them.
     """
 
@@ -47,6 +50,7 @@ class Scores(NamedTuple):
     boundary_iu: Float64[np.ndarray, "classes"]
     calibration: Calibration
     examples: dict[str, list[Shown]]
+    figures: list[Figure]
     device: str
 
     @property
@@ -65,6 +69,7 @@ def score_run(
     count: int | None,
     batch_size: int,
     tile: int,
+    explain: bool = True,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Scores:
     """Score a checkpoint of a run on a split. The memory does not grow with the number of images.
@@ -77,6 +82,7 @@ def score_run(
         count: number of images to score, evenly spread over the split; None: all of them.
         batch_size: images to compute at once, a multiple of the number of devices.
         tile: side of the tiles of large images in pixels; 0: every image is computed whole.
+        explain: whether to draw the figures that explain the network.
         advance: called from threads with 1 for each image that is scored.
 
     Raises:
@@ -104,7 +110,8 @@ def score_run(
             boundaries[:] += counts
             advance(1)
 
-    counting = make_counting_forward(model, run.config.model.input_or_default)
+    input_config = run.config.model.input_or_default
+    counting = make_counting_forward(model, input_config)
     with explain_out_of_memory(counting, "evaluation", IN_EVALUATION) as forward:
         evaluation = evaluate(
             record_bins(forward, bins),
@@ -120,6 +127,10 @@ def score_run(
         examples = show_examples(
             source, rank(ious), ious, record_bins(forward, []), variables, run.palette, batch_size, tiling
         )
+        figures: list[Figure] = []
+        if explain:
+            explained = [source[index] for index in spread_indices(len(source), MOST_EXAMPLES)]
+            figures = draw_explanations(model, variables, input_config, explained, run.class_names, run.palette)
     common, union = boundaries
     return Scores(
         step=step,
@@ -131,5 +142,6 @@ def score_run(
         boundary_iu=np.divide(common, union, out=np.full(classes, np.nan), where=union > 0),
         calibration=calibration,
         examples=examples,
+        figures=figures,
         device=f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}",
     )

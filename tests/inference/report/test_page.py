@@ -104,7 +104,7 @@ def test_the_rows_of_the_confusion_matrix_are_shares_of_the_truth():
 def test_a_run_without_scores_has_what_was_logged():
     record = draw_record()
     record.val[1].update(per_class_iu=[0.5, 0.25, None, "broken", 1], per_class_accuracy=[0.5])
-    page = Page(render_page([draw_report(record=record, scores=None, missing="The images are gone.", figures=())]))
+    page = Page(render_page([draw_report(record=record, scores=None, missing="The images are gone.")]))
     assert "The images are gone." in page.text
     assert "37.5 % mean IU" in page.text
     assert "step 30, as the training logged it" in page.text
@@ -119,7 +119,7 @@ def test_a_run_that_has_logged_nothing_says_so():
     record = draw_record(
         train=[], val=[], steps=0, command=None, machine=None, versions={}, git=None, times=None, checkpoints={}
     )
-    page = Page(render_page([draw_report(record=record, scores=None, figures=())]))
+    page = Page(render_page([draw_report(record=record, scores=None)]))
     for text in ("not been evaluated yet", "not logged a number yet", "none yet", "0 of 40; the training goes on",
                  "not stored by the version", "Git unknown", "Versions unknown"):  # fmt: skip
         assert text in page.text

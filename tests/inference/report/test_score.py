@@ -30,7 +30,7 @@ def dataset(run_dir):
 
 
 def score(run_dir, dataset, **changes):
-    settings = {"step": None, "count": None, "batch_size": 8, "tile": 0}
+    settings = {"step": None, "count": None, "batch_size": 8, "tile": 0, "explain": False}
     return score_run(open_run(run_dir), dataset, "val", **(settings | changes))
 
 
@@ -61,3 +61,18 @@ def test_other_classes_are_refused(run_dir, dataset):
     other = dataclasses.replace(dataset, class_names=("sky", "sea", "land"))
     with pytest.raises(InputError, match="was trained on the classes sky, sea, sand, and folder has sky, sea, land"):
         score(run_dir, other)
+
+
+def test_the_network_is_explained_on_images_of_the_split(run_dir, dataset, monkeypatch):
+    seen = []
+
+    def draw(model, variables, input_config, chosen, class_names, palette):
+        seen.append([example.image for example in chosen])
+        return ["figure"]
+
+    monkeypatch.setattr("fcn_jax.inference.report.score.draw_explanations", draw)
+    assert score(run_dir, dataset, count=2, explain=True).figures == ["figure"]
+    ((first, *_, last),) = seen
+    assert len(seen[0]) == 4
+    np.testing.assert_array_equal(first, examples(12)[0].image)
+    np.testing.assert_array_equal(last, examples(12)[11].image)

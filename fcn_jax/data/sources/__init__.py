@@ -2,7 +2,7 @@
 
 import textwrap
 
-from fcn_jax.data.sources import ade20k, camvid, folder, shapes, voc, voc_layout
+from fcn_jax.data.sources import ade20k, camvid, cityscapes, folder, shapes, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 
@@ -12,6 +12,7 @@ SOURCES: dict[str, DataSource] = {
     "shapes": shapes.SOURCE,
     "voc2012": voc.SOURCE,
     "camvid": camvid.SOURCE,
+    "cityscapes": cityscapes.SOURCE,
     "ade20k": ade20k.SOURCE,
     "folder": folder.SOURCE,
     "voc": voc_layout.SOURCE,

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from fcn_jax.data.sources import ade20k, camvid, cityscapes, folder, shapes, voc, voc_layout
+from fcn_jax.data.sources import ade20k, camvid, cityscapes, folder, oxford_iiit_pet, shapes, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 
@@ -14,6 +14,7 @@ SOURCES: dict[str, DataSource] = {
     "camvid": camvid.SOURCE,
     "cityscapes": cityscapes.SOURCE,
     "ade20k": ade20k.SOURCE,
+    "oxford_iiit_pet": oxford_iiit_pet.SOURCE,
     "folder": folder.SOURCE,
     "voc": voc_layout.SOURCE,
 }

@@ -1,0 +1,51 @@
+"""Oxford-IIIT Pet, cats and dogs of 37 breeds: the pet and the background (Parkhi et al., CVPR 2012).
+
+TensorFlow Datasets has a builder of this name. It downloads the files itself, and needs TensorFlow to decode twelve of
+the images anew. So the official files are read here.
+"""
+
+from fcn_jax.data.label_map import LabelMap
+from fcn_jax.data.sources.listing import read_list
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
+from fcn_jax.errors import InputError
+
+LAYOUT = (
+    "a folder with images/*.jpg, annotations/trimaps/*.png and annotations/{trainval,test}.txt; get images.tar.gz and "
+    "annotations.tar.gz from www.robots.ox.ac.uk/~vgg/data/pets and unpack both into one folder"
+)
+LISTS = {"train": "trainval", "test": "test"}
+# annotations/README: 1 is the foreground, 2 the background, and 3 a border that is not classified.
+LABEL_MAP = LabelMap(void=(3,), numbers=((2, 0), (1, 1)))
+
+
+def find(request: Request) -> Found:
+    """Find the official splits trainval, as train, and test, if their lists exist. Examples are in the lists' order.
+
+    Raises:
+        InputError: no folder is given, or it has none of the lists.
+    """
+    dir = request.require_dir("oxford_iiit_pet", LAYOUT)  # noqa: A001
+    notes = dir / "annotations"
+    # A line has a name and the numbers of class, species and breed.
+    splits = {
+        split: [
+            Files(name, dir / "images" / f"{name}.jpg", notes / "trimaps" / f"{name}.png")
+            for name, *_ in read_list(notes / f"{list_}.txt")
+        ]
+        for split, list_ in LISTS.items()
+        if (notes / f"{list_}.txt").is_file()
+    }
+    if not splits:
+        raise InputError(f"{dir} does not hold Oxford-IIIT Pet; give --data.dir, which is {LAYOUT}")
+    return Found(("background", "pet"), splits, LABEL_MAP)
+
+
+SOURCE = DataSource(
+    name="oxford_iiit_pet",
+    splits="train test",
+    classes="2",
+    description="Oxford-IIIT Pet, pet and background: --data.dir with images and annotations",
+    # 3680 images: 11 epochs.
+    defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=5_000, batch_size=8, learning_rate=0.05, eval_every=500),
+    find=find,
+)

@@ -1,0 +1,58 @@
+"""Oxford-IIIT Pet: small archives in the official layout, unpacked."""
+
+import tarfile
+
+import numpy as np
+import pytest
+from drawn import picture, save
+from PIL import Image
+
+from fcn_jax.data.dataset import prepare
+from fcn_jax.data.sources.oxford_iiit_pet import find
+from fcn_jax.data.sources.source import Request
+from fcn_jax.errors import InputError
+
+TRIMAP = np.array([[2, 2, 2, 2], [2, 3, 3, 3], [2, 3, 1, 1]], np.uint8)
+LABEL = [[0, 0, 0, 0], [0, 255, 255, 255], [0, 255, 1, 1]]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Both archives, unpacked: lists with numbers behind the names, and files of macOS beside the trimaps."""
+    packed = tmp_path / "packed"
+    for name in ("Abyssinian_100", "boxer_2", "Egyptian_Mau_139", "pug_7"):
+        save(picture(3, 4), packed / f"images/{name}.jpg")
+        save(TRIMAP, packed / f"annotations/trimaps/{name}.png")
+        (packed / f"annotations/trimaps/._{name}.png").write_bytes(b"\0\5\x16\7")
+    # Some of the official files are not what their names say.
+    Image.fromarray(picture(3, 4)).quantize(16).save(packed / "images/Egyptian_Mau_139.jpg", "GIF")
+    Image.fromarray(picture(3, 4)).convert("RGBA").save(packed / "images/pug_7.jpg", "PNG")
+    (packed / "annotations/trainval.txt").write_text("Abyssinian_100 1 1 1\nEgyptian_Mau_139 12 1 5\npug_7 26 2 17\n")
+    (packed / "annotations/test.txt").write_text("boxer_2 9 2 5\n")
+    for kind in ("images", "annotations"):
+        with tarfile.open(tmp_path / f"{kind}.tar.gz", "w:gz") as tar:
+            tar.add(packed / kind, kind)
+        with tarfile.open(tmp_path / f"{kind}.tar.gz") as tar:
+            tar.extractall(tmp_path / "data", filter="data")
+    return tmp_path / "data"
+
+
+def test_oxford_iiit_pet(tree, tmp_path):
+    data = prepare("oxford_iiit_pet", tree, tmp_path / "cache")
+    assert data.splits == {"train": 3, "test": 1}
+    assert data.class_names == ("background", "pet")
+    assert [example.name for example in data.source("train")] == ["Abyssinian_100", "Egyptian_Mau_139", "pug_7"]
+    for split in data.splits:
+        for name, image, label in data.source(split):
+            assert label.tolist() == LABEL
+            with Image.open(tree / f"images/{name}.jpg") as file:
+                np.testing.assert_array_equal(image, file.convert("RGB"))
+
+
+def test_what_is_not_there(tree, tmp_path):
+    (tree / "annotations/trainval.txt").unlink()
+    assert list(find(Request(tree, tmp_path)).splits) == ["test"]
+    with pytest.raises(InputError, match=r"oxford_iiit_pet is not downloaded .*images.tar.gz and annotations.tar.gz"):
+        find(Request(None, tmp_path))
+    with pytest.raises(InputError, match=r"does not hold Oxford-IIIT Pet; give --data.dir, which is a folder with"):
+        find(Request(tree / "images", tmp_path))

@@ -342,7 +342,7 @@ class DataOptions:
     cache: Path | None = None
     """folder for prepared data, downloads and compiled programs; None: fcn_jax in the user's cache directory"""
     classes: Path | None = None
-    """file with one class name, or name,red,green,blue, per line (only for `folder` and `voc`); None: it is in dir"""
+    """file with a class name, or name,red,green,blue, per line (for `folder voc coco labelme`); None: it is in dir"""
     label_suffix: str = ""
     """what the name of a mask has after that of its image, as _mask (only for the data sets `folder` and `voc`)"""
     val_split: str | None = None

@@ -26,7 +26,7 @@ class Prepare:
     cache: Path | None = None
     """folder for prepared data; None: fcn_jax in the user's cache directory"""
     classes: Path | None = None
-    """file with one class name, or name,red,green,blue, per line (only for `folder` and `voc`); None: it is in dir"""
+    """file with a class name, or name,red,green,blue, per line (for `folder voc coco labelme`); None: it is in dir"""
     void: tuple[int, ...] = ()
     """label values that mean void, besides 255 (only for the data sets `folder` and `voc`)"""
     map: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ def _describe_split(dataset: "Dataset", split: str) -> list[str]:
     from fcn_jax.data.absent import describe_absent_classes
     from fcn_jax.data.sources import get_source
 
-    absent = describe_absent_classes(dataset.pixels[split], dataset.class_names, get_source(dataset.name).takes_classes)
+    absent = describe_absent_classes(dataset.pixels[split], dataset.class_names, get_source(dataset.name).takes_map)
     lines = [f"  {absent.replace('--data.', '--')}"] if absent else []
     return [f"{dataset.name} {split}: {dataset.splits[split]} images", *lines]
 

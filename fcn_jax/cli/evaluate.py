@@ -28,7 +28,7 @@ class OtherData:
     cache: Path | None = None
     """folder for prepared data; None: the run's"""
     classes: Path | None = None
-    """file with one class name per line (only for the data sets `folder` and `voc`); None: the run's"""
+    """file with one class name per line (only for `folder voc coco labelme`); None: the run's"""
     void: tuple[int, ...] | None = None
     """label values that mean void, besides 255 (only for the data sets `folder` and `voc`); None: the run's"""
     map: tuple[str, ...] | None = None

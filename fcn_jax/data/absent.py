@@ -16,7 +16,7 @@ def describe_absent_classes(
     Args:
         pixels: number of pixels of each label; label 255 is void.
         class_names: name of each label from 0 on.
-        takes_map: whether the data set takes `--data.map` (`DataSource.takes_classes`).
+        takes_map: whether the data set takes `--data.map` (`DataSource.takes_map`).
     """
     count = len(class_names)
     absent = np.flatnonzero(pixels[:count] == 0).tolist()

@@ -19,10 +19,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from fcn_jax.data.checks import Pair, count_pixels, encode_png, read_pair
+from fcn_jax.data.checks import Pair, count_pixels, encode_png, read_outlined, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
 from fcn_jax.data.large_images import make_room
-from fcn_jax.data.sources.source import Files, Found
+from fcn_jax.data.sources.source import Files, Found, Outlined
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import lock_file, write_atomically
 from fcn_jax.runtime.progress import show_progress
@@ -250,6 +250,9 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             if isinstance(example, Files):
                 with make_room(example.image, example.mask):
                     return read_pair(example.image, example.mask, classes, label_map)
+            if isinstance(example, Outlined):
+                with make_room(example.image):
+                    return read_outlined(example)
             image, mask = example.draw()
             label = label_map.look_up(mask, example.name, classes)
             return Pair(encode_png(image), encode_png(label), count_pixels(label), label.shape)

@@ -23,6 +23,7 @@ from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.masks import read_samples
 from fcn_jax.data.pictures import JPEG, Picture, convert_to_rgb, open_picture
 from fcn_jax.data.png import strip_palette
+from fcn_jax.data.sources.source import Outlined
 from fcn_jax.errors import InputError
 
 
@@ -75,20 +76,36 @@ def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap) ->
         problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    turned = _turn_like_mask(found, label.shape, image.name)
-    if label.shape != (turned.height, turned.width):
+    stored = _store_image(found, image.name, label.shape, f"mask {mask.name}")
+    plain = label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P")
+    return Pair(stored, strip_palette(drawn.data) if plain else encode_png(label), count_pixels(label), label.shape)
+
+
+def read_outlined(example: Outlined) -> Pair:
+    """Read and check the image of an example, and draw its mask.
+
+    Raises:
+        InputError: something is wrong with the image or the outlines.
+    """
+    name = example.image.name
+    found = open_picture(example.image, "image")
+    _check_colours(found, name)
+    # The size is checked before the mask is drawn, because a wrong one may be huge.
+    stored = _store_image(found, name, example.shape, f"the mask of {name} in {example.outlines.name}")
+    label = example.draw()
+    return Pair(stored, encode_png(label), count_pixels(label), example.shape)
+
+
+def _store_image(found: Picture, name: str, shape: tuple[int, int], mask: str) -> bytes:
+    """Return the file of an image, turned to fit its mask. A JPEG or PNG in RGB that is upright is kept as it is."""
+    turned = _turn_like_mask(found, shape, name)
+    if shape != (turned.height, turned.width):
         raise InputError(
-            f"mask {mask.name} has {label.shape[1]}x{label.shape[0]} pixels, its image {image.name} "
+            f"{mask} has {shape[1]}x{shape[0]} pixels, its image {name} "
             f"{turned.width}x{turned.height}: they must have the same size; make the mask from this image"
         )
     as_found = turned is found.image and turned.mode == "RGB" and found.format in (*JPEG, "PNG")
-    plain = label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P")
-    return Pair(
-        found.data if as_found else encode_png(np.asarray(convert_to_rgb(turned))),
-        strip_palette(drawn.data) if plain else encode_png(label),
-        count_pixels(label),
-        label.shape,
-    )
+    return found.data if as_found else encode_png(np.asarray(convert_to_rgb(turned)))
 
 
 def count_pixels(label: UInt8[np.ndarray, "height width"]) -> Int64[np.ndarray, "256"]:

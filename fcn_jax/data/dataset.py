@@ -151,7 +151,7 @@ def prepare(
         name: one of `fcn_jax.data.sources.SOURCES`.
         dir: folder or archive of its files, which stay unchanged; None for a data set that is drawn or downloaded.
         cache: the folder for prepared data and downloads; `find_cache_folder()` if None.
-        classes: only for "folder" and "voc", a file of class names, with or without colours (`read_classes`).
+        classes: a file of class names, with or without colours (`read_classes`), for a data set with `takes_classes`.
         void: only for "folder" and "voc", labels that count as void besides 255.
         map: only for "folder" and "voc", what the samples of masks mean, as "255=1" (`parse_label_map`).
         label_suffix: only for "folder" and "voc", what the stem of a mask has after that of its image.
@@ -174,10 +174,14 @@ def prepare(
         map=tuple(map),
         label_suffix=label_suffix,
     )
-    if not source.takes_classes and (request.classes or request.void or request.map or request.label_suffix):
+    if request.classes and not source.takes_classes:
+        takers = ", ".join(other.name for other in SOURCES.values() if other.takes_classes)
+        raise InputError(f"{name} has its own classes; classes is only for {takers}: leave it out")
+    if (request.void or request.map or request.label_suffix) and not source.takes_map:
+        takers = ", ".join(other.name for other in SOURCES.values() if other.takes_map)
         raise InputError(
-            f"{name} has its own classes, labels and names of files; classes, void, map and label-suffix are only for "
-            + " and ".join(other.name for other in SOURCES.values() if other.takes_classes)
+            f"{name} has its own labels and names of files; void, map and label-suffix are only for {takers}: leave "
+            "them out"
         )
     if request.dir is not None and not request.dir.exists():
         raise InputError(f"{request.dir} does not exist; give the folder of {name} as --data.dir")

@@ -5,9 +5,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from fcn_jax.data.sources.source import Drawn, Files, Found
+from fcn_jax.data.sources.source import AnyExample, Drawn, Files, Found, Outlined
 
 FORMAT = 1  # version of the prepared records; with a new number every data set is built anew
 
@@ -16,7 +17,7 @@ class Entry(NamedTuple):
     """An example in its split, with name, size in bytes and time in ns of each of its files that exists."""
 
     split: str
-    example: Files | Drawn
+    example: AnyExample
     stats: tuple[tuple[str, int, int], ...]
 
     @property
@@ -49,6 +50,12 @@ def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
         ]
         lone = [entry.example for entry in members if not entry.is_complete and isinstance(entry.example, Files)]
         problems += [f"{split}: {line}" for line in _describe_lone(lone)]
+        problems += [
+            f"{split}: {e.outlines.name} has outlines for the image {e.image.name}, which is not in {e.image.parent}; "
+            "add the image, or remove it from that file"
+            for e in (entry.example for entry in members if not entry.is_complete)
+            if isinstance(e, Outlined)
+        ]
     return problems
 
 
@@ -90,13 +97,22 @@ def hash_source(found: Found, entries: Sequence[Entry]) -> str:
     return _hash(found, entries, [entry.stats for entry in entries])
 
 
-def _list_stats(example: Files | Drawn) -> tuple[tuple[str, int, int], ...]:
+def _list_stats(example: AnyExample) -> tuple[tuple[str, int, int], ...]:
     stats = []
-    for file in (example.image, example.mask) if isinstance(example, Files) else ():
+    for file in _list_files(example):
         with contextlib.suppress(OSError):  # a missing file is reported when it is read
             stat = file.stat()
             stats.append((file.name, stat.st_size, stat.st_mtime_ns))
     return tuple(stats)
+
+
+def _list_files(example: AnyExample) -> tuple[Path, ...]:
+    match example:
+        case Files():
+            return example.image, example.mask
+        case Outlined():
+            return example.image, example.outlines
+    return ()
 
 
 def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
@@ -110,7 +126,7 @@ def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
     return hashlib.sha256(json.dumps([about + drawings, names, files]).encode()).hexdigest()[:16]
 
 
-def _hash_drawing(example: Files | Drawn) -> str:
+def _hash_drawing(example: AnyExample) -> str:
     """Hash the drawn arrays, which change with our code and with NumPy's random numbers."""
     arrays = example.draw() if isinstance(example, Drawn) else ()
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

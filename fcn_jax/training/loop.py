@@ -233,7 +233,7 @@ def _warn_of_data(setup: Setup, say: Callable[[str], None]) -> None:
     dataset, split = setup.dataset, setup.config.data.train_split
     if dataset.left_out:
         say(f"warning: {dataset.left_out}")
-    takes_map = get_source(dataset.name).takes_classes
+    takes_map = get_source(dataset.name).takes_map
     if absent := describe_absent_classes(dataset.pixels[split], dataset.class_names, takes_map):
         say(f"warning: split {split}: {absent}")
 

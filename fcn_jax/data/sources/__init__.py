@@ -2,7 +2,7 @@
 
 import textwrap
 
-from fcn_jax.data.sources import ade20k, camvid, cityscapes, folder, oxford_iiit_pet, shapes, voc, voc_layout
+from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, oxford_iiit_pet, shapes, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 
@@ -17,6 +17,7 @@ SOURCES: dict[str, DataSource] = {
     "oxford_iiit_pet": oxford_iiit_pet.SOURCE,
     "folder": folder.SOURCE,
     "voc": voc_layout.SOURCE,
+    "coco": coco.SOURCE,
 }
 
 
@@ -29,8 +30,8 @@ def get_source(name: str) -> DataSource:
     if name not in SOURCES:
         nearest = suggest_nearest(name, SOURCES) or ";"
         raise InputError(
-            f"there is no data set {name!r}{nearest} there are {', '.join(SOURCES)}; folder and voc are for images of "
-            "your own"
+            f"there is no data set {name!r}{nearest} there are {', '.join(SOURCES)}; folder, voc, coco and labelme "
+            "are for images of your own"
         )
     return SOURCES[name]
 

@@ -29,6 +29,25 @@ class Files(NamedTuple):
     mask: Path
 
 
+class Outlined(NamedTuple):
+    """An example whose image is a file, and whose mask is drawn from another file, which may have many masks.
+
+    Attributes:
+        name: the name of the example, unique in its split.
+        image: a picture.
+        outlines: the file that the mask is drawn from.
+        shape: height and width of the mask.
+        draw: returns the mask, uint8 [height, width], whose numbers are labels. It raises InputError if it cannot be
+            drawn, and several threads may call it at once.
+    """
+
+    name: str
+    image: Path
+    outlines: Path
+    shape: tuple[int, int]
+    draw: Callable[[], np.ndarray]
+
+
 class Drawn(NamedTuple):
     """An example made by a function.
 
@@ -42,6 +61,10 @@ class Drawn(NamedTuple):
     draw: Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
+AnyExample = Files | Outlined | Drawn
+"""An example of any kind."""
+
+
 @dataclass(frozen=True)
 class Request:
     """The user's flags about the files of a data set.
@@ -50,9 +73,9 @@ class Request:
         dir: folder or archive of the data set, which exists and stays unchanged; None if the user gives none.
         cache: the folder for everything that is downloaded or unpacked.
         classes: a file of class names, only for a data set with `takes_classes`.
-        void: labels that count as void besides 255, only for a data set with `takes_classes`.
-        map: what the samples of masks mean, as 255=1, only for a data set with `takes_classes`.
-        label_suffix: what the stem of a mask has after that of its image, only for a data set with `takes_classes`.
+        void: labels that count as void besides 255, only for a data set with `takes_map`.
+        map: what the samples of masks mean, as 255=1, only for a data set with `takes_map`.
+        label_suffix: what the stem of a mask has after that of its image, only for a data set with `takes_map`.
     """
 
     dir: Path | None
@@ -89,7 +112,7 @@ class Found:
     """
 
     class_names: tuple[str, ...]
-    splits: Mapping[str, Sequence[Files | Drawn]]
+    splits: Mapping[str, Sequence[AnyExample]]
     label_map: LabelMap = field(default_factory=LabelMap)
     colours: tuple[Colour, ...] | None = None
 
@@ -128,7 +151,8 @@ class DataSource:
         description: what the data set is and where to get it, for the table.
         defaults: values for training on it.
         find: the function that lists the examples; it raises InputError if they are not there.
-        takes_classes: whether the user says which classes there are and what the samples of masks mean.
+        takes_classes: whether the user may say which classes there are.
+        takes_map: whether the user may say which files are masks and what their samples mean.
     """
 
     name: str
@@ -140,3 +164,4 @@ class DataSource:
     defaults: Defaults
     find: Callable[[Request], Found]
     takes_classes: bool = False
+    takes_map: bool = False

@@ -76,4 +76,5 @@ SOURCE = DataSource(
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),
     find=find,
     takes_classes=True,
+    takes_map=True,
 )

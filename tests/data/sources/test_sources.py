@@ -11,7 +11,8 @@ from fcn_jax.errors import InputError
 
 
 def test_table():
-    assert list(SOURCES) == ["shapes", "voc2012", "camvid", "cityscapes", "ade20k", "oxford_iiit_pet", "folder", "voc"]
+    official = ["shapes", "voc2012", "camvid", "cityscapes", "ade20k", "oxford_iiit_pet"]
+    assert list(SOURCES) == [*official, "folder", "voc", "coco"]
     assert all(source.name == name for name, source in SOURCES.items())
     text = describe_sources()
     assert max(map(len, text.splitlines())) <= 100

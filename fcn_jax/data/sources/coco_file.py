@@ -1,0 +1,176 @@
+"""Read a file of instances in COCO's format (cocodataset.org/#format-data)."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_polygons
+from fcn_jax.data.run_lengths import decode_run_lengths
+from fcn_jax.errors import InputError
+from fcn_jax.runtime.json_values import parse_json
+
+FARTHEST = 1e9  # coordinate; those of points beyond the image are fine
+
+
+class Outline(NamedTuple):
+    """An annotation.
+
+    Attributes:
+        number: what the file calls it, for messages.
+        category: the name of its category.
+        is_crowd: whether it encloses a group of objects that are not told apart.
+        segmentation: polygons or run lengths as they are in the file.
+    """
+
+    number: Any
+    category: str
+    is_crowd: bool
+    segmentation: Any
+
+
+class ListedImage(NamedTuple):
+    """An image with its annotations.
+
+    Attributes:
+        file_name: the name of its file, with `/` between folders.
+        shape: height and width.
+        outlines: its annotations, in the file's order.
+    """
+
+    file_name: str
+    shape: tuple[int, int]
+    outlines: list[Outline]
+
+
+class CocoFile(NamedTuple):
+    """The content of a file: the names of its categories, in the order of their numbers, and its images."""
+
+    categories: list[str]
+    images: list[ListedImage]
+
+
+def read_coco_file(file: Path) -> CocoFile:
+    """Read a file of instances.
+
+    A category without annotations is left out if others have it as their supercategory: Roboflow adds such a one.
+
+    Raises:
+        InputError: the file is not of COCO's format, or an annotation belongs to no image or no category.
+    """
+    try:
+        content = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as JSON ({error}); export it anew") from error
+    categories, images, annotations = (
+        _get(content, key, (list,), file.name) for key in ("categories", "images", "annotations")
+    )
+    names: dict[Any, str] = {}
+    for category in categories:
+        number = _get(category, "id", (int, str), f"a category in {file.name}")
+        name = unicodedata.normalize(
+            "NFC", _get(category, "name", (str,), f"category {number!r} in {file.name}")
+        ).strip()
+        if not name or names.setdefault(number, name) != name:
+            raise InputError(f"category {number!r} in {file.name} has no name, or two; give each number one name")
+    listed: dict[Any, ListedImage] = {}
+    for image in images:
+        number = _get(image, "id", (int, str), f"an image in {file.name}")
+        where = f"image {number!r} in {file.name}"
+        height, width = (_get(image, key, (int,), where) for key in ("height", "width"))
+        name = _get(image, "file_name", (str,), where).replace("\\", "/")
+        if number in listed or min(height, width) < 1 or not _is_path(name):
+            raise InputError(
+                f"{where} is listed twice, has the size {width}x{height}, or the file name {name[:200]!r}; give each "
+                "image a number of its own, a size and a file"
+            )
+        listed[number] = ListedImage(name, (height, width), [])
+    for annotation in annotations:
+        number = annotation.get("id") if isinstance(annotation, dict) else None
+        where = f"annotation {number!r} in {file.name}"
+        image, category = (_get(annotation, key, (int, str), where) for key in ("image_id", "category_id"))
+        if image not in listed or category not in names:
+            raise InputError(
+                f"{where} belongs to the image {image!r} and the category {category!r}, which are not both in the "
+                "file; remove it, or add them"
+            )
+        outline = Outline(number, names[category], bool(annotation.get("iscrowd")), annotation.get("segmentation"))
+        listed[image].outlines.append(outline)
+    used = {outline.category for image in listed.values() for outline in image.outlines}
+    parents = {c.get("supercategory") for c in categories if isinstance(c.get("supercategory"), str)}
+    parents -= {c["name"] for c in categories if c.get("supercategory") == c["name"]}
+    order = sorted(names, key=lambda number: (isinstance(number, str), number))
+    kept = [names[number] for number in order if names[number] in used or names[number] not in parents]
+    return CocoFile(kept, list(listed.values()))
+
+
+def draw_outlines(
+    outlines: Sequence[Outline], shape: tuple[int, int], labels: Mapping[str, int], file: str
+) -> UInt8[np.ndarray, "height width"]:
+    """Draw annotations on a mask of zeros, those of fewer pixels over those of more, and later over earlier ones.
+
+    COCO says nothing of the order. A small object on a large one is seen in front of it, or is a part of it. A crowd is
+    void, because its outline is coarse and has ground between the objects.
+
+    Args:
+        outlines: the annotations of an image.
+        shape: height and width of the image.
+        labels: the label of each category.
+        file: the name of the file, for messages.
+
+    Raises:
+        InputError: an annotation has no outline, or one that is invalid.
+    """
+    regions = [
+        (
+            IGNORE if outline.is_crowd else labels[outline.category],
+            _fill(outline.segmentation, shape, f"annotation {outline.number!r} in {file}"),
+        )
+        for outline in outlines
+    ]
+    return draw_regions(sorted(regions, key=lambda pair: -np.count_nonzero(pair[1].inside)), shape)
+
+
+def _fill(segmentation: Any, shape: tuple[int, int], where: str) -> Region:
+    """Return the region of a segmentation: polygons, whose pixels are added up, or run lengths."""
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if size != list(shape) or not isinstance(counts, list | str):
+            raise InputError(f"{where} has run lengths without counts or of the size {size!r:.40}, not of its image")
+        try:
+            return crop_mask(decode_run_lengths(counts, *shape))
+        except InputError as error:
+            raise InputError(f"{where} has {error}; export it anew") from error
+    if not segmentation or not isinstance(segmentation, list):
+        raise InputError(
+            f"{where} has no outline, as those of boxes; draw it as a polygon or a mask, or remove the annotation"
+        )
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(_is_coordinate, polygon)):
+            raise InputError(
+                f"{where} has a polygon that is no list of x, y, x, y and so on with finite numbers; export it anew"
+            )
+    return fill_polygons([np.array(polygon, np.float64).reshape(-1, 2) for polygon in segmentation], *shape)
+
+
+def _is_coordinate(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < FARTHEST
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name can be that of a file."""
+    return bool(Path(name).name) and "\0" not in name and not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _get(item: Any, key: str, kinds: tuple[type, ...], where: str) -> Any:
+    value = item.get(key) if isinstance(item, dict) else None
+    if type(value) not in kinds:
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(
+            f"{where} has no {key!r} of the type {wanted}; it should be a file of instances as COCO has them"
+        )
+    return value

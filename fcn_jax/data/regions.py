@@ -74,6 +74,24 @@ def fill_polygons(polygons: Sequence[Float64[np.ndarray, "_ 2"]], height: int, w
     return Region(top, left, inside)
 
 
+def fill_disc(x: float, y: float, radius: float, height: int, width: int) -> Region:
+    """Find the pixels whose centres are inside of a circle.
+
+    Args:
+        x: place of its centre from the left, in pixels.
+        y: place of its centre from the top, in pixels.
+        radius: its radius in pixels.
+        height: rows of the image.
+        width: columns of the image.
+    """
+    box = np.array(
+        [[x - radius, y - radius], [x + radius, y - radius], [x + radius, y + radius], [x - radius, y + radius]]
+    )
+    top, left, inside = fill_polygons([box], height, width)
+    rows, columns = (np.arange(size) + 0.5 for size in inside.shape)
+    return Region(top, left, np.hypot((columns + left - x)[None], (rows + top - y)[:, None]) < radius)
+
+
 def _fill(polygon: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     """Find the pixels of a part of the image that are inside of one polygon: an odd number of edges is left of them."""
     ends = np.stack([polygon, np.roll(polygon, -1, axis=0)], axis=1)

@@ -88,7 +88,7 @@ def test_pixels_by_label(tree):
         (("shapes", "."), {}, "shapes is drawn and reads nothing from .; leave out --data.dir"),
         (("voc2012", "."), {}, "does not hold VOC 2012; .*the folder VOCdevkit"),
         (("camvid", "."), {}, "does not hold CamVid; .*the folder CamVid of"),
-        (("camvid", "."), {"classes": "x"}, "camvid has its own classes; .* only for folder, voc, coco"),
+        (("camvid", "."), {"classes": "x"}, "camvid has its own classes; .* only for folder, voc, coco, labelme"),
         (("voc2012", "."), {"void": (3,)}, "voc2012 has its own labels .* only for folder, voc: leave"),
     ],
 )

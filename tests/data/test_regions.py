@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_masks
 
-from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_polygons
+from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_disc, fill_polygons
 
 HEIGHT, WIDTH = 30, 40
 # pycocotools makes arrays in a way that NumPy 2 warns of.
@@ -140,6 +140,15 @@ def test_neighbours_agree_on_pixels_of_their_edge():
         low, high = sorted((a[1], b[1]))
         rows = np.arange(HEIGHT) + 0.5
         np.testing.assert_array_equal((first | second)[:, 15:25].any(axis=1), (low <= rows) & (rows < high))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "radius"), [(20.0, 15.0, 9.3), (-3.0, 28.5, 12.0), (39.5, 0.5, 0.6), (5.0, 5.0, 0.0), (90.0, 9.0, 3.0)]
+)
+def test_discs(x, y, radius):
+    ours = draw_regions([(1, fill_disc(x, y, radius, HEIGHT, WIDTH))], (HEIGHT, WIDTH))
+    expected = [[(c + 0.5 - x) ** 2 + (r + 0.5 - y) ** 2 < radius**2 for c in range(WIDTH)] for r in range(HEIGHT)]
+    np.testing.assert_array_equal(ours == 1, expected)
 
 
 def test_no_polygon():

@@ -1,16 +1,18 @@
 """Files of outlines, which are read, and drawn on the size of the image beside them."""
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from faults.harness import Surface
-from faults.image_surfaces import PNGS  # of 30x20 pixels
+from faults.image_surfaces import PNGS, encode  # pictures of 30x20 pixels
 from faults.mutations import damage_json
+from PIL import Image
 
 from fcn_jax.data.checks import read_outlined
 from fcn_jax.data.large_images import make_room
-from fcn_jax.data.sources import coco
+from fcn_jax.data.sources import coco, labelme
 from fcn_jax.data.sources.source import Found, Request
 
 IMAGE = {"id": 1, "file_name": "a.png", "height": 20, "width": 30}
@@ -43,4 +45,29 @@ INSTANCES = [
     write_instances(POLYGON, {**POLYGON, "segmentation": RUNS, "iscrowd": 1}),
     write_instances({**POLYGON, "segmentation": PACKED}),
 ]
-SURFACES = [Surface("outlines of COCO", INSTANCES, draw_all(coco.find), damage_json, "train.json")]
+
+
+def write_shapes(*shapes: dict) -> bytes:
+    own = {
+        "version": "5.5.0",
+        "flags": {},
+        "imageData": None,
+        "imagePath": "a.png",
+        "imageHeight": 20,
+        "imageWidth": 30,
+    }
+    return json.dumps({**own, "shapes": shapes}).encode()
+
+
+MASK = base64.b64encode(encode(Image.new("L", (8, 5), 1), "PNG")).decode()
+SHAPE = {"label": "cat", "points": [[1, 1], [25.5, 3], [9, 18]], "group_id": None, "shape_type": "polygon", "flags": {}}
+SHAPES = [
+    write_shapes(),
+    write_shapes(SHAPE, {**SHAPE, "label": "__ignore__"}),
+    write_shapes({**SHAPE, "shape_type": "circle", "points": [[5, 5], [9, 9]]}),
+    write_shapes({**SHAPE, "shape_type": "mask", "points": [[-2, 5], [5, 9]], "mask": MASK}),
+]
+SURFACES = [
+    Surface("outlines of COCO", INSTANCES, draw_all(coco.find), damage_json, "train.json"),
+    Surface("outlines of labelme", SHAPES, draw_all(labelme.find), damage_json, "a.json"),
+]

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, oxford_iiit_pet, shapes, voc, voc_layout
+from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, labelme, oxford_iiit_pet, shapes, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 
@@ -18,6 +18,7 @@ SOURCES: dict[str, DataSource] = {
     "folder": folder.SOURCE,
     "voc": voc_layout.SOURCE,
     "coco": coco.SOURCE,
+    "labelme": labelme.SOURCE,
 }
 
 

@@ -43,8 +43,8 @@ def find(request: Request) -> Found:
         folders = _list_folders(dir, files[split], split)
         splits[split] = [
             Outlined(
-                _name_example(image.file_name),
-                _find_image(image.file_name, folders),
+                _name_example(image.path),
+                _find_image(image.path, folders),
                 files[split],
                 image.shape,
                 partial(draw_outlines, image.outlines, image.shape, classes.labels, files[split].name),
@@ -81,16 +81,14 @@ def _list_folders(dir: Path, file: Path, split: str) -> list[Path]:  # noqa: A00
     return [file.parent, dir, dir / "images", *(root / name for name in names for root in (dir, dir / "images"))]
 
 
-def _find_image(file_name: str, folders: list[Path]) -> Path:
+def _find_image(path: PurePosixPath, folders: list[Path]) -> Path:
     """Find an image by its path in one of the folders, or by its name alone, as where a path is of another machine."""
-    path = PurePosixPath(file_name)
-    ways = [path.name] if _leads_out(path) else [file_name, path.name]
+    ways = [path.name] if _leads_out(path) else [path, path.name]
     places = [folder / way for way in ways for folder in folders]
     return next((place for place in places if os.path.isfile(place)), places[0])
 
 
-def _name_example(file_name: str) -> str:
-    path = PurePosixPath(file_name)
+def _name_example(path: PurePosixPath) -> str:
     return path.stem if _leads_out(path) else path.with_suffix("").as_posix()
 
 

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +11,8 @@ from jaxtyping import UInt8
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_polygons
 from fcn_jax.data.run_lengths import decode_run_lengths
+from fcn_jax.data.sources.json_parts import get_part, get_path, read_json, read_points
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.json_values import parse_json
-
-FARTHEST = 1e9  # coordinate; those of points beyond the image are fine
 
 
 class Outline(NamedTuple):
@@ -37,12 +35,12 @@ class ListedImage(NamedTuple):
     """An image with its annotations.
 
     Attributes:
-        file_name: the name of its file, with `/` between folders.
+        path: the path of its file, which may be that on another machine.
         shape: height and width.
         outlines: its annotations, in the file's order.
     """
 
-    file_name: str
+    path: PurePosixPath
     shape: tuple[int, int]
     outlines: list[Outline]
 
@@ -62,37 +60,33 @@ def read_coco_file(file: Path) -> CocoFile:
     Raises:
         InputError: the file is not of COCO's format, or an annotation belongs to no image or no category.
     """
-    try:
-        content = parse_json(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}); export it anew") from error
+    content = read_json(file)
     categories, images, annotations = (
-        _get(content, key, (list,), file.name) for key in ("categories", "images", "annotations")
+        get_part(content, key, (list,), file.name) for key in ("categories", "images", "annotations")
     )
     names: dict[Any, str] = {}
     for category in categories:
-        number = _get(category, "id", (int, str), f"a category in {file.name}")
+        number = get_part(category, "id", (int, str), f"a category in {file.name}")
         name = unicodedata.normalize(
-            "NFC", _get(category, "name", (str,), f"category {number!r} in {file.name}")
+            "NFC", get_part(category, "name", (str,), f"category {number!r} in {file.name}")
         ).strip()
         if not name or names.setdefault(number, name) != name:
             raise InputError(f"category {number!r} in {file.name} has no name, or two; give each number one name")
     listed: dict[Any, ListedImage] = {}
     for image in images:
-        number = _get(image, "id", (int, str), f"an image in {file.name}")
+        number = get_part(image, "id", (int, str), f"an image in {file.name}")
         where = f"image {number!r} in {file.name}"
-        height, width = (_get(image, key, (int,), where) for key in ("height", "width"))
-        name = _get(image, "file_name", (str,), where).replace("\\", "/")
-        if number in listed or min(height, width) < 1 or not _is_path(name):
+        height, width = (get_part(image, key, (int,), where) for key in ("height", "width"))
+        if number in listed or min(height, width) < 1:
             raise InputError(
-                f"{where} is listed twice, has the size {width}x{height}, or the file name {name[:200]!r}; give each "
-                "image a number of its own, a size and a file"
+                f"{where} is listed twice, or has the size {width}x{height}; give each image a number of its own and "
+                "its size"
             )
-        listed[number] = ListedImage(name, (height, width), [])
+        listed[number] = ListedImage(get_path(image, "file_name", where), (height, width), [])
     for annotation in annotations:
         number = annotation.get("id") if isinstance(annotation, dict) else None
         where = f"annotation {number!r} in {file.name}"
-        image, category = (_get(annotation, key, (int, str), where) for key in ("image_id", "category_id"))
+        image, category = (get_part(annotation, key, (int, str), where) for key in ("image_id", "category_id"))
         if image not in listed or category not in names:
             raise InputError(
                 f"{where} belongs to the image {image!r} and the category {category!r}, which are not both in the "
@@ -149,28 +143,4 @@ def _fill(segmentation: Any, shape: tuple[int, int], where: str) -> Region:
         raise InputError(
             f"{where} has no outline, as those of boxes; draw it as a polygon or a mask, or remove the annotation"
         )
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(_is_coordinate, polygon)):
-            raise InputError(
-                f"{where} has a polygon that is no list of x, y, x, y and so on with finite numbers; export it anew"
-            )
-    return fill_polygons([np.array(polygon, np.float64).reshape(-1, 2) for polygon in segmentation], *shape)
-
-
-def _is_coordinate(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < FARTHEST
-
-
-def _is_path(name: str) -> bool:
-    """Return whether a name can be that of a file."""
-    return bool(Path(name).name) and "\0" not in name and not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _get(item: Any, key: str, kinds: tuple[type, ...], where: str) -> Any:
-    value = item.get(key) if isinstance(item, dict) else None
-    if type(value) not in kinds:
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(
-            f"{where} has no {key!r} of the type {wanted}; it should be a file of instances as COCO has them"
-        )
-    return value
+    return fill_polygons([read_points(polygon, where) for polygon in segmentation], *shape)

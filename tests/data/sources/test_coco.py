@@ -256,7 +256,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path):
             f"train: train.json has outlines for the image b.jpg, which is not in {root}; add the image",
             "train: annotation 0 in train.json has no outline, as those of boxes; draw it",
             "train: the mask of c.jpg in train.json has 30x20 pixels, its image c.jpg 31x20: they must have the same",
-            "train: annotation 1 in train.json has a polygon that is no list of x, y, x, y",
+            "train: annotation 1 in train.json has points that are no pairs of finite numbers x, y",
             "train: annotation 2 in train.json has run lengths that are not the counts of 30x20 pixels; export it",
             "train: annotation 3 in train.json has run lengths without counts or of the size [30, 20], not of its",
         ],
@@ -284,11 +284,20 @@ def change(place, value):
     ("write_file", "says"),
     [
         (lambda file: file.write_text("{"), r"train.json cannot be read as JSON \(.*export it anew"),
-        (lambda file: file.write_text("[]"), "train.json has no 'categories' of the type list; it should be a file of"),
+        (lambda file: file.write_text("[]"), "train.json has no 'categories' of the type list; export the file anew"),
         (change(["images", 0, "width"], "30"), "image 0 in train.json has no 'width' of the type int"),
-        (change(["images", 0, "width"], 0), "image 0 in train.json is listed twice, has the size 0x20, or the file"),
-        (change(["images", 0, "file_name"], ""), "or the file name ''; give each image a number of its own"),
-        (change(["images", 0, "file_name"], "a\0.jpg"), r"or the file name 'a\\x00.jpg'"),
+        (
+            change(["images", 0, "width"], 0),
+            "image 0 in train.json is listed twice, or has the size 0x20; give each image",
+        ),
+        (
+            change(["images", 0, "file_name"], ""),
+            "image 0 in train.json has the 'file_name' '', which no file can have; correct it",
+        ),
+        (
+            change(["images", 0, "file_name"], "a\0.jpg"),
+            r"image 0 in train.json has the 'file_name' 'a\\x00.jpg', which",
+        ),
         (change(["images", 0, "id"], 5), "annotation 0 in train.json belongs to the image 0 and the category 3, which"),
         (change(["annotations", 0, "category_id"], 4), "belongs to the image 0 and the category 4, which are not both"),
         (change(["annotations", 0], None), "annotation None in train.json has no 'image_id'"),

@@ -12,7 +12,7 @@ from fcn_jax.errors import InputError
 
 def test_table():
     official = ["shapes", "voc2012", "camvid", "cityscapes", "ade20k", "oxford_iiit_pet"]
-    assert list(SOURCES) == [*official, "folder", "voc", "coco"]
+    assert list(SOURCES) == [*official, "folder", "voc", "coco", "labelme"]
     assert all(source.name == name for name, source in SOURCES.items())
     text = describe_sources()
     assert max(map(len, text.splitlines())) <= 100

@@ -22,7 +22,8 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 from fcn_jax.data.checks import Pair, count_pixels, encode_png, read_outlined, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
 from fcn_jax.data.large_images import make_room
-from fcn_jax.data.sources.source import Files, Found, Outlined
+from fcn_jax.data.mat_files import read_slice
+from fcn_jax.data.sources.source import Files, Found, Outlined, Slice
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import lock_file, write_atomically
 from fcn_jax.runtime.progress import show_progress
@@ -221,7 +222,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             if filled >= SHARD or entry.split != self._entries[i - 1].split:
                 starts.append(i)
                 filled = 0
-            filled += sum(size for _, size, _ in entry.stats)
+            filled += entry.size
         shards = {split: [] for split in self._found.splits}
         for start, stop in zip(starts, [*starts[1:], len(self._entries)], strict=True):
             shards[self._entries[start].split].append(partial(self._read_shard, start, stop))
@@ -249,11 +250,14 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         try:
             if isinstance(example, Files):
                 with make_room(example.image, example.mask):
-                    return read_pair(example.image, example.mask, classes, label_map)
+                    return read_pair(example.image, example.mask, classes, label_map, example.variable)
             if isinstance(example, Outlined):
                 with make_room(example.image):
                     return read_outlined(example)
-            image, mask = example.draw()
+            if isinstance(example, Slice):
+                image, mask = read_slice(example.file, example.index, example.image, example.mask)
+            else:
+                image, mask = example.draw()
             label = label_map.look_up(mask, example.name, classes)
             return Pair(encode_png(image), encode_png(label), count_pixels(label), label.shape)
         except InputError as error:

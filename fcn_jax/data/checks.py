@@ -1,7 +1,7 @@
 """Read an image and its mask, and check both.
 
-A mask holds class numbers (see masks.py). An 8-bit PNG whose numbers are the labels is kept without its palette; other
-masks are stored as PNG.
+A mask holds class numbers (see masks.py, and mat_files.py for MATLAB files). An 8-bit PNG whose numbers are the labels
+is kept without its palette; other masks are stored as PNG.
 
 A JPEG or PNG in RGB is kept byte for byte. Images that convert to RGB without loss (grey, palette, an alpha channel
 without transparent pixels, other file types) are stored as PNG. Other images are refused.
@@ -21,6 +21,7 @@ from PIL import Image
 from fcn_jax.data.exif import turn_upright
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.masks import read_samples
+from fcn_jax.data.mat_files import read_mask_array
 from fcn_jax.data.pictures import JPEG, Picture, convert_to_rgb, open_picture
 from fcn_jax.data.png import strip_palette
 from fcn_jax.data.sources.source import Outlined
@@ -50,7 +51,7 @@ class Pair(NamedTuple):
     shape: tuple[int, int]
 
 
-def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap) -> Pair:
+def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap, variable: str = "") -> Pair:
     """Read and check the two files of an example.
 
     Args:
@@ -58,6 +59,7 @@ def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap) ->
         mask: the mask file.
         num_classes: labels are 0..num_classes - 1.
         label_map: the labels of the samples of the mask.
+        variable: for a mask in a MATLAB file, the variable that is the mask.
 
     Raises:
         InputError: something is wrong; the message has one line for each problem.
@@ -69,16 +71,18 @@ def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap) ->
     except InputError as error:
         problems.append(str(error))
     try:
-        drawn = open_picture(mask, "mask")
-        samples = read_samples(drawn, mask.name, in_colour=bool(label_map.colours))
+        drawn = None if variable else open_picture(mask, "mask")
+        in_colour = bool(label_map.colours)
+        samples = read_samples(drawn, mask.name, in_colour) if drawn else read_mask_array(mask, variable)
         label = label_map.look_up(samples, mask.name, num_classes)
     except InputError as error:
         problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
     stored = _store_image(found, image.name, label.shape, f"mask {mask.name}")
-    plain = label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P")
-    return Pair(stored, strip_palette(drawn.data) if plain else encode_png(label), count_pixels(label), label.shape)
+    if drawn and label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P"):
+        return Pair(stored, strip_palette(drawn.data), count_pixels(label), label.shape)
+    return Pair(stored, encode_png(label), count_pixels(label), label.shape)
 
 
 def read_outlined(example: Outlined) -> Pair:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fcn_jax.data.sources.source import AnyExample, Drawn, Files, Found, Outlined
+from fcn_jax.data.sources.source import Drawn, Files, Found, Listed, Outlined, Slice
 
 FORMAT = 1  # version of the prepared records; with a new number every data set is built anew
 
@@ -17,13 +17,19 @@ class Entry(NamedTuple):
     """An example in its split, with name, size in bytes and time in ns of each of its files that exists."""
 
     split: str
-    example: AnyExample
+    example: Listed
     stats: tuple[tuple[str, int, int], ...]
 
     @property
     def is_complete(self) -> bool:
         """Whether all of its files exist."""
-        return isinstance(self.example, Drawn) or len(self.stats) == 2
+        return len(self.stats) == len(_list_files(self.example))
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files, or of its part of a file that has all examples."""
+        parts = self.example.count if isinstance(self.example, Slice) else 1
+        return sum(size for _, size, _ in self.stats) // parts
 
 
 def list_entries(found: Found) -> list[Entry]:
@@ -97,22 +103,25 @@ def hash_source(found: Found, entries: Sequence[Entry]) -> str:
     return _hash(found, entries, [entry.stats for entry in entries])
 
 
-def _list_stats(example: AnyExample) -> tuple[tuple[str, int, int], ...]:
+def _list_files(example: Listed) -> tuple[Path, ...]:
+    match example:
+        case Files():
+            return example.image, example.mask
+        case Outlined():
+            return example.image, example.outlines
+        case Slice():
+            return (example.file,)
+        case Drawn():
+            return ()
+
+
+def _list_stats(example: Listed) -> tuple[tuple[str, int, int], ...]:
     stats = []
     for file in _list_files(example):
         with contextlib.suppress(OSError):  # a missing file is reported when it is read
             stat = file.stat()
             stats.append((file.name, stat.st_size, stat.st_mtime_ns))
     return tuple(stats)
-
-
-def _list_files(example: AnyExample) -> tuple[Path, ...]:
-    match example:
-        case Files():
-            return example.image, example.mask
-        case Outlined():
-            return example.image, example.outlines
-    return ()
 
 
 def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
@@ -126,7 +135,7 @@ def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
     return hashlib.sha256(json.dumps([about + drawings, names, files]).encode()).hexdigest()[:16]
 
 
-def _hash_drawing(example: AnyExample) -> str:
+def _hash_drawing(example: Listed) -> str:
     """Hash the drawn arrays, which change with our code and with NumPy's random numbers."""
     arrays = example.draw() if isinstance(example, Drawn) else ()
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

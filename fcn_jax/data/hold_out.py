@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 
-from fcn_jax.data.sources.source import AnyExample, Found
+from fcn_jax.data.sources.source import Found, Listed
 from fcn_jax.errors import InputError
 
 HELD_OUT = "held-out"
@@ -30,8 +30,8 @@ def set_apart(found: Found, split: str, share: float) -> Found:
         )
     if HELD_OUT in found.splits:
         raise InputError(f"there is a split {HELD_OUT} already; leave --data.hold-out away, or rename that split")
-    kept: list[AnyExample] = []
-    held: list[AnyExample] = []
+    kept: list[Listed] = []
+    held: list[Listed] = []
     for example in found.splits[split]:
         digest = hashlib.sha256(example.name.encode()).digest()
         (held if int.from_bytes(digest[:4]) < share * 2**32 else kept).append(example)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt, UInt8
 
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
@@ -40,16 +40,18 @@ class LabelMap:
     numbers: tuple[tuple[int, int], ...] = ()
     colours: tuple[tuple[Colour, int], ...] = ()
 
-    def look_up(self, mask: UInt8[np.ndarray, "height width *rgb"], name: str, num_classes: int) -> np.ndarray:
+    def look_up(
+        self, mask: UInt[np.ndarray, "height width *rgb"], name: str, num_classes: int
+    ) -> UInt8[np.ndarray, "height width"]:
         """Return the label of each pixel of a mask.
 
         Args:
-            mask: numbers, [height, width], or colours, [height, width, 3].
+            mask: numbers, uint8 or uint16 [height, width], or colours, uint8 [height, width, 3].
             name: file of the mask, for the message.
             num_classes: labels are 0..num_classes - 1 and 255.
 
         Returns:
-            Labels, uint8 [height, width]. It is `mask` itself if all its numbers are labels.
+            Labels, uint8 [height, width]. It is `mask` itself if that is uint8 and all its numbers are labels.
 
         Raises:
             InputError: a number is not a label, or a colour is not in the map.
@@ -57,7 +59,7 @@ class LabelMap:
         return self._look_up_colours(mask, name) if mask.ndim == 3 else self._look_up_numbers(mask, name, num_classes)
 
     def _look_up_numbers(self, mask: np.ndarray, name: str, num_classes: int) -> np.ndarray:
-        table = np.arange(256, dtype=np.uint8)
+        table = np.arange(1 << 16, dtype=np.uint16)
         for number, label in (*((number, IGNORE) for number in self.void), *self.numbers):
             table[number] = label
         present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
@@ -70,7 +72,8 @@ class LabelMap:
                 "not 255; correct the mask, or for images of your own add the class to classes.txt, or say with "
                 f"--data.map what the number means: {_suggest(wrong, num_classes)}"
             )
-        return mask if np.array_equal(labels, present) else table[mask]
+        is_label = mask.dtype == np.uint8 and np.array_equal(labels, present)
+        return mask if is_label else table.astype(np.uint8)[mask]
 
     def _look_up_colours(self, mask: np.ndarray, name: str) -> np.ndarray:
         if not self.colours:

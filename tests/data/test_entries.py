@@ -7,7 +7,7 @@ import pytest
 
 from fcn_jax.data.entries import hash_contents, hash_source, list_entries, list_problems
 from fcn_jax.data.label_map import LabelMap
-from fcn_jax.data.sources.source import Drawn, Files, Found
+from fcn_jax.data.sources.source import Drawn, Files, Found, Slice
 
 
 def make_source(root, times=(0, 1, 2, 3)):
@@ -101,3 +101,18 @@ def test_a_suffix_is_found(tmp_path, masks, suffix):
 def test_no_suffix_is_found(tmp_path):
     first, *_ = list_lone(tmp_path, ["a.jpg", "b.jpg"], ["c_mask.png"])
     assert first.endswith("add the missing file, or remove its partner")
+
+
+def test_a_file_of_all_examples(tmp_path):
+    """Its bytes count once in all, and its time is part of the hash."""
+    file = tmp_path / "all.mat"
+    file.write_bytes(bytes(100))
+    found = Found(("a",), {"train": [Slice(str(i), file, i, "images", "labels", 4) for i in range(4)]})
+    entries = list_entries(found)
+    assert [entry.size for entry in entries] == [25] * 4
+    assert all(entry.is_complete for entry in entries)
+    os.utime(file, ns=(0, 1))
+    assert hash_source(found, list_entries(found)) != hash_source(found, entries)
+    assert hash_contents(found, list_entries(found)) == hash_contents(found, entries)
+    file.unlink()
+    assert not any(entry.is_complete for entry in list_entries(found))

@@ -7,13 +7,21 @@ The short form runs with the suite. The long form tries more than 50,000 files, 
 import logging
 
 import pytest
-from faults import archive_surfaces, image_surfaces, outline_surfaces, run_surfaces, weight_surfaces
+from faults import (
+    archive_surfaces,
+    image_surfaces,
+    matlab_surfaces,
+    outline_surfaces,
+    run_surfaces,
+    weight_surfaces,
+)
 from faults.harness import Surface, TimeIsUpError, attack, describe, limit_memory, limit_time, spread, try_file
 
 from fcn_jax.errors import InputError
 
 SURFACES = [
     *image_surfaces.SURFACES,
+    *matlab_surfaces.SURFACES,
     *outline_surfaces.SURFACES,
     *weight_surfaces.SURFACES,
     *archive_surfaces.SURFACES,

@@ -21,12 +21,34 @@ class Files(NamedTuple):
     Attributes:
         name: the name of the example, unique in its split.
         image: a picture.
-        mask: a PNG that holds the class of each pixel.
+        mask: a PNG that holds the class of each pixel, or a MATLAB file.
+        variable: for a MATLAB file, the variable that is the mask, or a field in it, such as `GTcls.Segmentation`.
     """
 
     name: str
     image: Path
     mask: Path
+    variable: str = ""
+
+
+class Slice(NamedTuple):
+    """An example in a MATLAB file that has the images and masks of all examples, in two arrays.
+
+    Attributes:
+        name: the name of the example, unique in its split.
+        file: the file, of version 7.3.
+        index: number of the example in the file, from 0.
+        image: the variable of the images, in MATLAB of the shape [height, width, 3, examples].
+        mask: the variable of the masks, in MATLAB of the shape [height, width, examples].
+        count: number of examples in the file.
+    """
+
+    name: str
+    file: Path
+    index: int
+    image: str
+    mask: str
+    count: int
 
 
 class Outlined(NamedTuple):
@@ -61,8 +83,8 @@ class Drawn(NamedTuple):
     draw: Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
-AnyExample = Files | Outlined | Drawn
-"""An example of any kind."""
+Listed = Files | Slice | Outlined | Drawn
+"""An example before it is read."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +134,7 @@ class Found:
     """
 
     class_names: tuple[str, ...]
-    splits: Mapping[str, Sequence[AnyExample]]
+    splits: Mapping[str, Sequence[Listed]]
     label_map: LabelMap = field(default_factory=LabelMap)
     colours: tuple[Colour, ...] | None = None
 

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, labelme, oxford_iiit_pet, shapes, voc, voc_layout
+from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, labelme, oxford_iiit_pet, sbd, shapes, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 
@@ -11,6 +11,7 @@ WIDTH, INDENT = 100, "  "  # of the lines that describe a data set
 SOURCES: dict[str, DataSource] = {
     "shapes": shapes.SOURCE,
     "voc2012": voc.SOURCE,
+    "sbd": sbd.SOURCE,
     "camvid": camvid.SOURCE,
     "cityscapes": cityscapes.SOURCE,
     "ade20k": ade20k.SOURCE,

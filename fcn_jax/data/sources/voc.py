@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 from fcn_jax.data.sources.listing import read_list
+from fcn_jax.data.sources.sbd_layout import find_sbd, list_sbd, subtract_sbd
 from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
 from fcn_jax.data.sources.voc_layout import CLASS_FILES, LISTS, find_listed
 from fcn_jax.errors import InputError
@@ -31,11 +32,14 @@ CLASS_NAMES = (
 
 
 def find(request: Request) -> Found:
-    """Find the official splits train and val, and trainaug and seg11valid if their lists exist.
+    """Find the official splits train and val, and trainaug and seg11valid if their files exist.
 
-    trainaug has the masks of SBD. seg11valid has the 736 images of VOC 2011's val that are not in SBD's train, on which
-    the FCN papers score (the reference's data/pascal/seg11valid.txt). Examples are in the order of the lists. A line
-    of a list is a name, or the paths of an image and its mask.
+    trainaug has 10,582 images: those of VOC's train and of SBD that are not in VOC's val. It is read from trainaug.txt
+    and SegmentationClassAug, or made of SBD if that is in the same folder. Then VOC's images have VOC's masks, and the
+    others SBD's. seg11valid has the 736 images of VOC 2011's val that are not in SBD's train, on which the FCN papers
+    score (the reference's data/pascal/seg11valid.txt). It is read from seg11valid.txt, or made of the lists of VOC 2011
+    and SBD in the same folder. Examples are in the order of the lists. A line of a list is a name, or the paths of an
+    image and its mask.
 
     `request.dir` is VOCdevkit, VOC2012, a folder with VOCdevkit or the archive in it, or the archive. Without it the
     archive is downloaded. An archive is unpacked into the cache.
@@ -50,20 +54,54 @@ def find(request: Request) -> Found:
             "classes of your own there is the data set voc",
             file=sys.stderr,
         )
-    masks = {"train": _MASKS, "val": _MASKS}
+    splits = {split: _list_examples(root, split, _MASKS) for split in ("train", "val")}
     if (root / LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
-        masks["trainaug"] = _AUG
-    if (root / LISTS / "seg11valid.txt").is_file():
-        masks["seg11valid"] = _MASKS
-    splits = {
-        split: [
-            find_listed(words, root)
-            or Files(words[0], root / "JPEGImages" / f"{words[0]}.jpg", root / folder / f"{words[0]}.png")
-            for words in read_list(root / LISTS / f"{split}.txt")
-        ]
-        for split, folder in masks.items()
-    }
+        splits["trainaug"] = _list_examples(root, "trainaug", _AUG)
+    elif request.dir and (sbd := find_sbd(request.dir)):
+        official = {example.name for split in splits.values() for example in split}
+        more = (example for split in ("train", "val") for example in list_sbd(sbd, split, without=official))
+        splits["trainaug"] = [*splits["train"], *more]
+    if valid := list_seg11valid(root, request.dir):
+        splits["seg11valid"] = valid
     return Found(CLASS_NAMES, splits)
+
+
+def list_seg11valid(root: Path, dir: Path | None) -> list[Files] | None:  # noqa: A002
+    """List the examples of seg11valid, with VOC's masks.
+
+    Args:
+        root: the folder VOC2012.
+        dir: the folder in which SBD and VOC 2011 are looked for.
+
+    Returns:
+        The examples; None if there is neither the list seg11valid.txt nor what it is made of.
+
+    Raises:
+        InputError: a list cannot be read.
+    """
+    if (root / LISTS / "seg11valid.txt").is_file():
+        return _list_examples(root, "seg11valid", _MASKS)
+    if dir is None or (sbd := find_sbd(dir)) is None or (names := subtract_sbd(dir, sbd)) is None:
+        return None
+    return [_get_files(root, name, _MASKS) for name in names]
+
+
+def find_unpacked(dir: Path) -> Path | None:  # noqa: A002
+    """Find the folder VOC2012 in a folder, which may be that folder itself; None if there is none."""
+    for folder in (dir, dir / "VOC2012", dir / "VOCdevkit" / "VOC2012"):
+        if all((folder / LISTS / f"{split}.txt").is_file() for split in ("train", "val")):
+            return folder
+    return None
+
+
+def _list_examples(root: Path, split: str, masks: str) -> list[Files]:
+    """List the examples of a list, whose masks are in the folder `masks` unless its lines say where they are."""
+    lines = read_list(root / LISTS / f"{split}.txt")
+    return [find_listed(words, root) or _get_files(root, words[0], masks) for words in lines]
+
+
+def _get_files(root: Path, name: str, masks: str) -> Files:
+    return Files(name, root / "JPEGImages" / f"{name}.jpg", root / masks / f"{name}.png")
 
 
 def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
@@ -72,9 +110,8 @@ def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
         if not folder.exists():
             _unpack(_download(cache), folder)
         return folder / "VOC2012"
-    for folder in (dir, dir / "VOC2012", dir / "VOCdevkit" / "VOC2012"):
-        if all((folder / LISTS / f"{split}.txt").is_file() for split in ("train", "val")):
-            return folder
+    if root := find_unpacked(dir):
+        return root
     archive = dir / ARCHIVE if dir.is_dir() else dir
     if not archive.is_file():
         raise InputError(f"{dir} does not hold VOC 2012; give --data.dir, which is {LAYOUT}")
@@ -161,7 +198,7 @@ SOURCE = DataSource(
     size="2,913 images with masks; 2.0 GB",
     licence="photographs from flickr, under flickr's terms of use",
     description="PASCAL VOC 2012, host.robots.ox.ac.uk/pascal/VOC/voc2012: --data.dir VOCdevkit or its archive; "
-    "downloaded without it",
+    "downloaded without it; trainaug: add SBD",
     # Light enough for two CPU cores (200 steps in a quarter of an hour) and small GPUs; 45 epochs of trainaug.
     # A crop of 480 pixels is better if the memory suffices, since it holds nearly all of an image (375x500).
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=60_000, batch_size=8, learning_rate=0.02, eval_every=4_000),

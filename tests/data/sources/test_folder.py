@@ -7,7 +7,7 @@ from drawn import mask, picture, save
 
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.folder import find
-from fcn_jax.data.sources.source import Request
+from fcn_jax.data.sources.source import Files, Request
 from fcn_jax.errors import InputError
 
 
@@ -27,7 +27,7 @@ def look(tree, **options):
 def test_what_is_found(tree):
     found = look(tree, void=(7,))
     assert (found.class_names, found.label_map, found.colours) == (("ground", "tree", "water"), LabelMap((7,)), None)
-    assert found.splits["val"] == [("d", tree / "images/val/d.png", tree / "labels/val/d.png")]
+    assert found.splits["val"] == [Files("d", tree / "images/val/d.png", tree / "labels/val/d.png")]
     assert [example.name for example in found.splits["train"]] == ["a", "b"]
 
 
@@ -39,7 +39,7 @@ def test_sub_folders_are_part_of_a_split(tree):
     save(picture(), tree / "images/train/.trash/x.png")
     examples = look(tree).splits["train"]
     assert [example.name for example in examples] == ["a", "b", "berlin/a", "berlin/c", "deep/er/a"]
-    assert examples[2][1:] == (tree / "images/train/berlin/a.png", tree / "labels/train/berlin/a.png")
+    assert examples[2][1:3] == (tree / "images/train/berlin/a.png", tree / "labels/train/berlin/a.png")
 
 
 def test_any_splits_in_order(tree):

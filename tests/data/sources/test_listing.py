@@ -6,7 +6,7 @@ from fcn_jax.errors import InputError
 
 
 def names(files):
-    return [(name, image.name, mask.name) for name, image, mask in files]
+    return [(example.name, example.image.name, example.mask.name) for example in files]
 
 
 def test_pairs_by_stem_in_order(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from drawn import mask, picture, save
 
 from fcn_jax.data.label_map import LabelMap
-from fcn_jax.data.sources.source import Request
+from fcn_jax.data.sources.source import Files, Request
 from fcn_jax.data.sources.voc_layout import find
 from fcn_jax.errors import InputError
 
@@ -48,7 +48,7 @@ def test_paths_in_lists(tree):
     (tree / "SegmentationClass").rename(tree / "SegmentationClassAug")
     (tree / "SegmentationClass").mkdir()
     (tree / "ImageSets/Segmentation/train.txt").write_text("/JPEGImages/a.jpg /SegmentationClassAug/a.png\n")
-    assert look(tree).splits["train"] == [("a", tree / "JPEGImages/a.jpg", tree / "SegmentationClassAug/a.png")]
+    assert look(tree).splits["train"] == [Files("a", tree / "JPEGImages/a.jpg", tree / "SegmentationClassAug/a.png")]
 
 
 def test_names_in_another_unicode_form(tree):
@@ -76,7 +76,7 @@ def test_an_export_of_labelme_without_lists(tmp_path):
     (tmp_path / "class_names.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
     found = look(tmp_path)
     assert (found.class_names, found.colours) == (("_background_", "cat", "dog"), None)
-    assert found.splits["train"] == [("a", tmp_path / "JPEGImages/a.jpg", tmp_path / "SegmentationClassPNG/a.png")]
+    assert found.splits["train"] == [Files("a", tmp_path / "JPEGImages/a.jpg", tmp_path / "SegmentationClassPNG/a.png")]
 
 
 def test_names_with_blanks_and_words_behind_names(tree):

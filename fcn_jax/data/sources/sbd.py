@@ -1,0 +1,34 @@
+"""SBD, the Semantic Boundaries Dataset: the images that the reference trains on, with SBD's own masks."""
+
+from fcn_jax.data.sources import voc
+from fcn_jax.data.sources.sbd_layout import LAYOUT, find_sbd, list_sbd
+from fcn_jax.data.sources.source import DataSource, Found, Request
+from fcn_jax.errors import InputError
+
+
+def find(request: Request) -> Found:
+    """Find SBD's splits train and val, and seg11valid if VOC 2012 is in the same folder and its list can be made.
+
+    The reference trains on train and scores on seg11valid (its data/pascal/README.md), which has VOC's masks.
+
+    Raises:
+        InputError: no folder is given, or SBD is not in it.
+    """
+    dir = request.require_dir("sbd", LAYOUT)  # noqa: A001
+    sbd = find_sbd(dir)
+    if sbd is None:
+        raise InputError(f"{dir} does not hold SBD; give --data.dir, which is {LAYOUT}, or a folder with it")
+    splits = {split: list_sbd(sbd, split) for split in ("train", "val")}
+    if (root := voc.find_unpacked(dir)) and (valid := voc.list_seg11valid(root, dir)):
+        splits["seg11valid"] = valid
+    return Found(voc.CLASS_NAMES, splits)
+
+
+SOURCE = DataSource(
+    name="sbd",
+    splits="train val (seg11valid)",
+    classes="21",
+    description="SBD's masks of VOC: --data.dir benchmark_RELEASE; seg11valid if VOC 2012 and 2011 are beside it",
+    defaults=voc.SOURCE.defaults,  # the same images
+    find=find,
+)

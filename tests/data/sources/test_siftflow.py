@@ -1,0 +1,63 @@
+"""SIFT Flow in small, with both kinds of labels and both kinds of lists."""
+
+import numpy as np
+import pytest
+from drawn import picture, save
+from matlab_writer import save_mat5
+
+from fcn_jax.data import dataset as datasets
+from fcn_jax.data.sources import siftflow
+from fcn_jax.errors import InputError
+
+TRAIN, TEST = ["coast_arnat59", "forest_for121"], ["coast_natu975"]
+SEMANTIC = np.tile(np.arange(34), (3, 1))  # 0 is void
+GEOMETRIC = np.tile(np.array([-1, 1, 2, 3] * 8 + [-1, 1]), (3, 1))
+
+
+def write(root, lists):
+    names = [*TRAIN, *TEST]
+    for name in [*names, "highway_bost181"]:  # of this one there is no mask
+        save(picture(*SEMANTIC.shape), root / "Images" / siftflow.SCENES / f"{name}.jpg")
+    for name in names:
+        other = {"names": np.array(["awning", "balcony"], object)}
+        save_mat5(root / "SemanticLabels" / siftflow.SCENES / f"{name}.mat", {"S": SEMANTIC.astype(float), **other})
+        save_mat5(root / "GeoLabels" / siftflow.SCENES / f"{name}.mat", {"S": GEOMETRIC.astype(np.int16), **other})
+    if lists == "official":
+        (root / "TestSet1.txt").write_text(f"{siftflow.SCENES}\\{TEST[0]}.jpg\r\n")
+    else:
+        (root / "trainval.txt").write_text("\n".join(TRAIN))
+        (root / "test.txt").write_text("\n".join(TEST))
+
+
+@pytest.mark.parametrize(("lists", "where"), [("official", "."), ("the reference's", "SiftFlowDataset")])
+def test_both_kinds_of_labels(tmp_path, lists, where):
+    write(tmp_path / where, lists)
+    for name, first, classes in (("siftflow", SEMANTIC, 33), ("siftflow-geometric", GEOMETRIC, 3)):
+        data = datasets.prepare(name, tmp_path, tmp_path / "cache")
+        assert [example.name for example in data.source("train")] == TRAIN
+        (example,) = data.source("val")
+        assert example.name == TEST[0]
+        np.testing.assert_array_equal(example.label, np.where(first > 0, first - 1, 255))
+        assert len(data.class_names) == classes
+    assert data.class_names == ("sky", "horizontal", "vertical")
+
+
+def test_numbers_of_classes():
+    for source, names in ((siftflow.SOURCE, siftflow.SEMANTIC), (siftflow.GEOMETRIC_SOURCE, siftflow.GEOMETRIC)):
+        assert source.classes == str(len(names))
+    assert (siftflow.SEMANTIC[0], siftflow.SEMANTIC[27], siftflow.SEMANTIC[32]) == ("awning", "sky", "window")
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"siftflow is not downloaded by this program; give --data.dir, which"):
+        datasets.prepare("siftflow", None, tmp_path / "cache")
+    write(tmp_path, "official")
+    (tmp_path / "TestSet1.txt").unlink()
+    with pytest.raises(
+        InputError, match=r"does not hold SIFT Flow; give --data.dir, which is the folder SiftFlowDatas"
+    ):
+        datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    write(tmp_path, "the reference's")
+    save_mat5(tmp_path / "GeoLabels" / siftflow.SCENES / f"{TEST[0]}.mat", {"S": GEOMETRIC + 1})
+    with pytest.raises(InputError, match=rf"val: label 4 in {TEST[0]}.mat is outside 0..2"):
+        datasets.prepare("siftflow-geometric", tmp_path, tmp_path / "cache")

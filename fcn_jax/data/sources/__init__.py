@@ -2,7 +2,7 @@
 
 import textwrap
 
-from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, labelme, oxford_iiit_pet, pascal_context, sbd, shapes, siftflow, voc, voc_layout
+from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, labelme, nyud, oxford_iiit_pet, pascal_context, sbd, shapes, siftflow, voc, voc_layout
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 
@@ -15,6 +15,7 @@ SOURCES: dict[str, DataSource] = {
     "pascal-context": pascal_context.SOURCE,
     "siftflow": siftflow.SOURCE,
     "siftflow-geometric": siftflow.GEOMETRIC_SOURCE,
+    "nyud": nyud.SOURCE,
     "camvid": camvid.SOURCE,
     "cityscapes": cityscapes.SOURCE,
     "ade20k": ade20k.SOURCE,

@@ -1,0 +1,100 @@
+"""NYUDv2, colour: indoor scenes, 640x480, in 40 classes (Silberman et al., ECCV 2012; Gupta et al., CVPR 2013).
+
+It is read in two layouts: the reference's (data/nyud of its repository) with a file for each image, and the official
+one. There nyu_depth_v2_labeled.mat, of version 7.3, has images (uint8, in HDF5 [1449, 3, 640, 480]) and labels (uint16,
+[1449, 640, 480]) of 894 classes; classMapping40.mat has the class of each, 1 to 40, in mapClass; and splits.mat has
+trainNdxs (795) and testNdxs (654), from 1.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from fcn_jax.data.label_map import LabelMap
+from fcn_jax.data.mat5 import read_array
+from fcn_jax.data.sources.listing import read_list
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request, Slice
+from fcn_jax.errors import InputError
+
+ALL, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
+LAYOUT = (
+    "the folder of the reference's nyud.tar.gz, with data/images/img_*.png, segmentation/img_*.mat and "
+    f"{{train,val,test}}.txt, or a folder with the official {ALL}, {SPLITS} and {MAPPING}"
+)
+CLASS_NAMES = (
+    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
+    "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books",
+    "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand",
+    "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
+)  # fmt: skip
+_FIRST = 5001  # the name of the first image in the reference's lists
+
+
+def find(request: Request) -> Found:
+    """Find the splits trainval (795 images), on which the reference trains, and test (654), on which it scores.
+
+    The reference's lists also give train (381) and val (414), the two parts of trainval. An image has the same name in
+    both layouts: 5001 is the first one. Void is 0, the label of unlabelled pixels.
+
+    Raises:
+        InputError: no folder is given, it has neither layout, or a list cannot be read.
+    """
+    dir = request.require_dir("nyud", LAYOUT)  # noqa: A001
+    if (dir / "segmentation").is_dir():
+        classes = tuple((label + 1, label) for label in range(len(CLASS_NAMES)))
+        return Found(CLASS_NAMES, _list_files(dir), LabelMap(void=(0,), numbers=classes))
+    if missing := [name for name in (ALL, SPLITS, MAPPING) if not (dir / name).is_file()]:
+        raise InputError(f"{dir} does not hold NYUDv2 ({missing[0]} is missing); give --data.dir, which is {LAYOUT}")
+    classes = tuple((number, label - 1) for number, label in enumerate(_read_numbers(dir / MAPPING, "mapClass", 40), 1))
+    return Found(CLASS_NAMES, _list_slices(dir), LabelMap(void=(0,), numbers=classes))
+
+
+def _list_files(dir: Path) -> dict[str, list[Files]]:  # noqa: A002
+    splits = {
+        split: [
+            Files(
+                name, dir / f"data/images/img_{name}.png", dir / f"segmentation/img_{name}.mat", variable="segmentation"
+            )
+            for name, *_ in read_list(dir / f"{split}.txt")
+        ]
+        for split in ("train", "val", "test")
+    }
+    return {**splits, "trainval": [*splits["train"], *splits["val"]]}
+
+
+def _list_slices(dir: Path) -> dict[str, list[Slice]]:  # noqa: A002
+    places = {
+        split: _read_numbers(dir / SPLITS, variable, 1 << 16)
+        for split, variable in (("trainval", "trainNdxs"), ("test", "testNdxs"))
+    }
+    count = sum(map(len, places.values()))
+    return {
+        split: [Slice(str(place - 1 + _FIRST), dir / ALL, place - 1, "images", "labels", count) for place in numbers]
+        for split, numbers in places.items()
+    }
+
+
+def _read_numbers(file: Path, variable: str, most: int) -> list[int]:
+    """Read a list of whole numbers from 1 to `most`.
+
+    Raises:
+        InputError: the file cannot be read, or has others.
+    """
+    array = read_array(file, variable, str(file)).ravel()
+    if not array.size or not np.isin(array, np.arange(1, most + 1)).all():
+        raise InputError(
+            f"variable {variable} of {file} is not a list of whole numbers from 1 to {most}; get the file anew"
+        )
+    return array.astype(int).tolist()
+
+
+SOURCE = DataSource(
+    name="nyud",
+    splits="trainval test (train val)",
+    classes="40",
+    description="NYUDv2, colour: --data.dir with the reference's nyud.tar.gz unpacked, or with the official .mat files",
+    # 100,000 images, as in the reference's nyud-fcn32s-color/solve.py (50 times 2,000 steps of one image): 126 epochs
+    # of trainval. Crop, zoom and rate are those of VOC, whose images have about two thirds of the pixels.
+    defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=12_500, batch_size=8, learning_rate=0.02, eval_every=1_250),
+    find=find,
+)

@@ -2,7 +2,22 @@
 
 import textwrap
 
-from fcn_jax.data.sources import ade20k, camvid, cityscapes, coco, folder, labelme, nyud, oxford_iiit_pet, pascal_context, sbd, shapes, siftflow, voc, voc_layout
+from fcn_jax.data.sources import (
+    ade20k,
+    camvid,
+    cityscapes,
+    coco,
+    folder,
+    labelme,
+    nyud,
+    oxford_iiit_pet,
+    pascal_context,
+    sbd,
+    shapes,
+    siftflow,
+    voc,
+    voc_layout,
+)
 from fcn_jax.data.sources.source import DataSource
 from fcn_jax.errors import InputError, suggest_nearest
 

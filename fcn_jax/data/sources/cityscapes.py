@@ -73,6 +73,8 @@ SOURCE = DataSource(
     name="cityscapes",
     splits="train val",
     classes=str(len(CLASSES)),
+    size="3,475 images with masks (2,975 train, 500 val); 11 GB",
+    licence="its own, for uses that are not commercial; register at www.cityscapes-dataset.com",
     description="Cityscapes, fine annotations, 2048x1024: --data.dir with leftImg8bit and gtFine",
     # 2975 images: 54 epochs. The zoom begins at a third of the size, so that a crop sees enough of a scene.
     defaults=Defaults(crop=320, scale=(0.33, 1.0), steps=20_000, batch_size=8, learning_rate=0.02, eval_every=2_000),

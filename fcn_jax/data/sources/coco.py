@@ -113,6 +113,8 @@ SOURCE = DataSource(
     name="coco",
     splits="any",
     classes="any",
+    size="any",
+    licence="yours",
     description="images of your own with outlines in COCO's format, as exported by CVAT, Label Studio, Roboflow: "
     "--data.dir with a JSON file per split",
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),

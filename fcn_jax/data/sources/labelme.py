@@ -195,6 +195,8 @@ SOURCE = DataSource(
     name="labelme",
     splits="any",
     classes="any",
+    size="any",
+    licence="yours",
     description="images of your own with outlines of labelme: --data.dir with a JSON file beside each image",
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),
     find=find,

@@ -92,6 +92,8 @@ SOURCE = DataSource(
     name="nyud",
     splits="trainval test (train val)",
     classes="40",
+    size="1,449 images of 640x480; 2.8 GB",
+    licence="its authors state none",
     description="NYUDv2, colour: --data.dir with the reference's nyud.tar.gz unpacked, or with the official .mat files",
     # 100,000 images, as in the reference's nyud-fcn32s-color/solve.py (50 times 2,000 steps of one image): 126 epochs
     # of trainval. Crop, zoom and rate are those of VOC, whose images have about two thirds of the pixels.

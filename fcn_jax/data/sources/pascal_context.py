@@ -61,6 +61,8 @@ SOURCE = DataSource(
     name="pascal-context",
     splits="train val",
     classes="60",
+    size="10,103 images (4,998 train, 5,105 val)",
+    licence="photographs from flickr, under flickr's terms of use",
     description="PASCAL-Context, 59 classes and background: --data.dir with VOC2010 and trainval/*.mat",
     # 400,000 images, as in the reference's pascalcontext-fcn32s/solve.py (50 times 8,000 steps of one image): 80
     # epochs. The images are VOC's, and so are the crop, the zoom and the rate.

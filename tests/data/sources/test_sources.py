@@ -11,7 +11,8 @@ from fcn_jax.errors import InputError
 
 
 def test_table():
-    official = ["shapes", "voc2012", "camvid", "cityscapes", "ade20k", "oxford_iiit_pet"]
+    paper = ["voc2012", "sbd", "pascal-context", "siftflow", "siftflow-geometric", "nyud"]
+    official = ["shapes", *paper, "camvid", "cityscapes", "ade20k", "oxford_iiit_pet"]
     assert list(SOURCES) == [*official, "folder", "voc", "coco", "labelme"]
     assert all(source.name == name for name, source in SOURCES.items())
     text = describe_sources()

@@ -11,6 +11,7 @@ import tyro
 
 from fcn_jax.cli.words import require_batch_size, start_jax
 from fcn_jax.config import TILE
+from fcn_jax.errors import InputError
 
 if TYPE_CHECKING:
     from fcn_jax.data.dataset import Example
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predict:
-    """Segment photographs of any size. The same command goes on after an interruption.
+    """Segment photographs of any size, and videos. The same command goes on after an interruption.
 
     OUT/<stem>.png holds the index of each pixel's class, OUT/<stem>_overlay.png shows the classes over the photograph.
+    Of a video OUT/<stem>_overlay.mp4 is written, and OUT/<stem>/ with the class map of each frame. It needs ffmpeg.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -33,7 +35,7 @@ class Predict:
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(at least one is required)"),
     ]
-    """image files, folders of images, or globs"""
+    """image files, folders of images, or globs; videos by their names"""
     out: Path = Path("predictions")
     """folder for the results"""
     step: int | None = None
@@ -75,12 +77,16 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.tta import segment_views
+    from fcn_jax.inference.video import is_video, predict_video
     from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     views = _choose_views(flags)
-    files = find_images(flags.images)
+    named = find_images(flags.images)
+    files, videos = [file for file in named if not is_video(file)], [file for file in named if is_video(file)]
+    if videos and (flags.probabilities or flags.polygons or flags.counts or flags.source_values):
+        raise InputError(f"{videos[0]} is a video; probabilities, polygons, counts and source values are for images")
     for line in describe_left_out(flags.images):
         print(line, file=sys.stderr)
     with copy_for_reading(flags.run, flags.step) as folder:
@@ -98,9 +104,15 @@ def run(words: list[str]) -> None:
         def segment(examples: Iterable["Example"]) -> Iterator["Segmented"]:
             return segment_views(forward, trained.variables, examples, batch_size, views, trained.tiling, workers)
 
-        results = predict(segment, files, flags.out, outputs, workers, origin, done)
-        _show(results, len(done), len(files), flags.quiet)
-    if not flags.quiet:
+        if files:
+            results = predict(segment, files, flags.out, outputs, workers, origin, done)
+            _show(results, len(done), len(files), flags.quiet)
+        for video in videos:
+            flags.out.mkdir(parents=True, exist_ok=True)
+            frames = sum(1 for _ in predict_video(segment, video, flags.out, outputs))
+            if not flags.quiet:
+                print(f"{flags.out / video.stem}_overlay.mp4: {frames} frames")
+    if files and not flags.quiet:
         kept = f"; {len(done)} others were done already, --overwrite makes them anew" if done else ""
         print(f"{len(files) - len(done)} images in {time.perf_counter() - began:.1f} s{kept}")
 

@@ -1,0 +1,126 @@
+"""Videos, read and written by a real ffmpeg."""
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_jax.cli import predict
+from fcn_jax.data.dataset import Example
+from fcn_jax.data.labels import palette
+from fcn_jax.errors import InputError
+from fcn_jax.inference.outputs import Outputs
+from fcn_jax.inference.segment import Segmented
+from fcn_jax.inference.video import is_video, predict_video, read_frames, read_rate
+from fcn_jax.inference.visualize import overlay
+
+OUTPUTS = Outputs(palette(3), ("dark", "middle", "bright"))
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+
+
+def classify(image: np.ndarray) -> np.ndarray:
+    return (image.mean(axis=-1) // 86).astype(np.uint8)
+
+
+def segment(examples: Iterable[Example]) -> Iterator[Segmented]:
+    for example in examples:
+        yield Segmented(example, classify(example.image), 0.0, 0.0)
+
+
+def make_video(file, words: str) -> None:
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *words.split(), str(file)], check=True)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Seven frames of 75x50 with sound."""
+    file = tmp_path_factory.mktemp("videos") / "clip.mp4"
+    video = "-f lavfi -i testsrc=size=75x50:rate=10:duration=0.7 -f lavfi -i sine=frequency=440:duration=0.7"
+    make_video(file, f"{video} -pix_fmt yuv444p")
+    return file
+
+
+@needs_ffmpeg
+def test_every_frame_gets_its_class_map_and_its_overlay(clip, tmp_path):
+    assert is_video(clip)
+    assert read_rate(clip) == Fraction(10)
+    frames = list(read_frames(clip))
+    assert [frame.shape for frame in frames] == [(50, 75, 3)] * 7
+    assert list(predict_video(segment, clip, tmp_path, OUTPUTS)) == [1, 2, 3, 4, 5, 6, 7]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["clip", "clip_overlay.mp4"]
+    assert sorted(file.name for file in (tmp_path / "clip").iterdir()) == [f"{n:06}.png" for n in range(1, 8)]
+    written = list(read_frames(tmp_path / "clip_overlay.mp4"))
+    assert read_rate(tmp_path / "clip_overlay.mp4") == Fraction(10)
+    for number, (frame, shown) in enumerate(zip(frames, written, strict=True), 1):
+        with Image.open(tmp_path / "clip" / f"{number:06}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), classify(frame))
+        assert shown.shape == (50, 76, 3)  # H.264 has even sizes
+        expected = overlay(frame, classify(frame), OUTPUTS.palette)
+        assert np.abs(shown[:, :75].astype(float) - expected).mean() < 16  # H.264 loses some
+        assert np.abs(shown[:, :75].astype(float) - frame).mean() > 30
+    words = ["ffprobe", "-v", "error", "-show_entries", "stream=codec_type", "-of", "csv=p=0"]
+    streams = subprocess.run([*words, tmp_path / "clip_overlay.mp4"], capture_output=True, text=True, check=True).stdout
+    assert streams.split() == ["video", "audio"]
+
+
+@needs_ffmpeg
+def test_phones_store_frames_that_lie_on_their_side(clip, tmp_path):
+    turned = tmp_path / "turned.mov"
+    try:
+        make_video(turned, f"-display_rotation 90 -i {clip} -c copy")
+    except subprocess.CalledProcessError:  # before version 6
+        make_video(turned, f"-i {clip} -c copy -metadata:s:v:0 rotate=90")
+    first, *_ = read_frames(turned)
+    upright, *_ = read_frames(clip)
+    np.testing.assert_array_equal(first, np.rot90(upright))
+
+
+@needs_ffmpeg
+def test_what_cannot_be_read_is_named_and_leaves_no_overlay(clip, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    sound = tmp_path / "sound.mp4"
+    make_video(sound, "-f lavfi -i sine=frequency=440:duration=0.2")
+    for file in (text, sound):
+        with pytest.raises(InputError, match=rf"{file.name} cannot be read as a video \(.+\); get it anew"):
+            list(predict_video(segment, file, tmp_path, OUTPUTS))
+    assert list(tmp_path.glob("*_overlay.mp4*")) == []
+
+    def fail(examples):
+        yield from segment(examples)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(predict_video(fail, clip, tmp_path, OUTPUTS))
+    assert list(tmp_path.glob("*_overlay.mp4*")) == []
+
+
+def test_without_ffmpeg_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="videos need the program ffprobe: install ffmpeg, or give images"):
+        read_rate(tmp_path / "clip.mp4")
+    with pytest.raises(InputError, match="videos need the program ffmpeg"):
+        list(read_frames(tmp_path / "clip.mp4"))
+
+
+def test_some_outputs_are_for_images_alone(tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(InputError, match=r"clip.mp4 is a video; probabilities, polygons, counts and source values are"):
+        predict.run(["nowhere", str(tmp_path / "clip.mp4"), "--polygons"])
+
+
+@needs_ffmpeg
+def test_frames_of_several_sizes_and_a_target_that_cannot_be_written(clip, tmp_path):
+    def swap(examples):
+        first, second, *_ = examples
+        yield from segment([second, first])
+
+    with pytest.raises(InputError, match=r"clip.mp4 has frames of several sizes; convert it to one size"):
+        list(predict_video(swap, clip, tmp_path, OUTPUTS))
+    with pytest.raises(InputError, match=r"clip.mp4 has no frame; give a video that plays"):
+        list(predict_video(lambda examples: [], clip, tmp_path, OUTPUTS))

@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_smoke(item):
             item.add_marker(pytest.mark.smoke)
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.programs)
 
 
 @pytest.hookimpl(wrapper=True)

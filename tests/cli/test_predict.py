@@ -33,6 +33,7 @@ def test_predict_writes_masks_and_overlays_at_each_images_size(place, undisturbe
             assert differs[np.asarray(mask) == 1].all()
 
 
+@pytest.mark.slow
 def test_predict_averages_views_and_writes_their_probabilities(place, undisturbed):
     image = place.root / "data" / "images" / "tiny" / "tiny0.png"
     flags = ("--flip", "--scales", "1", "1.5", "--probabilities", "--legend", "--source-values")

@@ -241,6 +241,7 @@ def test_another_configuration_is_refused_with_the_difference(place, undisturbed
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_weights_are_scored_without_training(place, undisturbed):
     folder, _ = undisturbed
     place.run("weights", "import", folder.name, "--out", "same.safetensors")
@@ -270,6 +271,7 @@ def test_a_staged_training_is_killed_in_each_stage_and_ends_where_an_undisturbed
         assert_equal_runs(place.root / "killed" / stage, place.root / "staged" / stage)
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(place):
     """By nothing that builds a data set, trains, evaluates and writes a run, even where it is installed."""
     (place.root / "installed" / "tensorflow").mkdir(parents=True)

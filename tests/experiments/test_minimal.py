@@ -13,6 +13,7 @@ from xla_flags import FAST_COMPILE
 SCRIPT = Path(__file__).parents[2] / "experiments" / "minimal" / "train.py"
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tmp_path):
     command = [sys.executable, str(SCRIPT), "--steps", "10"]
     environment = {

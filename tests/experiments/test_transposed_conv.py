@@ -118,7 +118,8 @@ def test_resize_differs_from_a_only_at_the_border():
     assert np.abs(resized[:, :4] - a[:, :4]).max() > 0.1
 
 
-@pytest.mark.parametrize("size", [pytest.param((64, 64), marks=pytest.mark.slow), (72, 95)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 64), (72, 95)])
 def test_a_resnet_derives_the_odd_setting(size):
     """With random parameters in the heads, equal logits mean equal kernels in equal places."""
     study = training.STUDIES["smoke"]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from xla_flags import FAST_COMPILE
 
 from fcn_jax.data.labels import palette
 from fcn_jax.errors import InputError
@@ -354,7 +355,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     for index in range(300):
         (tmp_path / "in" / f"p{index}.bmp").write_bytes(encoded(Image.fromarray(image), "BMP"))
     command = [sys.executable, "-u", "-c", INTERRUPTED, str(tmp_path / "in")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2]), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2]), "XLA_FLAGS": FAST_COMPILE}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -391,6 +392,7 @@ print("end")
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_it_gives_the_results_of_an_undisturbed_run(tmp_path):
     generator = np.random.default_rng()
     (tmp_path / "in").mkdir()
@@ -398,7 +400,7 @@ def test_killed_at_random_moments_and_resumed_it_gives_the_results_of_an_undistu
         image = generator.integers(0, 256, (300, 400, 3), np.uint8)
         (tmp_path / "in" / f"p{index}.bmp").write_bytes(encoded(Image.fromarray(image), "BMP"))
     command = [sys.executable, "-u", "-c", RESUMED, str(tmp_path / "in")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2]), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2]), "XLA_FLAGS": FAST_COMPILE}
     kept = []
     for awaited in (*generator.integers(1, 20, 2), 1000):
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)

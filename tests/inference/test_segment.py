@@ -28,7 +28,7 @@ from fcn_jax.inference.segment import (
 from fcn_jax.inference.tiles import Tile, choose_canvas, cut_image, plan_tiles
 
 
-@pytest.mark.parametrize("batch_size", [8, 16])
+@pytest.mark.parametrize("batch_size", [pytest.param(8, marks=pytest.mark.slow), 16])
 def test_class_maps_are_those_of_each_image_alone(batch_size):
     model, variables = network()
     results = list(segment(make_forward(model, InputConfig()), variables, examples(), batch_size))

@@ -1,5 +1,6 @@
 """`Segmenter`: the network of a run as a function of images."""
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,17 +27,28 @@ from fcn_jax.runs.run_dir import open_run
 IMAGE = examples()[0].image
 
 
-def logits_of(run_dir: Path, image: np.ndarray, step: int | None = None) -> np.ndarray:
-    """The logits of an image by itself, without padding."""
+@functools.cache
+def open_segmenter(run_dir: Path) -> Segmenter:
+    """The same one for several tests, so that its programs are compiled once."""
+    return Segmenter.from_run(run_dir)
+
+
+@functools.cache
+def load_network(run_dir: Path, step: int | None):
     run = open_run(run_dir)
     model = build(run.config.model, 3)
     variables, _ = restore_variables(run, model, step)
-    normalised = normalise(jax.numpy.asarray(image)[None], run.config.model.input_or_default)
-    return np.asarray(jax.jit(model.apply)(variables, normalised)[0])
+    return jax.jit(model.apply), variables, run.config.model.input_or_default
+
+
+def logits_of(run_dir: Path, image: np.ndarray, step: int | None = None) -> np.ndarray:
+    """The logits of an image by itself, without padding."""
+    apply, variables, input_config = load_network(run_dir, step)
+    return np.asarray(apply(variables, normalise(jax.numpy.asarray(image)[None], input_config))[0])
 
 
 def test_an_image_of_any_size_gets_a_class_map_of_its_size(run_dir):
-    segment = Segmenter.from_run(run_dir)
+    segment = open_segmenter(run_dir)
     seen = set()
     for image in (IMAGE, IMAGE[:1, :1], IMAGE[:, ::-2]):
         class_map = segment(image)
@@ -57,7 +69,7 @@ def test_several_images_keep_their_order_and_equal_single_ones(run_dir):
 
 
 def test_probabilities_are_the_softmax_of_the_logits_in_the_order_of_the_images(run_dir):
-    segment = Segmenter.from_run(run_dir)
+    segment = open_segmenter(run_dir)
     images = [example.image for example in examples()[:4]]
     found = segment.probabilities(images)
     for image, probabilities in zip(images, found, strict=True):
@@ -93,7 +105,7 @@ def test_a_photograph_in_tiles_has_the_class_map_it_has_whole(run_dir):
 
 
 def test_it_has_the_names_and_colours_of_the_classes(run_dir):
-    segment = Segmenter.from_run(run_dir)
+    segment = open_segmenter(run_dir)
     assert segment.class_names == ("sky", "sea", "sand")
     np.testing.assert_array_equal(segment.palette, [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
 
@@ -121,7 +133,7 @@ def test_a_folder_that_is_no_run(tmp_path):
 
 
 def test_threads_get_the_class_maps_of_their_images(run_dir):
-    segment = Segmenter.from_run(run_dir)
+    segment = open_segmenter(run_dir)
     images = [example.image for example in examples()] * 2
     expected, scores = segment(images), segment.probabilities(images)
     with ThreadPoolExecutor(4) as pool:
@@ -151,7 +163,7 @@ def test_one_canvas_compiles_one_program(run_dir):
     ],
 )
 def test_wrong_images_are_refused(run_dir, image, message):
-    segment = Segmenter.from_run(run_dir)
+    segment = open_segmenter(run_dir)
     with pytest.raises(InputError, match=message):
         segment(image)
     with pytest.raises(InputError, match=message):

@@ -20,6 +20,7 @@ from fcn_jax.inference.visualize import overlay
 
 OUTPUTS = Outputs(palette(3), ("dark", "middle", "bright"))
 
+pytestmark = pytest.mark.programs
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
 

@@ -123,6 +123,7 @@ def test_backbones_that_cannot_be_dilated_are_refused():
         DilatedFCN(3, "vgg16").init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
+@pytest.mark.slow
 def test_heads_may_have_the_layers_of_flax():
     images, variables = draw_images(1, 17, 24), draw_variables(SMALL, jnp.zeros((1, 8, 8, 3)))
     theirs = SMALL.clone(conv=nn.Conv, norm=nn.BatchNorm)

@@ -32,7 +32,7 @@ def network(backbone: str, head: str = "fcn8s", upsampling: str = "learned"):
     return model, variables, jax.jit(model.apply)
 
 
-@pytest.mark.parametrize("backbone", SMALL)
+@pytest.mark.parametrize("backbone", ["vgg", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_any_size_gives_logits_of_that_size(backbone):
     model, variables, _ = network(backbone)
     for height in (*range(1, 71, 3), 70):
@@ -42,8 +42,14 @@ def test_any_size_gives_logits_of_that_size(backbone):
         assert logits.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("backbone", SMALL)
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [
+        pytest.param(backbone, head, marks=() if head == "fcn8s" else pytest.mark.slow)
+        for backbone in SMALL
+        for head in HEADS
+    ],
+)
 def test_image_on_a_canvas_scores_as_alone(backbone, head):
     _model, variables, apply = network(backbone, head)
     canvas = np.array(draw_images(4, 80, 96))

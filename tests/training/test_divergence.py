@@ -74,6 +74,7 @@ def test_the_first_tensor_and_its_images(settings, accumulate):
     assert place.images == [index for index, name in enumerate(images) if name == "bright"]
 
 
+@pytest.mark.slow
 def test_a_later_layer_a_parameter_a_gradient_and_nothing(settings):
     place, images = place_with(*settings, {"backbone/conv3/kernel": 1e38, "backbone/conv2/bias": 1.0})
     assert place.tensor == "the output of backbone/conv3"
@@ -112,6 +113,7 @@ def test_a_training_that_stops_names_what_it_found(tmp_path, settings):
     assert lines(tmp_path / "run")[-1]["step"] == step - 1
 
 
+@pytest.mark.slow
 def test_a_training_that_rewinds_is_one_with_these_rate_cuts(tmp_path, settings, monkeypatch):
     config, options = settings
     diverges = iter([False] * 4 + [True] + [False] * 10)  # at step 5

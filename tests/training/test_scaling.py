@@ -119,6 +119,7 @@ def test_a_network_without_norms_reduces_its_gradient_alone():
     assert sizes == {"all-reduce": 4 * numbers(variables["params"]) + SCALARS}
 
 
+@pytest.mark.slow
 def test_norms_that_keep_their_statistics_reduce_none():
     model = FCN8s(num_classes=CLASSES, backbone=RESNET.clone(freeze_bn=True))
     variables, sizes = communication(model, config())
@@ -133,6 +134,7 @@ def test_what_is_frozen_is_not_reduced():
     assert sizes == {"all-reduce": 4 * numbers(trained) + SCALARS}
 
 
+@pytest.mark.slow
 def test_the_dilated_net_and_its_auxiliary_scores_reduce_no_more():
     backbone = ResNet(depths=(1, 1, 1, 1), width=4, output_stride=8)
     variables, sizes = communication(DilatedFCN(num_classes=CLASSES, backbone=backbone), config())
@@ -141,6 +143,7 @@ def test_the_dilated_net_and_its_auxiliary_scores_reduce_no_more():
     assert 4 * params < sizes["all-reduce"] <= 4 * (params + 4 * channels) + SCALARS
 
 
+@pytest.mark.slow
 def test_accumulation_moves_no_images_either():
     """XLA's CPU backend reduces each part's gradient; those for GPUs and TPUs reduce their sum."""
     variables, sizes = communication(FCN8s(num_classes=CLASSES, backbone=VGG_TINY), config(accumulate=2))

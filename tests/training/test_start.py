@@ -276,6 +276,7 @@ def interrupt(monkeypatch, after: int) -> None:
     monkeypatch.setattr(loop, "find_first_bad", look)
 
 
+@pytest.mark.slow
 def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path, monkeypatch):
     config, options = settings
     config = dataclasses.replace(config, staged=True, stage_factors=(1.0, 0.5, 0.1))

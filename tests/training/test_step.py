@@ -128,7 +128,8 @@ def test_the_sum_loss_is_the_mean_loss_times_the_labelled_pixels():
     np.testing.assert_allclose(total[1] / mean[1], pixels, rtol=1e-3)
 
 
-@pytest.mark.parametrize("auxiliary", [0.5, pytest.param(0.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("auxiliary", [0.5, 0.0])
 def test_the_dilated_net_also_learns_from_its_auxiliary_scores(auxiliary):
     """The loss is main + weight * auxiliary, as torchvision's train.py has it; without a weight that head stays."""
     backbone = ResNet(depths=(1, 1, 1, 1), width=4, output_stride=8)

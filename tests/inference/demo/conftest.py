@@ -16,7 +16,9 @@ from xla_flags import FAST_COMPILE
 # `fcn-jax demo` with the small network of `run_dir`. It prints a line for each image that the network computes, and for
 # each host outside of this machine that it looks for.
 COMMAND = """
-import functools, sys
+import functools, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
 
 def notice(event, arguments):
     host = {"socket.getaddrinfo": lambda: arguments[0], "socket.connect": lambda: arguments[1][0]}.get(event)

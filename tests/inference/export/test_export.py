@@ -147,6 +147,7 @@ def test_a_program_that_differs_fails_and_nothing_is_left(run_dir, tmp_path, exa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_formats_and_steps_are_chosen(run_dir, tmp_path, examples):
     parities = export(open_run(run_dir), tmp_path / "out", examples[:1], step=2, formats=["stablehlo"])
     assert list(parities) == ["model.stablehlo"]

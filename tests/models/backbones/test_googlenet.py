@@ -59,6 +59,7 @@ def test_maps_are_those_of_torchvision(torchvision, tmp_path):
         assert np.abs(mine.values - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_training_drops_and_leaves_frozen_statistics():
     x = FeatureMap(jnp.asarray(np.random.default_rng(1).normal(size=(1, 33, 33, 3)).astype(np.float32)))
     net = GoogLeNet(with_bn=True, freeze_bn=True)

@@ -69,7 +69,7 @@ def test_receptive_fields_lie_around_the_centres(name, width, offset):
     assert np.isnan(top.values[:, cell, 0]).any(axis=-1).tolist() == [True, False, True, False]
 
 
-@pytest.mark.parametrize("name", ["alexnet", "alexnet, reference", "googlenet"])
+@pytest.mark.parametrize("name", ["alexnet", "alexnet, reference", pytest.param("googlenet", marks=SLOW)])
 def test_any_size_gives_logits_of_that_size(name):
     model = FCN8s(num_classes=4, backbone=NETS[name])
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

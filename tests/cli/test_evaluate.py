@@ -75,6 +75,7 @@ def test_another_data_set_has_no_values_of_the_run():
     assert found == (DataConfig("camvid"), DataOptions(Path("/c"), Path("/cache")))
 
 
+@pytest.mark.slow
 def test_eval_wants_the_classes_of_the_training(place, undisturbed):
     folder, _ = undisturbed
     other = place.root / "other"
@@ -94,6 +95,7 @@ def test_eval_scores_the_checkpoint_of_a_step(place, undisturbed):
     assert (scores["step"], scores["mean_iu"]) == (step, expected["mean_iu"])
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(place, undisturbed):
     folder, _ = undisturbed
     damaged = place.root / "damaged"

@@ -1,6 +1,7 @@
-"""A run directory whose network has random variables."""
+"""A run directory whose network has random variables, and a browser."""
 
 import functools
+import shutil
 
 import jax
 import pytest
@@ -15,6 +16,17 @@ from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.build import build
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import open_for_training
+
+BROWSER_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND,EXCLUDE 127.0.0.1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +50,16 @@ def run_dir(tmp_path_factory):
             checkpoints.save(2, {"variables": jax.tree.map(lambda x: 2 * x, variables)})
             checkpoints.note_score(2, 0.25)
         yield folder / "run"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser, which looks for nothing outside by itself."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pages are tested by playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("Chromium is not here: install it, so that `chromium` is on the PATH")
+    with playwright.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()

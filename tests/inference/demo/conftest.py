@@ -1,8 +1,7 @@
-"""The page of a demo, served by a process of its own, and a browser to look at it."""
+"""The page of a demo, served by a process of its own."""
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -41,10 +40,6 @@ def count(self, image):
 Segmenter.__call__ = count
 cli.main(sys.argv[1:])
 """
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --host-resolver-rules=MAP * ~NOTFOUND,EXCLUDE 127.0.0.1"
-)
 
 
 @dataclass(frozen=True)
@@ -90,16 +85,3 @@ def server(run_dir, tmp_path_factory):
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested by playwright")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("the page is tested in Chromium, which is not installed")
-    flags = [word if word.startswith("--") else f"--{word}" for word in FLAGS.removeprefix("--").split(" --")]
-    with playwright.sync_playwright() as player:
-        chrome = player.chromium.launch(executable_path=chromium, headless=True, args=flags)
-        yield chrome
-        chrome.close()

@@ -64,7 +64,7 @@ def segment(run_dir):
 
 
 @pytest.fixture(scope="module")
-def visitor(server, browser):
+def visitor(browser, server):  # without a browser no server is started
     return Visitor(browser, server.url, viewport={"width": 1200, "height": 900})
 
 

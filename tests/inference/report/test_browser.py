@@ -1,29 +1,10 @@
 """The page in a real browser: what it loads, how it fits, and whether everyone can read it."""
 
-import shutil
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from drawn_reports import draw_report
-from playwright.sync_api import sync_playwright
 
 from fcn_jax.inference.report.page import render_page
-
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("Chromium is not here: install it, so that `chromium` is on the PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,24 +3,19 @@
 import base64
 import io
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from fcn_jax.data.dataset import Dataset, prepare
 from fcn_jax.data.survey.survey import survey_dataset
 from fcn_jax.inference.sheet.page import SIDE, render_sheet
 from fcn_jax.inference.visualize import overlay
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 HOSTILE = "<script>alert(1)</script>&\"'"
 
 
@@ -49,17 +44,6 @@ def dataset(tmp_path_factory) -> Dataset:
 @pytest.fixture(scope="module")
 def page(dataset) -> str:
     return render_sheet(dataset, survey_dataset(dataset, "train"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("Chromium is not here: install it, so that `chromium` is on the PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS.split())
-        yield browser
-        browser.close()
 
 
 def test_a_picture_is_the_image_beside_its_overlay(dataset, page):

@@ -40,13 +40,12 @@ def run(words: list[str]) -> None:
     flags = tyro.cli(Export, prog="fcn-jax export", args=words)
     if flags.count < 1:
         raise InputError(f"count is {flags.count}; it must be at least 1")
-    import numpy as np
-
     from fcn_jax.data.dataset import prepare_configured
     from fcn_jax.inference.export.export import export
     from fcn_jax.inference.predict import find_images
     from fcn_jax.inference.read_image import read_image
     from fcn_jax.inference.segment import make_unlabelled
+    from fcn_jax.inference.spread import spread_indices
     from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
 
@@ -55,8 +54,8 @@ def run(words: list[str]) -> None:
         run = open_run(folder)
         start_jax(None)
         if files:
-            chosen = np.unique(np.linspace(0, len(files) - 1, flags.count).round().astype(int))
-            examples = [make_unlabelled(files[index].name, read_image(files[index])) for index in chosen]
+            chosen = [files[index] for index in spread_indices(len(files), flags.count)]
+            examples = [make_unlabelled(file.name, read_image(file)) for file in chosen]
         else:
             try:
                 dataset = prepare_configured(run.config.data, run.options.data, run.options.on_bad_example == "skip")
@@ -66,8 +65,7 @@ def run(words: list[str]) -> None:
                     f"the images that the run was scored on cannot be read: {error}. Give other images to compare on: "
                     "--images FILES"
                 ) from error
-            chosen = np.unique(np.linspace(0, len(source) - 1, flags.count).round().astype(int))
-            examples = [source[index] for index in chosen]
+            examples = [source[index] for index in spread_indices(len(source), flags.count)]
         export(
             run,
             flags.out,

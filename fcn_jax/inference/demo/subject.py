@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from fcn_jax.data.dataset import prepare_configured
 from fcn_jax.errors import InputError
+from fcn_jax.inference.spread import spread_indices
 from fcn_jax.inference.visualize import save_png
 from fcn_jax.runs.metrics_log import find_scores
 from fcn_jax.runs.run_dir import Run
@@ -72,7 +73,7 @@ def write_examples(run: Run, folder: Path, count: int) -> list[Path]:
     source = prepare_configured(data, options, run.options.on_bad_example == "skip").source(options.val_split or "val")
     folder.mkdir()
     files = []
-    for index in np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)):
+    for index in spread_indices(len(source), count):
         example = source[index]
         files.append(folder / f"{Path(example.name).name}.png")
         save_png(example.image, files[-1])

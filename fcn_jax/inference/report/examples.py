@@ -50,11 +50,6 @@ class Shown(NamedTuple):
     errors: Picture
 
 
-def spread_indices(length: int, count: int | None) -> list[int]:
-    """Return `count` indices evenly spread over a split of `length` images; None: all of them."""
-    return np.unique(np.linspace(0, length - 1, min(count or length, length)).round().astype(int)).tolist()
-
-
 def rank(scores: Mapping[int, float], each: int = EACH) -> dict[str, list[int]]:
     """Choose the best, the median and the worst images, no image twice.
 

@@ -16,7 +16,8 @@ from fcn_jax.inference.explain.figures import MOST_EXAMPLES, draw_explanations
 from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
 from fcn_jax.inference.report.boundary import count_boundaries
 from fcn_jax.inference.report.calibration import Bins, Calibration, calibrate, make_counting_forward, record_bins
-from fcn_jax.inference.report.examples import Shown, Subset, rank, show_examples, spread_indices
+from fcn_jax.inference.report.examples import Shown, Subset, rank, show_examples
+from fcn_jax.inference.spread import spread_indices
 from fcn_jax.inference.tiles import plan_tiles
 from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables

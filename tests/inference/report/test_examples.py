@@ -5,7 +5,7 @@ import math
 import pytest
 from small_runs import examples
 
-from fcn_jax.inference.report.examples import Subset, rank, spread_indices
+from fcn_jax.inference.report.examples import Subset, rank
 
 
 def test_the_extremes_and_the_middle_are_chosen():
@@ -24,14 +24,6 @@ def test_no_image_is_chosen_twice(count):
     assert len(chosen["best"]) == (0 if not count else min(3, max(1, count // 3)))
     assert (len(chosen["worst"]) > 0) == (count >= 2)
     assert (len(chosen["median"]) > 0) == (count >= 3)
-
-
-@pytest.mark.parametrize(
-    ("length", "count", "expected"),
-    [(5, None, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (3, 10, [0, 1, 2]), (7, 1, [0]), (0, None, [])],
-)
-def test_indices_are_spread_evenly(length, count, expected):
-    assert spread_indices(length, count) == expected
 
 
 def test_a_subset_names_its_examples_by_index():

@@ -33,8 +33,8 @@ class InputConfig:
     """Input of the network: (pixel - mean) / std, with pixels from 0 to 255 and the channels in `order`.
 
     Weights work only with the input that they were trained with, so it is stored beside them. A network that starts
-    from such weights takes the stored input, and flags that differ from it are an error. The defaults are for networks
-    without a stored input.
+    from such weights takes the stored input, and flags that differ from it are an error, unless `allow` names them,
+    as "input/mean". The defaults are for networks without a stored input.
     """
 
     order: Literal["rgb", "bgr"] = "rgb"
@@ -98,7 +98,7 @@ class ModelConfig:
     init_from: Path | None = None
     """run directory (its best checkpoint) or weights file of an FCN to start from; its head and classes may differ"""
     allow: tuple[str, ...] = ()
-    """beginnings of paths of parameters that may be missing, extra or of another shape in weights, as backbone/fc"""
+    """beginnings of paths of what may be missing, extra or different in the weights, as backbone/fc or input/mean"""
     input: InputConfig | None = None
     """input of the network; None: what its weights were trained with, else ImageNet's RGB"""
 

@@ -91,7 +91,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     given = config.model.input
     if resume_step is not None and given is None:
         given = open_run(run_dir).config.model.input
-    model_config = dataclasses.replace(config.model, input=choose_input(given, weights))
+    model_config = dataclasses.replace(config.model, input=choose_input(given, weights, config.model.allow))
     config = fill_config(dataclasses.replace(config, model=model_config))
 
     data = options.data

@@ -58,21 +58,32 @@ def read_file_or_run(place: Path) -> Weights:
     return Weights(arrays, (), run.config.model.input_or_default, f"{url or place} (run, step {step})", run.class_names)
 
 
-def choose_input(given: InputConfig | None, weights: Weights | None) -> InputConfig:
-    """Choose the input of the network: that of its weights, else that of the flags, else the default.
+def choose_input(given: InputConfig | None, weights: Weights | None, allow: tuple[str, ...] = ()) -> InputConfig:
+    """Choose the input of the network: that of the flags if they give one, else that of its weights, else the default.
+
+    Args:
+        given: the input that the preset and the flags give; None: they give none.
+        weights: the weights to start from; None: the network starts from scratch.
+        allow: beginnings of paths that may differ from the weights, as "input/mean". The reference trains VGG16 further
+            with the mean of NYUDv2.
 
     Raises:
-        InputError: the flags differ from the input of the weights.
+        InputError: the flags differ from the input of the weights in what `allow` does not name.
     """
     if weights is None or weights.input is None:
         return given or InputConfig()
-    if given in (None, weights.input):
+    if given is None:
         return weights.input
     pairs = zip(dataclasses.asdict(weights.input).items(), dataclasses.asdict(given).values(), strict=True)
-    listing = "\n  ".join(f"model.input.{name}: {old} -> {new}" for (name, old), new in pairs if old != new)
+    refused = [(name, old, new) for (name, old), new in pairs if old != new and not f"input/{name}".startswith(allow)]
+    if not refused:
+        return given
+    listing = "\n  ".join(f"model.input.{name}: {old} -> {new}" for name, old, new in refused)
+    names = " ".join(f"input/{name}" for name, _, _ in refused)
     raise InputError(
         f"{weights.origin} was trained with another input than the flags say:\n  {listing}\n"
-        "weights work only with the input they were trained with; leave --model.input out"
+        "weights work only with the input they were trained with; leave --model.input out, or train them further with "
+        f"the other one: --model.allow {names}"
     )
 
 

@@ -130,6 +130,20 @@ def test_flags_that_contradict_the_weights_are_refused_and_the_difference_shown(
     lines = str(refused.value).splitlines()
     assert lines[1:3] == ["  model.input.order: bgr -> rgb", "  model.input.std: (1.0, 1.0, 1.0) -> (1.0, 2.0, 1.0)"]
     assert "leave --model.input out" in lines[3]
+    assert lines[3].endswith("--model.allow input/order input/std")
+
+
+def test_an_input_is_allowed_to_differ_value_by_value(tmp_path):
+    """As the reference trains VGG16 further with the mean of another data set."""
+    weights = read_start(ModelConfig(weights=str(written(tmp_path / "w", input=CAFFE_INPUT))), None)
+    given = dataclasses.replace(CAFFE_INPUT, mean=(116.19, 97.203, 92.318))
+    assert choose_input(given, weights, ("input/mean",)) == given
+    assert choose_input(given, weights, ("backbone/fc6", "input")) == given
+    assert choose_input(None, weights, ("input",)) == CAFFE_INPUT
+    with pytest.raises(InputError, match=r"says?:\n  model\.input\.order: bgr -> rgb\nweights"):
+        choose_input(dataclasses.replace(given, order="rgb"), weights, ("input/mean",))
+    with pytest.raises(InputError, match=r"--model\.allow input/mean$"):
+        choose_input(given, weights, ("backbone",))
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, InputConfig()), (CAFFE_INPUT, CAFFE_INPUT)])

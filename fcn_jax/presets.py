@@ -7,7 +7,16 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
+from fcn_jax.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    DataOptions,
+    InputConfig,
+    ModelConfig,
+    OptimConfig,
+    RunOptions,
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,31 @@ def convert_to_mean(optim: OptimConfig, pixels: int) -> OptimConfig:
 Head = Literal["fcn32s", "fcn16s", "fcn8s"]
 
 
-def _configure_reference(head: Head, skip_scales: tuple[float, float] = (1.0, 1.0), steps: int = 100_000) -> Config:
-    """Make the configuration of the reference's folder voc-HEAD: its solver.prototxt, net.py, solve.py and stages.
+def _configure_reference(
+    head: Head,
+    data: DataConfig,
+    *,
+    crop: int,
+    steps: int,
+    rate: float = 1e-10,
+    stage_factors: tuple[float, float, float] = (1.0, 1e-2, 1e-4),
+    skip_scales: tuple[float, float] = (1.0, 1.0),
+    input: InputConfig | None = None,  # noqa: A002
+) -> Config:
+    """Make the configuration of a folder of the reference: its solver.prototxt, net.py, solve.py and stages.
 
-    It trains on whole images (none is larger than 500x500), one at a time, without augmentation. Two things differ
-    here. A smaller image lies anywhere in its window of 500x500, with void around it. And the images are the 10 582 of
-    SBD and VOC 2012 that are not in val, where the reference had the 8 498 of SBD's train.
+    It trains on whole images, one at a time, without augmentation. docs/reference-recipes.md has every value beside the
+    reference's, and what differs.
+
+    Args:
+        head: the network of the last stage.
+        data: the data set, and the split to train on.
+        crop: side of the window that every image of the data set fits in, in pixels.
+        steps: iterations of a stage, which solve.py counts. `max_iter` has no effect there.
+        rate: base_lr of the first stage.
+        stage_factors: base_lr of the stages FCN-32s, FCN-16s and FCN-8s over `rate`.
+        skip_scales: factors on pool4 and pool3. With any but 1 all scores are trained at once, without stages.
+        input: input of the network, if its mean is that of the data set. VGG16 was trained with ImageNet's.
     """
     return Config(
         model=ModelConfig(
@@ -65,11 +93,13 @@ def _configure_reference(head: Head, skip_scales: tuple[float, float] = (1.0, 1.
             skip_scales=skip_scales,
             upsampling="fixed",
             weights="VGG_ILSVRC_16_layers.caffemodel",
+            allow=("input/mean",) if input else (),
+            input=input,
         ),
-        data=DataConfig("voc2012", train_split="trainaug"),
-        augment=AugmentConfig(crop=500, scale=(1.0, 1.0), flip=False),
+        data=data,
+        augment=AugmentConfig(crop=crop, scale=(1.0, 1.0), flip=False),
         optim=OptimConfig(
-            learning_rate=1e-10,
+            learning_rate=rate,
             schedule="constant",
             momentum=0.99,
             weight_decay=5e-4,
@@ -81,9 +111,57 @@ def _configure_reference(head: Head, skip_scales: tuple[float, float] = (1.0, 1.
         ),
         steps=steps,
         batch_size=1,
-        # At once, all scores learn together. In stages the rates are 1e-10, 1e-12 and 1e-14.
         staged=head != "fcn32s" and skip_scales == (1.0, 1.0),
-        stage_factors=(1.0, 1e-2, 1e-4),
+        stage_factors=stage_factors,
+    )
+
+
+def _configure_voc(head: Head, steps: int = 100_000, skip_scales: tuple[float, float] = (1.0, 1.0)) -> Config:
+    """Make the configuration of the reference's folder voc-HEAD.
+
+    The images are the 10 582 of SBD and VOC 2012 that are not in val, where the reference had the 8 498 of SBD's train.
+    None is larger than 500x500.
+    """
+    data = DataConfig("voc2012", train_split="trainaug")
+    return _configure_reference(head, data, crop=500, steps=steps, skip_scales=skip_scales)
+
+
+def _configure_voc_alexnet() -> Config:
+    """Make the configuration of voc-fcn-alexnet: a mean loss, standard momentum and accumulated gradients.
+
+    Its net.py has no lr_mult for the backbone, so only the bias of the scores learns twice as fast.
+    """
+    config = _configure_voc("fcn32s")
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, backbone="alexnet", weights="bvlc_reference_caffenet.caffemodel"),
+        optim=dataclasses.replace(
+            config.optim,
+            learning_rate=1e-4,
+            momentum=0.9,
+            reduction="mean",
+            bias_factor=1.0,
+            rate_factors=(("score_fr/bias", 2.0),),
+        ),
+        batch_size=20,
+        accumulate=20,
+    )
+
+
+def _configure_pascal_context(head: Head) -> Config:
+    """Make the configuration of the reference's folder pascalcontext-HEAD. The images are VOC's."""
+    return _configure_reference(head, DataConfig("pascal-context"), crop=500, steps=400_000)
+
+
+def _configure_nyud(mean: tuple[float, float, float]) -> Config:
+    """Make the configuration of a folder nyud-fcn32s-INPUT of the reference. The images have 640x480 pixels.
+
+    Args:
+        mean: mean of each channel, in the order of the reference's nyud_layers.py.
+    """
+    data = DataConfig("nyud", train_split="trainval")
+    return _configure_reference(
+        "fcn32s", data, crop=640, steps=100_000, input=InputConfig("bgr", mean, (1.0, 1.0, 1.0))
     )
 
 
@@ -158,19 +236,19 @@ PRESETS = {
     ),
     "voc-fcn32s": Preset(
         "the paper's FCN-32s",
-        _configure_reference("fcn32s"),
+        _configure_voc("fcn32s"),
         source=_REFERENCE,
         published="63.6 on seg11valid (reference README), three days on a K40 (paper)",
     ),
     "voc-fcn16s": Preset(
         "the paper's FCN-16s, trained after FCN-32s",
-        _configure_reference("fcn16s"),
+        _configure_voc("fcn16s"),
         source=_REFERENCE,
         published="65.0 on seg11valid (reference README), four days on a K40 (paper)",
     ),
     "voc-fcn8s": Preset(
         "the paper's FCN-8s, trained after FCN-32s and FCN-16s",
-        _configure_reference("fcn8s"),
+        _configure_voc("fcn8s"),
         source=_REFERENCE,
         published="65.5 on seg11valid (reference README), five days on a K40 (paper)",
     ),
@@ -178,16 +256,41 @@ PRESETS = {
     "voc-fcn8s-mean": Preset(
         "voc-fcn8s with a loss averaged over the pixels, and rate and decay converted to match",
         dataclasses.replace(
-            _configure_reference("fcn8s"), optim=convert_to_mean(_configure_reference("fcn8s").optim, pixels=500 * 500)
+            _configure_voc("fcn8s"), optim=convert_to_mean(_configure_voc("fcn8s").optim, pixels=500 * 500)
         ),
         source=_REFERENCE,
         published="65.5 on seg11valid (that of voc-fcn8s)",
     ),
     "voc-fcn8s-atonce": Preset(
         "the paper's FCN-8s without stages",
-        _configure_reference("fcn8s", (0.01, 0.0001), steps=300_000),
+        _configure_voc("fcn8s", 300_000, (0.01, 0.0001)),
         source=_REFERENCE,
         published="65.4 on seg11valid (reference README), as long as voc-fcn8s",
+    ),
+    "voc-fcn-alexnet": Preset(
+        "the paper's FCN-AlexNet, FCN-32s on a CaffeNet",
+        _configure_voc_alexnet(),
+        source="shelhamer/fcn.berkeleyvision.org; starts from bvlc_reference_caffenet.caffemodel in the working "
+        "directory (dl.caffe.berkeleyvision.org)",
+        published="48.0 on seg11valid (reference README)",
+    ),
+    "pascalcontext-fcn32s": Preset(
+        "FCN-32s on PASCAL-Context, 59 classes and background", _configure_pascal_context("fcn32s"), source=_REFERENCE
+    ),
+    "pascalcontext-fcn16s": Preset(
+        "FCN-16s on PASCAL-Context, trained after FCN-32s", _configure_pascal_context("fcn16s"), source=_REFERENCE
+    ),
+    "pascalcontext-fcn8s": Preset(
+        "FCN-8s on PASCAL-Context, trained after FCN-32s and FCN-16s",
+        _configure_pascal_context("fcn8s"),
+        source=_REFERENCE,
+    ),
+    "nyud-fcn32s-color": Preset(
+        "FCN-32s on the colours of NYUDv2",
+        _configure_nyud((116.190, 97.203, 92.318)),
+        RunOptions(DataOptions(val_split="test")),
+        source=_REFERENCE,
+        published="29.2 on test (CVPR paper, whose network was trained in another way)",
     ),
     # The article gives rate, decay and backbone, but no momentum; PyTorch's default is 0. The steps are 60 epochs.
     "voc-resnet34": Preset(

@@ -7,15 +7,16 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from fcn_jax.config import CAFFE_INPUT, Config
+from fcn_jax.config import CAFFE_INPUT, Config, OptimConfig
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.sources import SOURCES
 from fcn_jax.models.build import build
 from fcn_jax.models.reference import NETWORKS
-from fcn_jax.presets import PRESETS
+from fcn_jax.presets import PRESETS, convert_to_mean
 from fcn_jax.training.optim import make_schedule, mask_decayed, rate_factor
 from fcn_jax.training.staged import list_stages
 
+PAGE = Path(__file__).parents[1] / "docs" / "reference-recipes.md"
 # The numbers of each folder's solver.prototxt. All have lr_policy "fixed".
 SOLVERS = {
     "voc-fcn32s": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 100000 weight_decay: 0.0005",
@@ -139,3 +140,43 @@ def test_what_is_scored():
     """The reference scores on seg11valid, on PASCAL-Context's val and on NYUDv2's test."""
     splits = {name: fill_options(PRESETS[name].options, resolve(name)).data.val_split for name in SOLVERS}
     assert {name: split for name, split in splits.items() if split != "val"} == {"nyud-fcn32s-color": "test"}
+
+
+def read_table(heading: str) -> dict[str, list[str]]:
+    """Read the first table below a heading of the page: the cells of each row by its first one."""
+    section = PAGE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*", section, re.M)]
+    return {first: cells for first, *cells in rows[2:]}
+
+
+def test_the_page_has_the_numbers_of_the_presets():
+    table = read_table("Solvers")
+    assert set(table) == set(SOLVERS)
+    for name, (rates, momentum, decay, images, iterations, normalize, crop) in table.items():
+        config = resolve(name)
+        stages = list_stages(config, Path("run")) if config.staged else [(config, None)]
+        shown = [float(rate) for rate in rates.split(", ")]
+        assert shown == pytest.approx([stage.optim.learning_rate for stage, _ in stages])
+        assert (float(momentum), float(decay)) == (config.optim.momentum, config.optim.weight_decay)
+        assert (int(images), int(iterations.replace(" ", ""))) == (config.batch_size, config.steps)
+        assert {"true": "mean", "false": "sum"}[normalize] == config.optim.reduction
+        assert int(crop) == config.augment.crop
+
+
+def test_the_page_converts_rates_and_decay():
+    for row, (*rates, decay) in read_table("From a summed loss to a mean").items():
+        height, width = map(int, re.findall(r"\d+", row)[:2])
+        for rate, base in zip(rates, (1e-10, 1e-12, 1e-14), strict=True):
+            converted = convert_to_mean(OptimConfig(learning_rate=base, weight_decay=5e-4), height * width)
+            assert float(rate) == pytest.approx(converted.learning_rate, rel=5e-3)
+            assert float(decay) == pytest.approx(converted.weight_decay, rel=5e-3)
+
+
+def test_the_page_names_the_scores_of_the_presets():
+    for names, (scores, *_) in read_table("Published scores").items():
+        names = [name.strip(" `") for name in names.split(",")]
+        if scores:
+            assert [PRESETS[name].published.split()[0] for name in names] == scores.split(", ")
+        else:
+            kinds = {preset.published for name, preset in PRESETS.items() if name.startswith(names[0].rstrip("*"))}
+            assert kinds == {""}

@@ -379,7 +379,7 @@ class RunOptions:
     profile: int = 0
     """number of steps to trace into RUN/profile, from the fourth step on; 0: no trace"""
     dry_run: bool = False
-    """print the number of parameters, the operations per step and the memory needed; train nothing"""
+    """print parameters, operations and memory of a step; train nothing; images and weights may be missing"""
 
     def __post_init__(self) -> None:
         for name in ("eval_every", "checkpoint_every", "eval_batch_size", "keep", "log_every", "workers"):

@@ -21,7 +21,8 @@ from fcn_jax.training.setup import Setup
 def describe_needs(setup: Setup) -> str:
     """Describe the parameters, and the operations and memory of a training step and of an evaluation.
 
-    The evaluation is of one batch of the largest images, or of tiles of them.
+    The evaluation is of one batch of the largest images, or of tiles of them. Weights and images that are not there are
+    named first.
     """
     config, sharding, max_size = setup.config, setup.sharding, setup.dataset.max_size
     assert config.batch_size is not None
@@ -44,6 +45,7 @@ def describe_needs(setup: Setup) -> str:
     devices, crop = sharding.num_devices, config.augment.crop
     return "\n".join(
         [
+            *_list_unread(setup),
             format_parameters(state.variables["params"]),
             f"dry run for {devices} device{'s' * (devices > 1)} ({jax.devices()[0].device_kind}), "
             f"{config.model.dtype}: nothing is trained or written",
@@ -56,6 +58,21 @@ def describe_needs(setup: Setup) -> str:
             f"and while training {format_bytes(momentum)} of momentum",
         ]
     )
+
+
+def _list_unread(setup: Setup) -> list[str]:
+    """List what a training would read and the dry run did not."""
+    dataset, model = setup.dataset, setup.config.model
+    height, width = dataset.max_size
+    lines = []
+    if not any(dataset.splits.values()):
+        lines.append(
+            f"{dataset.name} was not read: its {len(dataset.class_names)} classes and images of up to {width}x{height} "
+            "are assumed; give --data.dir to check its files"
+        )
+    if model.weights and setup.start is None and setup.resume_step is None:
+        lines.append(f"the weights {model.weights} were not read, so it is open whether they fit")
+    return lines
 
 
 def _make_batch(config: Config, max_size: tuple[int, int]) -> Batch:

@@ -13,6 +13,7 @@ from fcn_jax.config import TILE, Config, RunOptions
 from fcn_jax.data.batches import require_room
 from fcn_jax.data.dataset import Dataset, Example, Source, prepare_configured
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.outline import outline_dataset
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
 from fcn_jax.inference.tiles import Tiling, plan_tiles
@@ -22,7 +23,7 @@ from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training.optim import check_groups
 from fcn_jax.training.rewind import adopt_rate_cuts
-from fcn_jax.training.start import choose_input, match_start, read_start
+from fcn_jax.training.start import choose_input, is_at_hand, match_start, read_start
 from fcn_jax.training.state import TrainState, init_state
 from fcn_jax.training.step import make_step
 from fcn_jax.weights.merge import Match
@@ -68,7 +69,8 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     """Build and check everything that a training needs.
 
     This is the one place that decides where a run resumes: at its latest checkpoint. A resumed run does not read the
-    weights it started from, so their files may be gone.
+    weights it started from, so their files may be gone. A dry run does without weights that are not there, and without
+    the files of a data set whose sizes are known.
 
     Args:
         config: what to train; values left open are the data set's defaults.
@@ -87,7 +89,9 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
             f"{run_dir} has taken {resume_step} steps, and these flags end at step {config.ends[-1]}; give the --steps "
             "and --extend that it was trained with, or another --run-dir"
         )
-    weights = read_start(config.model, options.data.cache) if resume_step is None else None
+    weights = None
+    if resume_step is None and (is_at_hand(config.model) or not options.dry_run):
+        weights = read_start(config.model, options.data.cache)
     given = config.model.input
     if resume_step is not None and given is None:
         given = open_run(run_dir).config.model.input
@@ -95,7 +99,8 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     config = fill_config(dataclasses.replace(config, model=model_config))
 
     data = options.data
-    dataset = prepare_configured(config.data, data, options.on_bad_example == "skip")
+    dataset = outline_dataset(config.data, data) if options.dry_run else None
+    dataset = dataset or prepare_configured(config.data, data, options.on_bad_example == "skip")
     _check_class_weights(config, dataset.class_names)
     train_source = _open_split(dataset, "--data.train-split", config.data.train_split)
     val_source = _open_split(dataset, "--data.val-split", data.val_split, config.data.train_split)

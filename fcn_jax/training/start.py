@@ -42,6 +42,11 @@ def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
     return None if model.weights is None else read_weights(Path(model.weights))
 
 
+def is_at_hand(model: ModelConfig) -> bool:
+    """Return whether the weights that a new network starts from are there: in a file, not to be downloaded."""
+    return model.weights is None or (model.weights != "imagenet" and Path(model.weights).exists())
+
+
 def read_file_or_run(place: Path) -> Weights:
     """Read the weights in a file, or those of the best checkpoint of a run directory, which may be in a bucket.
 

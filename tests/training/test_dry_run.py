@@ -1,15 +1,21 @@
-"""What a dry run says, and that it leaves nothing behind."""
+"""What a dry run says, that it leaves nothing behind, and that it needs neither images nor weights."""
 
+import dataclasses
 import re
 
 import jax
 import numpy as np
-from small_runs import NORMED, folder_data
+import pytest
+from small_runs import NORMED, PLAIN, folder_data
 
-from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, RunOptions
-from fcn_jax.models.fcn import FCN8s
+from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, RunOptions
+from fcn_jax.errors import InputError
+from fcn_jax.models.fcn import FCN8s, FCN16s, FCN32s
+from fcn_jax.presets import PRESETS
 from fcn_jax.training import setup
 from fcn_jax.training.loop import train
+from fcn_jax.training.staged import train_staged
+from fcn_jax.training.start import is_at_hand
 
 
 def test_a_dry_run_describes_the_training_and_leaves_nothing(tmp_path, monkeypatch):
@@ -33,3 +39,45 @@ def test_a_dry_run_describes_the_training_and_leaves_nothing(tmp_path, monkeypat
     assert re.search(rf"while training {4 * count / 1e6:.1f} MB of momentum", text)
     for part in ("training step, 8 images, crops of 32x32", "GFLOP", "arguments", "temporaries", "evaluation"):
         assert part in text
+
+
+HEADS = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}
+
+
+def test_a_recipe_needs_neither_its_images_nor_its_weights(tmp_path, monkeypatch):
+    """In stages, with the reference's window of 500x500 and a small network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setup, "build", lambda model, classes: HEADS[model.head](classes, PLAIN, upsampling="fixed"))
+    config = dataclasses.replace(PRESETS["pascalcontext-fcn16s"].config, batch_size=8)  # for eight devices
+    options = RunOptions(DataOptions(cache=tmp_path / "cache"), dry_run=True)
+    said: list[str] = []
+    assert train_staged(config, options, tmp_path / "run", said.append) is None
+    assert list(tmp_path.iterdir()) == []
+    assert [line for line in said if line.startswith("fcn")] == ["fcn32s:", "fcn16s:"]
+    text = "\n".join(said)
+    classes = "pascal-context was not read: its 60 classes and images of up to 500x500 are assumed"
+    assert text.count(classes) == 2
+    # A later stage starts from the one before it.
+    assert text.count(f"the weights {config.model.weights} were not read") == 1
+    assert text.count("training step, 8 images, crops of 500x500: ") == 2
+    assert "1 × 1 × 8 × 60" in text
+
+
+def test_images_that_are_given_are_read(tmp_path):
+    config = Config(data=DataConfig("nyud", train_split="trainval"), batch_size=8)
+    with pytest.raises(InputError, match=r"does not hold NYUDv2"):
+        train(config, RunOptions(DataOptions(dir=tmp_path, cache=tmp_path), dry_run=True), tmp_path / "run")
+    with pytest.raises(InputError, match=r"nyud has no split 'val2' here; it has trainval, test, train, val: choose"):
+        train(config, RunOptions(DataOptions(val_split="val2", cache=tmp_path), dry_run=True), tmp_path / "run")
+
+
+def test_weights_that_are_given_are_read(tmp_path):
+    file = tmp_path / "vgg.caffemodel"
+    model = ModelConfig(backbone="vgg16", weights=str(file))
+    assert not is_at_hand(model)
+    file.write_bytes(b"no weights")
+    assert is_at_hand(model)
+    with pytest.raises(InputError, match=r"vgg\.caffemodel"):
+        train(Config(model=model, data=DataConfig("voc2012")), RunOptions(dry_run=True), tmp_path / "run")
+    assert not is_at_hand(dataclasses.replace(model, weights="imagenet"))
+    assert is_at_hand(ModelConfig())

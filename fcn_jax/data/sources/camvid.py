@@ -53,4 +53,5 @@ SOURCE = DataSource(
     # 20 epochs are 900 steps at 8 images per step.
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),
     find=find,
+    max_size=(360, 480),
 )

@@ -79,4 +79,5 @@ SOURCE = DataSource(
     # 2975 images: 54 epochs. The zoom begins at a third of the size, so that a crop sees enough of a scene.
     defaults=Defaults(crop=320, scale=(0.33, 1.0), steps=20_000, batch_size=8, learning_rate=0.02, eval_every=2_000),
     find=find,
+    max_size=(1024, 2048),
 )

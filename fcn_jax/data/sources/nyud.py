@@ -99,4 +99,5 @@ SOURCE = DataSource(
     # of trainval. Crop, zoom and rate are those of VOC, whose images have about two thirds of the pixels.
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=12_500, batch_size=8, learning_rate=0.02, eval_every=1_250),
     find=find,
+    max_size=(480, 640),
 )

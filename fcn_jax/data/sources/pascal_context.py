@@ -68,4 +68,5 @@ SOURCE = DataSource(
     # epochs. The images are VOC's, and so are the crop, the zoom and the rate.
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=50_000, batch_size=8, learning_rate=0.02, eval_every=5_000),
     find=find,
+    max_size=(500, 500),
 )

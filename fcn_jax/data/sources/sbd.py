@@ -33,4 +33,5 @@ SOURCE = DataSource(
     description="SBD's masks of VOC: --data.dir benchmark_RELEASE; seg11valid if VOC 2012 and 2011 are beside it",
     defaults=voc.SOURCE.defaults,  # the same images
     find=find,
+    max_size=voc.SOURCE.max_size,
 )

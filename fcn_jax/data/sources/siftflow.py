@@ -82,6 +82,7 @@ SOURCE = DataSource(
     description="SIFT Flow, 256x256, semantic classes: --data.dir SiftFlowDataset",
     defaults=_DEFAULTS,
     find=partial(find, "SemanticLabels", SEMANTIC),
+    max_size=(256, 256),
 )
 GEOMETRIC_SOURCE = DataSource(
     name="siftflow-geometric",
@@ -92,4 +93,5 @@ GEOMETRIC_SOURCE = DataSource(
     description="SIFT Flow, sky, horizontal and vertical: --data.dir SiftFlowDataset",
     defaults=_DEFAULTS,
     find=partial(find, "GeoLabels", GEOMETRIC),
+    max_size=(256, 256),
 )

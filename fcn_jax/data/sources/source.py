@@ -175,6 +175,8 @@ class DataSource:
         find: the function that lists the examples; it raises InputError if they are not there.
         takes_classes: whether the user may say which classes there are.
         takes_map: whether the user may say which files are masks and what their samples mean.
+        max_size: the largest height and the largest width of its images, for a dry run without its files; None: they
+            are not known.
     """
 
     name: str
@@ -187,3 +189,4 @@ class DataSource:
     find: Callable[[Request], Found]
     takes_classes: bool = False
     takes_map: bool = False
+    max_size: tuple[int, int] | None = None

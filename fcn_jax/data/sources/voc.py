@@ -203,4 +203,5 @@ SOURCE = DataSource(
     # A crop of 480 pixels is better if the memory suffices, since it holds nearly all of an image (375x500).
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=60_000, batch_size=8, learning_rate=0.02, eval_every=4_000),
     find=find,
+    max_size=(500, 500),
 )

@@ -1,4 +1,4 @@
-"""The configuration of a training: its numbers (`Config`), its conduct (`RunOptions`) and its place (`Cluster`).
+"""The configuration of a training: its numbers (`Config`) and its conduct (`RunOptions`).
 
 They are frozen dataclasses that check themselves. A field that is None is left open: `fcn_jax.data.defaults` fills it
 with the default of the data set or of the network, so one preset works with all of them. The presets are in presets.py,
@@ -7,7 +7,6 @@ line answers at once.
 """
 
 import math
-import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -390,30 +389,3 @@ class RunOptions:
             f"stuck-after is {self.stuck_after}; it must be a finite number of seconds, 0 for never",
         )
         _require(self.profile >= 0, f"profile is {self.profile}; it is a number of steps, 0 for no trace")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The place of this process among those of a training. JAX finds it under Slurm, Open MPI, on TPU pods and others.
-
-    With values for one of them it is found nowhere else.
-    """
-
-    coordinator: str | None = None
-    """HOST:PORT at which process 0 is reached by the others; None: found by JAX, or there is one process only"""
-    num_processes: int | None = None
-    """number of processes, at least 1; None: found by JAX"""
-    process_id: int | None = None
-    """number of this process, from 0 on; None: found by JAX"""
-
-    def __post_init__(self) -> None:
-        coordinator, count, number = self.coordinator, self.num_processes, self.process_id
-        _require(
-            coordinator is None or re.fullmatch(r".+:\d+", coordinator) is not None,
-            f"coordinator is {coordinator}; it must be HOST:PORT, such as node1:12355",
-        )
-        _require(count is None or count >= 1, f"num-processes is {count}; it must be at least 1")
-        _require(
-            number is None or 0 <= number < (math.inf if count is None else count),
-            f"process-id is {number} of {count} processes; it must be at least 0 and below num-processes",
-        )

@@ -15,7 +15,6 @@ from fcn_jax import config as module
 from fcn_jax.config import (
     CAFFE_INPUT,
     AugmentConfig,
-    Cluster,
     Config,
     DataConfig,
     DataOptions,
@@ -26,7 +25,7 @@ from fcn_jax.config import (
 )
 from fcn_jax.errors import InputError
 
-KINDS = (InputConfig, ModelConfig, DataConfig, AugmentConfig, OptimConfig, Config, DataOptions, RunOptions, Cluster)
+KINDS = (InputConfig, ModelConfig, DataConfig, AugmentConfig, OptimConfig, Config, DataOptions, RunOptions)
 NAN, INF = math.nan, math.inf
 
 # A value outside the range of each field, and parts of the message: the name of its flag, the value and the rule.
@@ -100,10 +99,6 @@ REFUSED = [
     ],
     (RunOptions, {"stuck_after": -1.0}, r"^stuck-after is -1\.0.* 0 for never"),
     (RunOptions, {"profile": -1}, r"^profile is -1.* 0 for no trace"),
-    (Cluster, {"coordinator": "node1"}, r"^coordinator is node1; it must be HOST:PORT"),
-    (Cluster, {"num_processes": 0}, r"^num-processes is 0.* at least 1"),
-    (Cluster, {"num_processes": 2, "process_id": 2}, r"^process-id is 2 of 2 processes.* below num-processes"),
-    (Cluster, {"process_id": -1}, r"^process-id is -1 of None processes.* at least 0"),
 ]
 
 

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import tyro
 
 from fcn_jax.cli.words import choose, start_jax
-from fcn_jax.config import Cluster, Config, RunOptions
+from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
 from fcn_jax.runtime.bucket import explain_refusal, find_url, make_absolute, open_bucket
+from fcn_jax.runtime.cluster import Cluster
 from fcn_jax.runtime.files import expand_home
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import jax
 
-from fcn_jax.config import Cluster
 from fcn_jax.errors import InputError, ProcessLost
+from fcn_jax.runtime.cluster import Cluster
 
 MEETING = 300  # seconds in which all processes have to start
 HEARTBEAT = 60  # seconds after which a process that does not answer counts as lost

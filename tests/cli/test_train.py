@@ -14,10 +14,11 @@ from checkpoint_arrays import read_arrays
 from command_line import STEPS, find_best, read_metrics
 
 from fcn_jax.cli.train import read_flags, run
-from fcn_jax.config import Cluster, Config, InputConfig, RunOptions
+from fcn_jax.config import Config, InputConfig, RunOptions
 from fcn_jax.data.sources import SOURCES
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
+from fcn_jax.runtime.cluster import Cluster
 
 # Flags that others rely on.
 FLAGS = """

@@ -5,8 +5,8 @@ import socket
 import jax
 import pytest
 
-from fcn_jax.config import Cluster
 from fcn_jax.errors import InputError, ProcessLost
+from fcn_jax.runtime.cluster import Cluster
 from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather, join_processes
 
 # What launchers tell a process. The second step of a Slurm job with eight tasks has two of them, on two nodes.

@@ -152,7 +152,7 @@ def read_table(heading: str) -> dict[str, list[str]]:
 def test_the_page_has_the_numbers_of_the_presets():
     table = read_table("Solvers")
     assert set(table) == set(SOLVERS)
-    for name, (rates, momentum, decay, images, iterations, normalize, crop) in table.items():
+    for name, (rates, momentum, decay, images, iterations, normalize) in table.items():
         config = resolve(name)
         stages = list_stages(config, Path("run")) if config.staged else [(config, None)]
         shown = [float(rate) for rate in rates.split(", ")]
@@ -160,7 +160,9 @@ def test_the_page_has_the_numbers_of_the_presets():
         assert (float(momentum), float(decay)) == (config.optim.momentum, config.optim.weight_decay)
         assert (int(images), int(iterations.replace(" ", ""))) == (config.batch_size, config.steps)
         assert {"true": "mean", "false": "sum"}[normalize] == config.optim.reduction
-        assert int(crop) == config.augment.crop
+    crops = {names.rstrip("*"): int(crop) for names, (*_, crop) in read_table("Images").items()}
+    for name in SOLVERS:
+        assert resolve(name).augment.crop == crops[name.split("-")[0] + "-"]
 
 
 def test_the_page_converts_rates_and_decay():

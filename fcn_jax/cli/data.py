@@ -62,6 +62,8 @@ def run(words: list[str]) -> None:
             dataset = _prepare(tyro.cli(Prepare, prog="fcn-jax data prepare", args=words[1:]))
             for split in dataset.splits:
                 print("\n".join(_describe_split(dataset, split)))
+            for line in _describe_unlabelled(dataset):
+                print(line)
         case "check":
             _check(tyro.cli(Check, prog="fcn-jax data check", args=words[1:]))
 
@@ -95,6 +97,14 @@ def _describe_split(dataset: "Dataset", split: str) -> list[str]:
     return [f"{dataset.name} {split}: {dataset.splits[split]} images", *lines]
 
 
+def _describe_unlabelled(dataset: "Dataset") -> list[str]:
+    """Describe the splits without labels."""
+    return [
+        f"{dataset.name} {split}: {count} images without labels, only for `fcn-jax predict RUN --split {split}`"
+        for split, count in dataset.unlabelled.items()
+    ]
+
+
 def _check(flags: Check) -> None:
     out = flags.out or Path(f"{flags.name}_check.html")
     require_writable(out, flags.json)
@@ -111,6 +121,8 @@ def _check(flags: Check) -> None:
     for split in dataset.splits:
         first, *absent = _describe_split(dataset, split)
         print("\n".join(["", first, *describe_split(survey.splits[split], dataset.class_names), *absent]))
+    if unlabelled := _describe_unlabelled(dataset):
+        print("\n".join(["", *unlabelled]))
     print("\n".join(["", *describe_class_weights(survey), "", *describe_repeats(survey)]))
     if flags.json:
         write_atomically(flags.json, json.dumps(to_json(to_values(survey)), indent=1) + "\n")

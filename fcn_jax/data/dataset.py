@@ -18,7 +18,7 @@ from fcn_jax.data import labels
 from fcn_jax.data.hold_out import set_apart
 from fcn_jax.data.large_images import lift_limit
 from fcn_jax.data.sources import SOURCES, get_source
-from fcn_jax.data.sources.source import Request
+from fcn_jax.data.sources.source import Found, Request
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import expand_home, find_cache_folder
 
@@ -83,6 +83,7 @@ class Dataset:
         contents: a hash of its names and sizes, the same for a copy in another place.
         pixels: the number of pixels of each label in each split; label 255 is void.
         left_out: a text that names the examples that were left out, and why; None: there are none.
+        unlabelled: the number of images of each further split, which has no labels and is not prepared.
     """
 
     name: str
@@ -95,41 +96,22 @@ class Dataset:
     _open: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
     pixels: dict[str, Int64[np.ndarray, "256"]] = field(default_factory=dict, repr=False)
     left_out: str | None = None
+    unlabelled: dict[str, int] = field(default_factory=dict)
 
     def source(self, split: str) -> Source:
         """Open a split.
 
         Raises:
-            InputError: there is no such split.
+            InputError: there is no such split, or it has no labels.
         """
+        if split in self.unlabelled:
+            raise InputError(
+                f"{self.name} has no labels for the split {split!r}, so it can be neither trained on nor scored; "
+                f"`fcn-jax predict RUN --split {split}` segments its images, and {', '.join(self.splits)} have labels"
+            )
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r} here; it has {', '.join(self.splits)}")
         return Source(self._open(split), self.folder)
-
-
-def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool = False) -> Dataset:
-    """Prepare the data set of a run, as `prepare` does.
-
-    Args:
-        config: what its masks mean, and what is held out.
-        options: where its files are.
-        skip_bad: leave examples out whose files are missing or damaged.
-
-    Raises:
-        InputError: a value does not fit, or something is wrong with the files.
-    """
-    return prepare(
-        config.name,
-        options.dir,
-        options.cache,
-        classes=options.classes,
-        void=config.void,
-        map=config.map,
-        label_suffix=options.label_suffix,
-        hold_out=config.hold_out,
-        train_split=config.train_split,
-        skip_bad=skip_bad,
-    )
 
 
 def prepare(
@@ -165,36 +147,40 @@ def prepare(
     Raises:
         InputError: an argument does not fit, or something is wrong with the files; the message lists every problem.
     """
-    source = get_source(name)
-    request = Request(
+    options = DataOptions(
         dir=None if dir is None else expand_home(dir),
-        cache=expand_home(cache) if cache else find_cache_folder(),
+        cache=expand_home(cache) if cache else None,
         classes=expand_home(classes) if classes else None,
-        void=tuple(int(label) for label in void),
-        map=tuple(map),
         label_suffix=label_suffix,
     )
-    if request.classes and not source.takes_classes:
-        takers = ", ".join(other.name for other in SOURCES.values() if other.takes_classes)
-        raise InputError(f"{name} has its own classes; classes is only for {takers}: leave it out")
-    if (request.void or request.map or request.label_suffix) and not source.takes_map:
-        takers = ", ".join(other.name for other in SOURCES.values() if other.takes_map)
+    config = DataConfig(name, tuple(int(label) for label in void), tuple(map), train_split, hold_out)
+    return prepare_configured(config, options, skip_bad)
+
+
+def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool = False) -> Dataset:
+    """Prepare the data set of a run, as `prepare` does.
+
+    Args:
+        config: what its masks mean, and what is held out.
+        options: where its files are.
+        skip_bad: leave examples out whose files are missing or damaged.
+
+    Raises:
+        InputError: a value does not fit, or something is wrong with the files.
+    """
+    found = find_configured(config, options)
+    if not found.splits:
         raise InputError(
-            f"{name} has its own labels and names of files; void, map and label-suffix are only for {takers}: leave "
-            "them out"
+            f"{config.name} has images without labels here, in {', '.join(found.unlabelled)}, and no others; "
+            "`fcn-jax predict RUN --split` segments them, and `fcn-jax data list` says where labels belong"
         )
-    if request.dir is not None and not request.dir.exists():
-        raise InputError(f"{request.dir} does not exist; give the folder of {name} as --data.dir")
-    found = source.find(request)
-    if hold_out:
-        found = set_apart(found, train_split, hold_out)
     from fcn_jax.data.builder import SegmentationBuilder  # TFDS takes a second to import; wrong arguments fail before
 
-    builder = SegmentationBuilder(name, found, request.cache, skip_bad)
+    builder = SegmentationBuilder(config.name, found, _find_cache(options), skip_bad)
     builder.build()
     colours = labels.palette(len(found.class_names)) if found.colours is None else np.array(found.colours, np.uint8)
     return Dataset(
-        name=name,
+        name=config.name,
         class_names=found.class_names,
         palette=colours,
         splits={split: builder.info.splits[split].num_examples for split in found.splits},
@@ -203,5 +189,44 @@ def prepare(
         contents=builder.contents,
         pixels={split: np.array(pixels) for split, pixels in builder.pixels.items()},
         left_out=builder.describe_left_out(),
+        unlabelled={split: len(images) for split, images in found.unlabelled.items()},
         _open=builder.open_records,
     )
+
+
+def find_configured(config: DataConfig, options: DataOptions) -> Found:
+    """List the examples of a run's data set, and its images without labels, without reading them.
+
+    Args:
+        config: what its masks mean, and what is held out.
+        options: where its files are.
+
+    Raises:
+        InputError: a value does not fit, or the data set is not there.
+    """
+    source = get_source(config.name)
+    request = Request(
+        dir=None if options.dir is None else expand_home(options.dir),
+        cache=_find_cache(options),
+        classes=expand_home(options.classes) if options.classes else None,
+        void=config.void,
+        map=config.map,
+        label_suffix=options.label_suffix,
+    )
+    if request.classes and not source.takes_classes:
+        takers = ", ".join(other.name for other in SOURCES.values() if other.takes_classes)
+        raise InputError(f"{source.name} has its own classes; classes is only for {takers}: leave it out")
+    if (request.void or request.map or request.label_suffix) and not source.takes_map:
+        takers = ", ".join(other.name for other in SOURCES.values() if other.takes_map)
+        raise InputError(
+            f"{source.name} has its own labels and names of files; void, map and label-suffix are only for {takers}: "
+            "leave them out"
+        )
+    if request.dir is not None and not request.dir.exists():
+        raise InputError(f"{request.dir} does not exist; give the folder of {source.name} as --data.dir")
+    found = source.find(request)
+    return set_apart(found, config.train_split, config.hold_out) if config.hold_out else found
+
+
+def _find_cache(options: DataOptions) -> Path:
+    return expand_home(options.cache) if options.cache else find_cache_folder()

@@ -147,7 +147,7 @@ def _shard_batches(config: Config) -> NamedSharding:
 
 def _open_split(dataset: Dataset, flag: str, split: str | None, trained_on: str | None = None) -> Source:
     assert split
-    if split not in dataset.splits:
+    if split not in (*dataset.splits, *dataset.unlabelled):
         remedies = [f"choose one with {flag}"] if any(other != trained_on for other in dataset.splits) else []
         remedies += ["set a tenth of the training split apart with --data.hold-out 0.1"] if trained_on else []
         raise InputError(

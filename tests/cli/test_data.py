@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from command_line import draw_folder_data
 from PIL import Image
 
 from fcn_jax.cli import main
@@ -84,3 +85,15 @@ def test_data_check_suspects_black_and_white_masks(place):
     assert "in no image" not in output
     for split in ("train", "held-out"):
         assert f"folder {split}: 1 images" in output
+
+
+def test_splits_without_labels_are_listed(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    draw_folder_data(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/labels/tiny")
+    line = "folder tiny: 3 images without labels, only for `fcn-jax predict RUN --split tiny`\n"
+    words = ["folder", "--dir", "data", "--cache", "cache"]
+    main(["data", "prepare", *words])
+    assert capsys.readouterr().out == f"folder train: 8 images\n{line}"
+    main(["data", "check", *words])
+    assert f"\n\n{line}\n" in capsys.readouterr().out

@@ -47,6 +47,18 @@ def test_index(data):
         data.source("test")
 
 
+def test_a_split_without_labels_is_not_read(tree):
+    before = prepare("folder", tree, tree.parent / "cache")
+    save(picture(), tree / "images/test/e.png")
+    data = prepare("folder", tree, tree.parent / "cache")
+    assert data.folder == before.folder  # nothing is prepared anew
+    assert (data.splits, data.unlabelled) == ({"train": 3, "val": 1}, {"test": 1})
+    with pytest.raises(
+        InputError, match=r"has no labels for the split 'test', .*`fcn-jax predict RUN --split test` .* train, val have"
+    ):
+        data.source("test")
+
+
 def test_threads_read_the_same(tree):
     for i in range(20):
         save(picture(), tree / f"images/train/t{i}.png")

@@ -1,5 +1,8 @@
 """Examples that are set apart."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from fcn_jax.data.hold_out import HELD_OUT, set_apart
@@ -27,6 +30,11 @@ def test_about_the_share_is_set_apart():
     assert 60 <= len(held) <= 140  # the standard deviation is 9.5
     assert names(found, "val") == ["v"]
     assert set(held) < set(names(set_apart(make_found(all_names), "train", 0.3), HELD_OUT))
+
+
+def test_images_without_labels_stay():
+    found = dataclasses.replace(make_found("abcdefgh"), unlabelled={"test": [Path("x.jpg")]})
+    assert set_apart(found, "train", 0.5).unlabelled == found.unlabelled
 
 
 def test_new_examples_move_no_other():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fcn_jax.data.label_map import LabelMap
-from fcn_jax.data.sources.listing import pair_files
+from fcn_jax.data.sources.listing import list_pictures, pair_files
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
 from fcn_jax.errors import InputError
 
@@ -17,7 +17,10 @@ NAMES = "objectInfo150.txt"
 
 
 def find(request: Request) -> Found:
-    """Find the splits train and val, if they exist. Examples are in order of name.
+    """Find the splits train, val and test, if they exist. Examples are in order of name.
+
+    The split test has images without labels. They are in images/testing (the README named below), or in release_test,
+    as their archive unpacks, beside or in ADEChallengeData2016.
 
     A mask has 0 for what belongs to no class, which is void, and 1 to 150 for the classes 0 to 149, as the challenge
     says (README of github.com/CSAILVision/sceneparsing).
@@ -34,10 +37,13 @@ def find(request: Request) -> Found:
         images, masks = root / "images" / folder, root / "annotations" / folder
         if images.is_dir() and masks.is_dir():
             splits[split] = pair_files(images, masks)
-    if not splits:
+    places = (root / "images/testing", root / "release_test/testing", root.parent / "release_test/testing")
+    test = next((images for place in places if (images := list_pictures(place))), [])
+    if not splits and not test:
         raise InputError(f"{root} has no images and annotations; give --data.dir, which is {LAYOUT}")
     numbers = tuple((label + 1, label) for label in range(CLASSES))
-    return Found(read_names(root / NAMES), splits, LabelMap(void=(0,), numbers=numbers))
+    label_map = LabelMap(void=(0,), numbers=numbers)
+    return Found(read_names(root / NAMES), splits, label_map, unlabelled={"test": test} if test else {})
 
 
 def read_names(file: Path) -> tuple[str, ...]:
@@ -65,7 +71,7 @@ def read_names(file: Path) -> tuple[str, ...]:
 
 SOURCE = DataSource(
     name="ade20k",
-    splits="train val",
+    splits="train val (test without labels)",
     classes=str(CLASSES),
     size="22,210 images (20,210 train, 2,000 val); 0.9 GB",
     licence="for research and teaching that is not commercial; its masks under the BSD licence",

@@ -39,9 +39,9 @@ CLASSES = {
 
 
 def find(request: Request) -> Found:
-    """Find the splits train and val, if they exist. Examples are in order of name.
+    """Find the splits train, val and test, if they exist. Examples are in order of name.
 
-    The split test is left out, because its official masks have no classes.
+    The split test has images without labels, because its official masks have no classes.
 
     Raises:
         InputError: no folder is given, or it has none of the splits.
@@ -52,14 +52,16 @@ def find(request: Request) -> Found:
         images, masks = dir / "leftImg8bit" / split, dir / "gtFine" / split
         if images.is_dir() and masks.is_dir():
             splits[split] = _pair(images, masks)
-    if not splits:
+    test = sorted((dir / "leftImg8bit" / "test").glob(f"*/[!.]*{IMAGE}"))
+    if not splits and not test:
         raise InputError(f"{dir} does not hold Cityscapes; give --data.dir, which is {LAYOUT}")
     ids = [number for number, _ in CLASSES.values()]
     label_map = LabelMap(
         void=tuple(number for number in range(IDS) if number not in ids),
         numbers=tuple((number, label) for label, number in enumerate(ids)),
     )
-    return Found(tuple(CLASSES), splits, label_map, tuple(colour for _, colour in CLASSES.values()))
+    colours = tuple(colour for _, colour in CLASSES.values())
+    return Found(tuple(CLASSES), splits, label_map, colours, {"test": test} if test else {})
 
 
 def _pair(images: Path, masks: Path) -> list[Files]:
@@ -71,7 +73,7 @@ def _pair(images: Path, masks: Path) -> list[Files]:
 
 SOURCE = DataSource(
     name="cityscapes",
-    splits="train val",
+    splits="train val (test without labels)",
     classes=str(len(CLASSES)),
     size="3,475 images with masks (2,975 train, 500 val); 11 GB",
     licence="its own, for uses that are not commercial; register at www.cityscapes-dataset.com",

@@ -4,7 +4,7 @@ import sys
 
 from fcn_jax.data.label_map import parse_label_map
 from fcn_jax.data.sources.class_file import read_classes
-from fcn_jax.data.sources.listing import pair_files, require_split_name
+from fcn_jax.data.sources.listing import list_pictures, pair_files, require_split_name
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
 from fcn_jax.errors import InputError
 
@@ -17,6 +17,8 @@ LAYOUT = (
 def find(request: Request) -> Found:
     """Find every split: train, val and test first, the others by name. Examples are in order of name.
 
+    A split of images/ that labels/ does not have is one without labels.
+
     Raises:
         InputError: the folder is not given or has no splits, or a split, class or entry of the label map is invalid.
     """
@@ -24,20 +26,21 @@ def find(request: Request) -> Found:
     classes = read_classes(request.classes or dir / "classes.txt")
     label_map = parse_label_map(request.map, request.void, len(classes.names), classes.colours or ())
     kinds = {kind: {f.name for f in (dir / kind).glob("[!.]*") if f.is_dir()} for kind in ("images", "labels")}
-    found = kinds["images"] & kinds["labels"]
-    if not found:
-        raise InputError(f"{dir} has no split with images and labels; it should be {LAYOUT}")
-    for kind, other in (("images", "labels"), ("labels", "images")):
-        for split in sorted(kinds[kind] - found):
-            print(f"warning: {kind}/{split} is not used, because there is no {other}/{split}", file=sys.stderr)
-    for split in found:
+    for split in sorted(kinds["labels"] - kinds["images"]):
+        print(f"warning: labels/{split} is not used, because there is no images/{split}", file=sys.stderr)
+    for split in kinds["images"]:
         require_split_name(split, dir)
-    first = [split for split in ("train", "val", "test") if split in found]
-    order = (*first, *sorted(found.difference(first)))
-    splits = {
-        split: pair_files(dir / "images" / split, dir / "labels" / split, request.label_suffix) for split in order
-    }
-    return Found(classes.names, splits, label_map, classes.colours)
+    first = [split for split in ("train", "val", "test") if split in kinds["images"]]
+    splits, unlabelled = {}, {}
+    for split in (*first, *sorted(kinds["images"].difference(first))):
+        images, labels = dir / "images" / split, dir / "labels" / split
+        if split in kinds["labels"]:
+            splits[split] = pair_files(images, labels, request.label_suffix)
+        elif pictures := list_pictures(images):
+            unlabelled[split] = pictures
+    if not splits and not unlabelled:
+        raise InputError(f"{dir} has no split with images; it should be {LAYOUT}")
+    return Found(classes.names, splits, label_map, classes.colours, unlabelled)
 
 
 SOURCE = DataSource(

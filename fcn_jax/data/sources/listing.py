@@ -43,6 +43,16 @@ def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
     return [Files(stem, image, mask) for stem in stems for image in left[stem] for mask in right[stem]]
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """List the pictures of a folder and of its sub-folders, in the order of their stems; none if it does not exist.
+
+    Raises:
+        InputError: two names look alike, or one is not UTF-8 (`_compose_letters`).
+    """
+    pictures, _ = _group_by_stem(folder)
+    return [file for stem in sorted(pictures) for file in pictures[stem]]
+
+
 def read_list(file: Path) -> list[list[str]]:
     """Read a list of examples: the words of each line that is not blank.
 

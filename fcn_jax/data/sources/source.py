@@ -131,12 +131,15 @@ class Found:
         splits: the examples of each split, in order. A file that is missing is reported when it is read.
         label_map: the labels of the samples in masks.
         colours: red, green and blue of each class; None for the colours of PASCAL VOC.
+        unlabelled: the image files of each further split, in order, which have no labels, as those of test sets whose
+            labels are kept by a server. They are segmented, and not prepared.
     """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, Sequence[Listed]]
     label_map: LabelMap = field(default_factory=LabelMap)
     colours: tuple[Colour, ...] | None = None
+    unlabelled: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import shutil
 import sys
 import tarfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from fcn_jax.data.sources.listing import read_list
@@ -21,8 +22,10 @@ SIZE = 1_999_639_040
 SHA256 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
 LAYOUT = (
     "the folder VOCdevkit or VOC2012 with JPEGImages/*.jpg, SegmentationClass/*.png and "
-    f"ImageSets/Segmentation/{{train,val}}.txt, or the official archive {ARCHIVE}"
+    f"ImageSets/Segmentation/{{train,val}}.txt, or the official archive {ARCHIVE}; the test images are in another one, "
+    "VOC2012test.tar, which is unpacked into the same folder or given by itself"
 )
+OFFICIAL = ("train", "val")
 _MASKS, _AUG = "SegmentationClass", "SegmentationClassAug"
 CLASS_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus",
@@ -32,14 +35,14 @@ CLASS_NAMES = (
 
 
 def find(request: Request) -> Found:
-    """Find the official splits train and val, and trainaug and seg11valid if their files exist.
+    """Find the official splits train and val, and trainaug, seg11valid and test if their files exist.
 
     trainaug has 10,582 images: those of VOC's train and of SBD that are not in VOC's val. It is read from trainaug.txt
     and SegmentationClassAug, or made of SBD if that is in the same folder. Then VOC's images have VOC's masks, and the
     others SBD's. seg11valid has the 736 images of VOC 2011's val that are not in SBD's train, on which the FCN papers
     score (the reference's data/pascal/seg11valid.txt). It is read from seg11valid.txt, or made of the lists of VOC 2011
     and SBD in the same folder. Examples are in the order of the lists. A line of a list is a name, or the paths of an
-    image and its mask.
+    image and its mask. test has images without labels; it is alone where the files of train and val are missing.
 
     `request.dir` is VOCdevkit, VOC2012, a folder with VOCdevkit or the archive in it, or the archive. Without it the
     archive is downloaded. An archive is unpacked into the cache.
@@ -54,16 +57,21 @@ def find(request: Request) -> Found:
             "classes of your own there is the data set voc",
             file=sys.stderr,
         )
-    splits = {split: _list_examples(root, split, _MASKS) for split in ("train", "val")}
+    unlabelled = {}
+    if (root / LISTS / "test.txt").is_file():
+        unlabelled = {"test": [example.image for example in _list_examples(root, "test", _MASKS)]}
+        if not _has_lists(root, OFFICIAL):
+            return Found(CLASS_NAMES, {}, unlabelled=unlabelled)
+    splits = {split: _list_examples(root, split, _MASKS) for split in OFFICIAL}
     if (root / LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
         splits["trainaug"] = _list_examples(root, "trainaug", _AUG)
     elif request.dir and (sbd := find_sbd(request.dir)):
         official = {example.name for split in splits.values() for example in split}
-        more = (example for split in ("train", "val") for example in list_sbd(sbd, split, without=official))
+        more = (example for split in OFFICIAL for example in list_sbd(sbd, split, without=official))
         splits["trainaug"] = [*splits["train"], *more]
     if valid := list_seg11valid(root, request.dir):
         splits["seg11valid"] = valid
-    return Found(CLASS_NAMES, splits)
+    return Found(CLASS_NAMES, splits, unlabelled=unlabelled)
 
 
 def list_seg11valid(root: Path, dir: Path | None) -> list[Files] | None:  # noqa: A002
@@ -86,12 +94,18 @@ def list_seg11valid(root: Path, dir: Path | None) -> list[Files] | None:  # noqa
     return [_get_files(root, name, _MASKS) for name in names]
 
 
-def find_unpacked(dir: Path) -> Path | None:  # noqa: A002
-    """Find the folder VOC2012 in a folder, which may be that folder itself; None if there is none."""
-    for folder in (dir, dir / "VOC2012", dir / "VOCdevkit" / "VOC2012"):
-        if all((folder / LISTS / f"{split}.txt").is_file() for split in ("train", "val")):
-            return folder
-    return None
+def find_unpacked(dir: Path, splits: Iterable[str] = OFFICIAL) -> Path | None:  # noqa: A002
+    """Find the folder VOC2012 with the lists of some splits in a folder, which may be that folder itself.
+
+    Returns:
+        The folder; None if there is none.
+    """
+    places = (dir, dir / "VOC2012", dir / "VOCdevkit" / "VOC2012")
+    return next((folder for folder in places if _has_lists(folder, splits)), None)
+
+
+def _has_lists(root: Path, splits: Iterable[str]) -> bool:
+    return all((root / LISTS / f"{split}.txt").is_file() for split in splits)
 
 
 def _list_examples(root: Path, split: str, masks: str) -> list[Files]:
@@ -114,6 +128,8 @@ def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
         return root
     archive = dir / ARCHIVE if dir.is_dir() else dir
     if not archive.is_file():
+        if root := find_unpacked(dir, ("test",)):
+            return root
         raise InputError(f"{dir} does not hold VOC 2012; give --data.dir, which is {LAYOUT}")
     stat = archive.stat()
     folder = cache / "voc2012" / f"unpacked-{stat.st_size}-{stat.st_mtime_ns}"
@@ -167,7 +183,7 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
         _, _, path = member.name.rpartition("VOC2012/")
         members[path] = member
     wanted = [path for path in members if path.startswith((f"{LISTS}/", f"{_MASKS}/", f"{_AUG}/"))]
-    for split in ("train", "val"):
+    for split in () if f"{LISTS}/test.txt" in members else OFFICIAL:
         if f"{LISTS}/{split}.txt" not in members:
             raise tarfile.ReadError(f"VOCdevkit/VOC2012/{LISTS}/{split}.txt is missing")
 
@@ -193,7 +209,7 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
 
 SOURCE = DataSource(
     name="voc2012",
-    splits="train val (trainaug, seg11valid)",
+    splits="train val (trainaug, seg11valid, test without labels)",
     classes="21",
     size="2,913 images with masks; 2.0 GB",
     licence="photographs from flickr, under flickr's terms of use",

@@ -45,6 +45,17 @@ def test_ade20k(tree, tmp_path, above):
     assert data.class_names[7] == "bed"
 
 
+@pytest.mark.parametrize("place", ["images/testing", "release_test/testing", "../release_test/testing"])
+def test_images_without_labels(tree, tmp_path, place):
+    assert find(Request(tree, tmp_path)).unlabelled == {}
+    for number in (2, 1):
+        save(picture(4, 38), tree / place / f"ADE_test_{number:08}.jpg")
+    found = find(Request(tree, tmp_path))
+    assert [file.stem for file in found.unlabelled["test"]] == ["ADE_test_00000001", "ADE_test_00000002"]
+    assert all(file.is_file() for file in found.unlabelled["test"])
+    assert list(found.splits) == ["train", "val"]
+
+
 def test_a_split_that_is_not_there(tree, tmp_path):
     (tree / "images/validation").rename(tree / "images/other")
     assert list(find(Request(tree, tmp_path)).splits) == ["train"]

@@ -42,8 +42,12 @@ def tree(tmp_path):
 
 
 def test_cityscapes(tree, tmp_path):
+    save(picture(2, 17), tree / "leftImg8bit/test/bonn/bonn_000003_000019_leftImg8bit.png")
     data = prepare("cityscapes", tree, tmp_path / "cache")
-    assert data.splits == {"train": 3, "val": 1}
+    assert (data.splits, data.unlabelled) == ({"train": 3, "val": 1}, {"test": 2})
+    assert [file.name for file in find(Request(tree, tmp_path)).unlabelled["test"]] == [
+        f"{name}_000019_leftImg8bit.png" for name in ("berlin_000000", "bonn_000003")
+    ]
     names = [example.name for example in data.source("train")]
     assert names == ["aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019"]
     expected = np.full(34, 255)
@@ -71,6 +75,8 @@ def test_a_missing_file_is_named(tree, tmp_path):
 def test_what_is_not_there(tree, tmp_path):
     shutil.rmtree(tree / "gtFine/val")
     assert list(find(Request(tree, tmp_path)).splits) == ["train"]
+    shutil.rmtree(tree / "leftImg8bit/test")
+    assert find(Request(tree, tmp_path)).unlabelled == {}
     with pytest.raises(InputError, match=r"cityscapes is not downloaded .*gtFine_trainvaltest.zip .*register"):
         find(Request(None, tmp_path))
     with pytest.raises(InputError, match=r"does not hold Cityscapes; give --data.dir, which is a folder with leftImg"):

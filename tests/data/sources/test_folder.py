@@ -48,16 +48,28 @@ def test_any_splits_in_order(tree):
         save(mask(), tree / f"labels/{split}/x.png")
     (tree / "images/.cache").mkdir()
     (tree / "labels/.cache").mkdir()
-    assert tuple(look(tree).splits) == ("train", "val", "test", "alone", "extra-1")
+    found = look(tree)
+    assert tuple(found.splits) == ("train", "val", "test", "alone", "extra-1")
+    assert found.unlabelled == {}
 
 
-def test_a_split_of_images_or_masks_alone_is_named(tree, capsys):
+def test_splits_of_images_alone_have_no_labels(tree, capsys):
+    for name in ("test/b.jpg", "test/deep/a.png", "test/a.png", "own/x.png"):
+        save(picture(), tree / "images" / name)
+    (tree / "images/test/notes.txt").touch()
+    (tree / "images/empty").mkdir()
+    found = look(tree)
+    assert tuple(found.splits) == ("train", "val")
+    test = [tree / "images/test" / name for name in ("a.png", "b.jpg", "deep/a.png")]
+    assert list(found.unlabelled.items()) == [("test", test), ("own", [tree / "images/own/x.png"])]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_split_of_masks_alone_is_named(tree, capsys):
     (tree / "images/val").rename(tree / "images/valid")
-    assert tuple(look(tree).splits) == ("train",)
-    assert capsys.readouterr().err.splitlines() == [
-        "warning: images/valid is not used, because there is no labels/valid",
-        "warning: labels/val is not used, because there is no images/val",
-    ]
+    found = look(tree)
+    assert (tuple(found.splits), tuple(found.unlabelled)) == (("train",), ("valid",))
+    assert capsys.readouterr().err == "warning: labels/val is not used, because there is no images/val\n"
 
 
 def test_masks_with_a_suffix(tree):
@@ -82,13 +94,12 @@ def test_void_label_that_is_a_class_or_no_label(tree, label):
 def test_no_splits(tree):
     shutil.rmtree(tree / "images")
     shutil.rmtree(tree / "labels")
-    with pytest.raises(InputError, match="has no split with images and labels"):
+    with pytest.raises(InputError, match="has no split with images; it should be a folder"):
         look(tree)
 
 
 @pytest.mark.parametrize("name", ["all", "a b", "x[1]"])
 def test_names_that_splits_cannot_have(tree, name):
-    for kind in ("images", "labels"):
-        (tree / kind / name).mkdir()
+    (tree / "images" / name).mkdir()
     with pytest.raises(InputError, match="cannot be the name of a split"):
         look(tree)

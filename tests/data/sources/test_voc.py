@@ -121,6 +121,36 @@ def test_seg11valid_where_its_list_is(tmp_path):
     np.testing.assert_array_equal(data.source("seg11valid")[0].label, official)
 
 
+def test_images_without_labels(tmp_path):
+    base = voc_tree(tmp_path)
+    (base / "ImageSets/Segmentation/test.txt").write_text("2007_000009\n2007_000003\n")
+    found = voc.find(Request(tmp_path, tmp_path))
+    test = {"test": [base / f"JPEGImages/{name}.jpg" for name in ("2007_000009", "2007_000003")]}
+    assert found.unlabelled == test
+    data = datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+    assert (data.splits, data.unlabelled) == ({"train": 2, "val": 1}, {"test": 2})
+    # The archive of the test images by itself, unpacked.
+    for split in NAMES:
+        (base / f"ImageSets/Segmentation/{split}.txt").unlink()
+    shutil.rmtree(base / "SegmentationClass")
+    found = voc.find(Request(tmp_path, tmp_path))
+    assert (found.splits, found.unlabelled) == ({}, test)
+    with pytest.raises(InputError, match=r"voc2012 has images without labels here, in test, and no others; `fcn-jax p"):
+        datasets.prepare("voc2012", tmp_path, tmp_path / "cache")
+
+
+def test_the_archive_of_images_without_labels(tmp_path):
+    base = voc_tree(tmp_path / "data")
+    for split in NAMES:
+        (base / f"ImageSets/Segmentation/{split}.txt").unlink()
+    (base / "ImageSets/Segmentation/test.txt").write_text("2007_000009\n")
+    shutil.rmtree(base / "SegmentationClass")
+    found = voc.find(Request(archive(tmp_path / "data", "VOC2012test.tar"), tmp_path / "cache"))
+    (image,) = found.unlabelled["test"]
+    assert (found.splits, image.read_bytes()) == ({}, (base / "JPEGImages/2007_000009.jpg").read_bytes())
+    assert len(list((tmp_path / "cache").rglob("*.jpg"))) == 1
+
+
 def test_archive_of_something_else(tmp_path):
     voc_tree(tmp_path)
     (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()

@@ -1,6 +1,7 @@
-"""A small network with random variables, whose class maps hold several classes, and images of many sizes for it."""
+"""A small network with random variables, whose class maps hold several classes, and images and runs for it."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,12 +10,37 @@ import numpy as np
 from random_variables import draw_variables
 from small_runs import NORMED
 
-from fcn_jax.config import InputConfig
+from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, InputConfig, ModelConfig, RunOptions
 from fcn_jax.data.augment import normalise
-from fcn_jax.data.dataset import Example
+from fcn_jax.data.dataset import Example, prepare_configured
+from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.models.backbones import BACKBONES
+from fcn_jax.models.backbones.resnet import ResNet
+from fcn_jax.models.build import build
 from fcn_jax.models.fcn import FCN8s
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.run_dir import open_for_training
 
 CLASSES = 4
+# To be put in the place of `fcn_jax.models.build.BACKBONES` while runs of `write_run` are used.
+SMALL = {**BACKBONES, "resnet18": functools.partial(ResNet, depths=(1, 1, 1, 1), width=8)}
+
+
+def write_run(folder: Path, data: DataConfig, where: DataOptions) -> None:
+    """Write a run: random variables after step 1, twice as large ones after step 2, the better score at step 1."""
+    dataset = prepare_configured(data, where)
+    model = ModelConfig(backbone="resnet18")
+    config = fill_config(Config(model=model, data=data, augment=AugmentConfig(crop=32)))
+    options = fill_options(RunOptions(data=where), config)
+    variables = draw_network_variables(build(model, len(dataset.class_names)))
+    with (
+        open_for_training(folder, config, options, dataset) as run,
+        Checkpoints(run.checkpoints) as checkpoints,
+    ):
+        checkpoints.save(1, {"variables": variables})
+        checkpoints.note_score(1, 0.5)
+        checkpoints.save(2, {"variables": jax.tree.map(lambda x: 2 * x, variables)})
+        checkpoints.note_score(2, 0.25)
 
 
 def draw_network_variables(model) -> Any:

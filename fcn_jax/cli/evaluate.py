@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OtherData:
-    """The data to score on. A flag that is not given takes the run's value."""
+    """The data to use instead of the run's. A flag that is not given takes the run's value."""
 
     name: str | None = None
     """data set; None: the run's"""

@@ -3,18 +3,20 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
-from fcn_jax.cli.words import require_batch_size, start_jax
+from fcn_jax.cli.evaluate import OtherData, choose_data
+from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
 
 if TYPE_CHECKING:
     from fcn_jax.data.dataset import Example
+    from fcn_jax.data.label_map import LabelMap
     from fcn_jax.inference.outputs import Outputs
     from fcn_jax.inference.segment import Segmented
     from fcn_jax.inference.tta import Views
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predict:
-    """Segment photographs of any size, and videos. The same command goes on after an interruption.
+    """Segment photographs of any size, videos, and splits. The same command goes on after an interruption.
 
     OUT/<stem>.png holds the index of each pixel's class, OUT/<stem>_overlay.png shows the classes over the photograph.
     Of a video OUT/<stem>_overlay.mp4 is written, and OUT/<stem>/ with the class map of each frame. It needs ffmpeg.
@@ -33,9 +35,12 @@ class Predict:
     """run directory, made by `fcn-jax train`"""
     images: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(at least one is required)"),
+        tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(at least one is required, or --split)"),
     ]
     """image files, folders of images, or globs; videos by their names"""
+    split: str | None = None
+    """split to segment instead of IMAGE..., with labels or without, as test; None: the images that are named"""
+    data: OtherData = field(default_factory=OtherData)
     out: Path = Path("predictions")
     """folder for the results"""
     step: int | None = None
@@ -56,6 +61,10 @@ class Predict:
     """also write OUT/polygons.json: the connected regions of all images, in COCO's format"""
     counts: bool = False
     """also write OUT/counts.csv: the number of pixels of each class in each image"""
+    submission: Path | None = None
+    """archive of --split's masks for a test server: .tgz for voc2012, .zip for cityscapes and ade20k; None: none"""
+    competition: Literal["comp5", "comp6"] | None = None
+    """competition of voc2012's server; comp5: trained on VOC 2012 alone; comp6: on other images, too; None: comp6"""
     source_values: bool = False
     """write masks as grey PNGs with the label values that the masks of the run's data had before --data.map"""
     alpha: float = 0.5
@@ -68,6 +77,20 @@ class Predict:
     """print nothing but warnings and errors"""
 
 
+class Split(NamedTuple):
+    """A split to segment.
+
+    Attributes:
+        images: its image files.
+        folder: the folder of the masks in a submission.
+        label_map: the map by which a submission's masks have numbers; None: they have the indices of the classes.
+    """
+
+    images: list[Path]
+    folder: str = ""
+    label_map: "LabelMap | None" = None
+
+
 def run(words: list[str]) -> None:
     """Segment photographs and print the file name of each result."""
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
@@ -75,6 +98,7 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.resume import describe_origin, find_done
     from fcn_jax.inference.segment import default_batch_size
+    from fcn_jax.inference.submission import write_submission
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.tta import segment_views
     from fcn_jax.inference.video import is_video, predict_video
@@ -83,7 +107,8 @@ def run(words: list[str]) -> None:
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     views = _choose_views(flags)
-    named = find_images(flags.images)
+    _check_split_flags(flags)
+    named = [] if flags.split is not None else find_images(flags.images)
     files, videos = [file for file in named if not is_video(file)], [file for file in named if is_video(file)]
     if videos and (flags.probabilities or flags.polygons or flags.counts or flags.source_values):
         raise InputError(f"{videos[0]} is a video; probabilities, polygons, counts and source values are for images")
@@ -91,8 +116,10 @@ def run(words: list[str]) -> None:
         print(line, file=sys.stderr)
     with copy_for_reading(flags.run, flags.step) as folder:
         run = open_run(folder)
-        outputs = _choose_outputs(flags, run)
-        start_jax(None)
+        split = None if flags.split is None else _find_split(flags, run, flags.split)
+        files = files if split is None else split.images
+        outputs = _choose_outputs(flags, run, split)
+        start_jax(flags.data.cache)
         probabilities = flags.probabilities or views is not None
         trained = load_trained(run, flags.step, labelled=False, probabilities=probabilities, tile=flags.tile)
     batch_size, workers = default_batch_size(flags.batch_size or run.options.eval_batch_size), run.options.workers
@@ -107,6 +134,8 @@ def run(words: list[str]) -> None:
         if files:
             results = predict(segment, files, flags.out, outputs, workers, origin, done)
             _show(results, len(done), len(files), flags.quiet)
+        if flags.submission and split:
+            write_submission(files, flags.out, outputs, flags.submission, split.folder, workers)
         for video in videos:
             flags.out.mkdir(parents=True, exist_ok=True)
             frames = sum(1 for _ in predict_video(segment, video, flags.out, outputs))
@@ -115,6 +144,8 @@ def run(words: list[str]) -> None:
     if files and not flags.quiet:
         kept = f"; {len(done)} others were done already, --overwrite makes them anew" if done else ""
         print(f"{len(files) - len(done)} images in {time.perf_counter() - began:.1f} s{kept}")
+    if flags.submission and not flags.quiet:
+        print(f"{flags.submission}: {len(files)} masks, each checked")
 
 
 def _show(results: Iterable[Path], done: int, total: int, quiet: bool) -> None:
@@ -133,6 +164,45 @@ def _show(results: Iterable[Path], done: int, total: int, quiet: bool) -> None:
             print(f"{count}/{total} {file}")
 
 
+def _check_split_flags(flags: Predict) -> None:
+    """Raise InputError if flags that need a split have none, or do not fit each other."""
+    if flags.split is None:
+        for name, value in (("data", flags.data != OtherData()), ("submission", flags.submission)):
+            if value:
+                raise InputError(f"--{name} is for the split of a data set, and none is named; give --split NAME")
+    elif flags.images:
+        raise InputError(f"both {flags.images[0]} and --split {flags.split} are given; give images or a split")
+    if flags.competition and not flags.submission:
+        raise InputError(f"--competition {flags.competition} is for a submission; give --submission FILE, too")
+    if flags.submission and flags.source_values:
+        raise InputError("--submission decides the values in masks by what the server takes; leave --source-values out")
+    require_writable(flags.submission)
+
+
+def _find_split(flags: Predict, run: "Run", name: str) -> Split:
+    """List the images of a split, and choose the form of the masks that the data set's server takes."""
+    from fcn_jax.data.dataset import find_configured
+    from fcn_jax.data.sources import get_source
+    from fcn_jax.data.split_images import list_images
+    from fcn_jax.inference.predict import require_own_results
+    from fcn_jax.inference.submission import choose_folder
+
+    config, options = choose_data(run, flags.data, name)
+    source = get_source(config.name)
+    folder = choose_folder(source, flags.submission, name, flags.competition) if flags.submission else ""
+    found = find_configured(config, options)
+    images = list_images(config.name, found, name)
+    require_own_results(images)
+    if not flags.submission or not source.submission:
+        return Split(images)
+    if found.class_names != run.class_names:
+        raise InputError(
+            f"{flags.run} was trained on the classes {', '.join(run.class_names)}, and the server of {source.name} "
+            f"wants {', '.join(found.class_names)}; give a run with the same classes"
+        )
+    return Split(images, folder, None if source.submission.has_palette else found.label_map)
+
+
 def _choose_views(flags: Predict) -> "Views | None":
     from fcn_jax.inference.tta import FLIP_AND_SCALES, Views
 
@@ -141,12 +211,14 @@ def _choose_views(flags: Predict) -> "Views | None":
     return None if views == Views() else views
 
 
-def _choose_outputs(flags: Predict, run: "Run") -> "Outputs":
+def _choose_outputs(flags: Predict, run: "Run", split: Split | None) -> "Outputs":
     from fcn_jax.data.label_map import find_values, parse_label_map
     from fcn_jax.inference.outputs import Outputs
 
     values, count = None, len(run.class_names)
-    if flags.source_values:
+    if split and split.label_map:
+        values = find_values(split.label_map, count)
+    elif flags.source_values:
         values = find_values(parse_label_map(run.config.data.map, run.config.data.void, count), count)
     return Outputs(
         run.palette,

@@ -27,7 +27,9 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
             have the same result file.
     """
     if not patterns:
-        raise InputError("no images are named; give files, folders or globs after the run directory")
+        raise InputError(
+            "no images are named; give files, folders or globs after the run directory, or the --split of a data set"
+        )
     files: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
@@ -43,13 +45,18 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         if not found:
             raise InputError(missing)
         files += [file for file in found if file not in files]
+    require_own_results(files)
+    return files
+
+
+def require_own_results(files: Sequence[Path]) -> None:
+    """Raise InputError if two images would have the same result file, because their stems are the same or overlap."""
     writers: dict[str, Path] = {}
     for file in files:
         for name in _name_results(file):
             other = writers.setdefault(name, file)
             if other != file:
                 raise InputError(f"{other} and {file} would both be written as {name}; give each its own --out")
-    return files
 
 
 def describe_left_out(patterns: Sequence[str]) -> list[str]:

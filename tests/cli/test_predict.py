@@ -1,14 +1,24 @@
 """`fcn-jax predict`."""
 
+import dataclasses
 import os
 import sys
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from random_network import SMALL, write_run
 
-from fcn_jax.cli.predict import _show
+from fcn_jax.cli import main
+from fcn_jax.cli.predict import Predict, _choose_outputs, _find_split, _show
+from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
+from fcn_jax.data.labels import palette
+from fcn_jax.data.sources import cityscapes
+from fcn_jax.errors import InputError
+from fcn_jax.inference.segmenter import Segmenter
 
 
 def test_predict_writes_masks_and_overlays_at_each_images_size(place, undisturbed):
@@ -90,3 +100,118 @@ def test_a_photograph_of_24_megapixels_needs_little_more_than_a_tile(place, undi
     with Image.open(place.root / "tiled" / "large.png") as mask:
         assert mask.size == (6000, 4000)
     assert 1024 * usage.ru_maxrss < 2.5e9
+
+
+LISTS, MASKS = "ImageSets/Segmentation", "SegmentationClass"
+
+
+@pytest.fixture(scope="module")
+def voc_run(tmp_path_factory):
+    """A run on a small VOC 2012, with three images in its list of test."""
+    folder = tmp_path_factory.mktemp("voc")
+    generator, root = np.random.default_rng(0), folder / "VOC2012"
+    for place in (LISTS, "JPEGImages", MASKS):
+        (root / place).mkdir(parents=True)
+    for split, names in (("train", "a"), ("val", "b"), ("test", "dec")):
+        (root / LISTS / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            shape = tuple(generator.integers(33, 60, 2))
+            image = Image.fromarray(generator.integers(0, 256, (*shape, 3), np.uint8))
+            image.save(root / f"JPEGImages/{name}.jpg")
+            if split != "test":
+                Image.fromarray(generator.integers(0, 21, shape, np.uint8)).save(root / f"{MASKS}/{name}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcn_jax.models.build.BACKBONES", SMALL)
+        patch.setattr("fcn_jax.cli.predict.start_jax", lambda cache: None)
+        write_run(folder / "run", DataConfig("voc2012"), DataOptions(root, folder / "cache"))
+        yield folder
+
+
+def assert_submission(archive: Path, run: Path, images: Path, names: list[str], folder: str) -> None:
+    """Compare the masks in an archive with the class maps that `Segmenter` computes."""
+    arrays = []
+    for name in names:
+        with Image.open(images / f"{name}.jpg") as image:
+            arrays.append(np.asarray(image.convert("RGB")))
+    expected = Segmenter.from_run(run)(arrays)
+    with tarfile.open(archive, "r:gz") as tar:
+        assert tar.getnames() == [f"results/VOC2012/Segmentation/{folder}/{name}.png" for name in names]
+        for member, class_map in zip(tar, expected, strict=True):
+            with Image.open(tar.extractfile(member)) as mask:
+                assert mask.mode == "P"
+                assert mask.getpalette()[:63] == palette(21).ravel().tolist()
+                np.testing.assert_array_equal(np.asarray(mask), class_map)
+    assert len(np.unique(np.concatenate([class_map.ravel() for class_map in expected]))) > 3
+
+
+def test_a_split_without_labels_is_segmented_and_packed(voc_run, tmp_path, capsys):
+    words = ["predict", str(voc_run / "run"), "--split", "test", "--out", str(tmp_path / "out")]
+    main([*words, "--submission", str(tmp_path / "voc.tgz"), "--competition", "comp5"])
+    output = capsys.readouterr().out
+    assert output.endswith(f"\n{tmp_path}/voc.tgz: 3 masks, each checked\n")
+    images = voc_run / "VOC2012/JPEGImages"
+    assert_submission(tmp_path / "voc.tgz", voc_run / "run", images, ["d", "e", "c"], "comp5_test_cls")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    assert len(before) == 2 * 3 + 1
+    # The masks that are there are packed again.
+    main([*words, "--submission", str(tmp_path / "again.tgz"), "--quiet"])
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == before
+    assert capsys.readouterr().out == ""
+    with tarfile.open(tmp_path / "again.tgz") as tar:
+        assert tar.getnames()[0] == "results/VOC2012/Segmentation/comp6_test_cls/d.png"
+
+
+def test_real_images_of_voc_as_a_test_list(voc_run, voc_dir, tmp_path):
+    source, root = voc_dir / "VOC2012", tmp_path / "VOC2012"
+    listed = (source / LISTS / "val.txt").read_text().split()
+    # Of one size, so that each forward pass compiles one program.
+    names = [name for name in listed if Image.open(source / f"JPEGImages/{name}.jpg").size == (500, 375)][:3]
+    (root / LISTS).mkdir(parents=True)
+    (root / LISTS / "test.txt").write_text("\n".join(names))
+    (root / "JPEGImages").symlink_to(source / "JPEGImages")
+    words = ["predict", str(voc_run / "run"), "--split", "test", "--data.dir", str(tmp_path)]
+    main([*words, "--out", str(tmp_path / "out"), "--submission", str(tmp_path / "voc.tar.gz")])
+    images = source / "JPEGImages"
+    assert_submission(tmp_path / "voc.tar.gz", voc_run / "run", images, names, "comp6_test_cls")
+
+
+def test_no_submission_without_every_image(voc_run, tmp_path):
+    root = tmp_path / "VOC2012"
+    (root / LISTS).mkdir(parents=True)
+    (root / "JPEGImages").mkdir()
+    (root / LISTS / "test.txt").write_text("d\nbad\n")
+    (root / "JPEGImages/d.jpg").symlink_to(voc_run / "VOC2012/JPEGImages/d.jpg")
+    (root / "JPEGImages/bad.jpg").write_bytes(b"no image")
+    words = ["predict", str(voc_run / "run"), "--split", "test", "--data.dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--out", str(tmp_path / "out"), "--submission", str(tmp_path / "voc.tgz")])
+    assert end.value.code == 2
+    assert (tmp_path / "out/d.png").is_file()
+    assert not (tmp_path / "voc.tgz").exists()
+
+
+def make_run(name: str, where: Path, class_names: tuple[str, ...]) -> SimpleNamespace:
+    config, options = Config(data=DataConfig(name)), RunOptions(data=DataOptions(where, where / "cache"))
+    colours = palette(len(class_names))
+    return SimpleNamespace(config=config, options=options, class_names=class_names, palette=colours)
+
+
+def test_masks_for_cityscapes_have_its_numbers(tmp_path):
+    image = tmp_path / "leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    run = make_run("cityscapes", tmp_path, tuple(cityscapes.CLASSES))
+    flags = Predict(Path("run"), (), split="test", submission=tmp_path / "c.zip")
+    split = _find_split(flags, run, "test")
+    assert split.images == [image]
+    # labels.py of cityscapesScripts: the ids of the train ids 0 to 18.
+    ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    assert _choose_outputs(flags, run, split).values.tolist() == ids
+    plain = dataclasses.replace(flags, submission=None)
+    assert _choose_outputs(plain, run, _find_split(plain, run, "test")).values is None
+
+
+def test_a_submission_wants_the_classes_of_the_server(voc_run):
+    flags = Predict(Path("run"), (), split="test", submission=Path("v.tgz"))
+    with pytest.raises(InputError, match="run was trained on the classes a, b, and the server of voc2012 wants backgr"):
+        _find_split(flags, make_run("voc2012", voc_run / "VOC2012", ("a", "b")), "test")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fcn_jax.data.label_map import LabelMap
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request, Submission
 from fcn_jax.errors import InputError
 
 LAYOUT = (
@@ -82,4 +82,7 @@ SOURCE = DataSource(
     defaults=Defaults(crop=320, scale=(0.33, 1.0), steps=20_000, batch_size=8, learning_rate=0.02, eval_every=2_000),
     find=find,
     max_size=(1024, 2048),
+    # Any name that begins as that of the image, and the numbers of labels.py, not the train ids (cityscapesScripts,
+    # evaluation/evalPixelLevelSemanticLabeling.py).
+    submission=Submission(endings=(".zip",)),
 )

@@ -164,6 +164,24 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class Submission:
+    """The archive of masks that the test server of a data set takes.
+
+    Attributes:
+        endings: the endings of its name; .zip is a ZIP archive, and the others are tar archives that gzip compresses.
+        folder: the folder of the masks in it, with {competition} and {split} where these stand; empty: no folder.
+        competitions: the competitions to choose from, the usual one first; empty: there is only one, without a name.
+        has_palette: whether masks are palette PNGs of class indices. Otherwise they are grey PNGs of the numbers that
+            the data set's own masks have.
+    """
+
+    endings: tuple[str, ...]
+    folder: str = ""
+    competitions: tuple[str, ...] = ()
+    has_palette: bool = False
+
+
+@dataclass(frozen=True)
 class DataSource:
     """A data set that can be prepared by its name.
 
@@ -180,6 +198,7 @@ class DataSource:
         takes_map: whether the user may say which files are masks and what their samples mean.
         max_size: the largest height and the largest width of its images, for a dry run without its files; None: they
             are not known.
+        submission: what its test server takes; None: there is no test server.
     """
 
     name: str
@@ -193,3 +212,4 @@ class DataSource:
     takes_classes: bool = False
     takes_map: bool = False
     max_size: tuple[int, int] | None = None
+    submission: Submission | None = None

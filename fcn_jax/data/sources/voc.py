@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcn_jax.data.sources.listing import read_list
 from fcn_jax.data.sources.sbd_layout import find_sbd, list_sbd, subtract_sbd
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request, Submission
 from fcn_jax.data.sources.voc_layout import CLASS_FILES, LISTS, find_listed
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.download import download
@@ -220,4 +220,11 @@ SOURCE = DataSource(
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=60_000, batch_size=8, learning_rate=0.02, eval_every=4_000),
     find=find,
     max_size=(500, 500),
+    # The folders of the development kit's VOCinit.m; VOCevalseg.m refuses indices above 20 and other sizes.
+    submission=Submission(
+        endings=(".tgz", ".tar.gz"),
+        folder="results/VOC2012/Segmentation/{competition}_{split}_cls",
+        competitions=("comp6", "comp5"),
+        has_palette=True,
+    ),
 )

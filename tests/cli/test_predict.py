@@ -16,6 +16,7 @@ from fcn_jax.cli import main
 from fcn_jax.cli.predict import Predict, _choose_outputs, _find_split, _show
 from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
 from fcn_jax.data.labels import palette
+from fcn_jax.data.large_images import read_size
 from fcn_jax.data.sources import cityscapes
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segmenter import Segmenter
@@ -163,9 +164,9 @@ def test_a_split_without_labels_is_segmented_and_packed(voc_run, tmp_path, capsy
 
 def test_real_images_of_voc_as_a_test_list(voc_run, voc_dir, tmp_path):
     source, root = voc_dir / "VOC2012", tmp_path / "VOC2012"
-    listed = (source / LISTS / "val.txt").read_text().split()
+    listed = (source / LISTS / "val.txt").read_text().split()[:20]
     # Of one size, so that each forward pass compiles one program.
-    names = [name for name in listed if Image.open(source / f"JPEGImages/{name}.jpg").size == (500, 375)][:3]
+    names = [name for name in listed if read_size(source / f"JPEGImages/{name}.jpg") == (500, 375)][:3]
     (root / LISTS).mkdir(parents=True)
     (root / LISTS / "test.txt").write_text("\n".join(names))
     (root / "JPEGImages").symlink_to(source / "JPEGImages")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fcn_jax.errors import InputError
+from fcn_jax.inference.coco_regions import describe_regions
 from fcn_jax.inference.outputs import Outputs, read_class_map
-from fcn_jax.inference.regions import describe_regions
 from fcn_jax.runtime.files import replace_atomically
 
 
@@ -49,7 +49,7 @@ def write_counts(files: Sequence[Path], out: Path, outputs: Outputs, target: Pat
 def write_polygons(files: Sequence[Path], out: Path, outputs: Outputs, target: Path) -> None:
     """Write a JSON file in COCO's format: `images`, `categories`, and in `annotations` each region of one class.
 
-    See `regions.describe_regions`. All numbers begin at 1; the category of a class is its index plus 1.
+    See `coco_regions.describe_regions`. All numbers begin at 1; the category of a class is its index plus 1.
     """
     images, annotations = [], []
     for number, file in enumerate(files, 1):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fcn_jax.inference.regions import describe_regions, encode_runs, trace_outlines
+from fcn_jax.inference.coco_regions import describe_regions, encode_runs, trace_outlines
 
 
 def draw(*rows: str) -> np.ndarray:

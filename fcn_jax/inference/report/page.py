@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
 from fcn_jax.inference.explain.figure import Figure
+from fcn_jax.inference.html_page import load_template
 from fcn_jax.inference.report.chart import Chart, draw_chart
 from fcn_jax.inference.report.differences import compare_runs
 from fcn_jax.inference.report.pictures import Picture, embed_drawing
@@ -43,14 +43,7 @@ class Report(NamedTuple):
 
 def render_page(reports: Sequence[Report]) -> str:
     """Write the page of one run, or of several runs side by side, as HTML without anything outside of it."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fcn_jax.inference.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "percent": format_percent,
         "number": format_number,
         "bytes": format_bytes,
@@ -58,7 +51,7 @@ def render_page(reports: Sequence[Report]) -> str:
         "words": lambda name: name.replace("_", " ").replace("iu", "IU"),
     }
     views = [_view(report) for report in reports]
-    return environment.get_template("page.html.jinja").render(
+    return load_template("fcn_jax.inference.report", "page.html.jinja", filters).render(
         views=views, metrics=METRICS, comparison=_compare(reports, views) if len(reports) > 1 else None
     )
 

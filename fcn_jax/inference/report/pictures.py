@@ -1,6 +1,5 @@
 """Pictures inside a page: small copies as data URIs, and maps of the wrong pixels."""
 
-import base64
 import io
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.inference.html_page import make_data_uri
 
 SIDE = 512  # the longer side of a picture is at most so many pixels
 QUALITY = 85  # of photographs, as JPEG
@@ -52,4 +52,4 @@ def embed_drawing(image: UInt8[np.ndarray, "height width 3"], side: int = SIDE) 
 
 
 def _embed(stream: io.BytesIO, kind: str, image: Image.Image) -> Picture:
-    return Picture(f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}", *image.size)
+    return Picture(make_data_uri(stream.getvalue(), kind), *image.size)

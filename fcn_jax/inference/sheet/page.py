@@ -1,11 +1,9 @@
 """The page of a contact sheet: what its template shows."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -14,6 +12,7 @@ from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.survey.measure import Measured
 from fcn_jax.data.survey.survey import Survey
 from fcn_jax.data.survey.text import describe_repeats, format_class_weights, format_size
+from fcn_jax.inference.html_page import load_template, make_data_uri
 from fcn_jax.inference.sheet.choose import PAIRS, PER_SPLIT, choose_per_class, spread
 from fcn_jax.inference.visualize import VOID_COLOUR, overlay
 
@@ -56,15 +55,8 @@ def render_sheet(dataset: Dataset, survey: Survey) -> str:
     def show(images: Sequence[Measured]) -> list[Thumbnail]:
         return [_draw(dataset, image, names) for image in images]
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fcn_jax.inference.sheet"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     present = sorted({label for split in survey.splits.values() for label in split.pixels} | set(names) - {IGNORE})
-    return environment.get_template("sheet.html.jinja").render(
+    return load_template("fcn_jax.inference.sheet", "sheet.html.jinja").render(
         survey=survey,
         classes=[(label, names[label], "#" + bytes(colours[label]).hex()) for label in present],
         totals={name: sum(split.pixels.values()) for name, split in survey.splits.items()},
@@ -88,7 +80,7 @@ def _draw(dataset: Dataset, image: Measured, names: Mapping[int, str]) -> Thumbn
     total = sum(image.classes.values())
     return Thumbnail(
         image=image,
-        uri=f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}",
+        uri=make_data_uri(stream.getvalue(), "jpeg"),
         width=picture.width,
         height=picture.height,
         size=format_size(image.size),

@@ -10,8 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import fcn_jax
 import fcn_jax.layers
@@ -125,6 +128,23 @@ def test_the_code_of_the_page_on_own_networks_runs():
     (command,) = read_blocks("docs/own-network.md", "bash")
     preset, config, *_ = read_flags(shlex.split(command.replace("\\\n", " "))[2:])
     assert (preset, config.steps, len(config.optim.class_weights)) == ("fcn8s", 2000, 11)
+
+
+def test_the_code_of_the_page_on_data_runs(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
+        for name, places in (("depths", 40), ("rawDepths", 25)):
+            values = np.linspace(1, 5, 2 * 40 * 30, dtype=np.float32).reshape(2, 40, 30)
+            values[:, places:] = 0
+            file[name] = values
+    (tmp_path / "hha").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (block,) = read_blocks("docs/data.md", "python")
+    exec(compile(block, "data.md", "exec"), {})
+    first, second = (np.asarray(Image.open(f"hha/img_{name}.png")) for name in (5001, 5002))
+    assert first.shape == second.shape == (30, 40, 3)
+    assert first[0, 0, 0] == 255  # 1 m
+    assert second[-1, -1, 0] == 62  # 310 / 5 m
+    assert (first[:, 30:, 2] == 218).all()
 
 
 def test_scripts_of_the_page_on_clusters_are_correct_bash():

@@ -1,9 +1,12 @@
 """Oxford-IIIT Pet: small archives in the official layout, unpacked."""
 
+import importlib.util
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from drawn import picture, save
 from PIL import Image
 
@@ -56,3 +59,26 @@ def test_what_is_not_there(tree, tmp_path):
         find(Request(None, tmp_path))
     with pytest.raises(InputError, match=r"does not hold Oxford-IIIT Pet; give --data.dir, which is a folder with"):
         find(Request(tree / "images", tmp_path))
+
+
+def test_the_builder_of_tfds_reads_the_same_files_but_needs_tensorflow(tree, tmp_path, monkeypatch):
+    """It encodes some images anew, of which Egyptian_Mau_139 is one, with TensorFlow."""
+    monkeypatch.setattr(tfds.core.DatasetInfo, "initialize_from_bucket", lambda info: None)  # would ask the network
+    unpacked = SimpleNamespace(downloaded_size=0, download_and_extract=lambda urls: dict.fromkeys(urls, str(tree)))
+    builder = tfds.builder("oxford_iiit_pet", data_dir=tmp_path / "tfds", file_format="array_record")
+    monkeypatch.setattr(builder, "_make_download_manager", lambda **_: unpacked)
+    if importlib.util.find_spec("tensorflow") is None:
+        with pytest.raises(ModuleNotFoundError, match="tensorflow"):
+            builder.download_and_prepare()
+    listed = tree / "annotations/trainval.txt"
+    listed.write_text("".join(line for line in listed.read_text().splitlines(True) if "Egyptian_Mau_139" not in line))
+    builder.download_and_prepare()
+
+    ours = prepare("oxford_iiit_pet", tree, tmp_path / "cache")
+    for split in ours.splits:
+        theirs = {record["file_name"].decode(): record for record in builder.as_data_source(split)}
+        assert sorted(theirs) == sorted(f"{name}.jpg" for name, *_ in ours.source(split))  # theirs are shuffled
+        for name, image, label in ours.source(split):
+            record = theirs[f"{name}.jpg"]
+            np.testing.assert_array_equal(image, record["image"][..., :3])  # theirs may have an alpha channel
+            np.testing.assert_array_equal(label, np.array([99, 1, 0, 255])[record["segmentation_mask"][..., 0]])

@@ -17,16 +17,19 @@ from fcn_jax.errors import InputError
 from fcn_jax.runtime.host_memory import read_free_memory
 
 LARGE = 1 << 26  # pixels; larger images are read one at a time, so that threads do not share what is free
+# Pillow asks whether its limit is None, and then doubles it. If another thread set it to None in between, this would
+# fail, and the error would be that the image is of no known format. So "no limit" is a number.
+ANY = 1 << 62  # pixels
 BYTES = 20  # per pixel, at most, to read an image and its mask: Pillow's images, arrays, copies and encoded files
 
 _turn = threading.Lock()
 _lock = threading.Lock()
-_lifted: list[int | None] = []  # the limits of the blocks that are within `lift_limit`
+_lifted: list[int] = []  # the limits of the blocks that are within `lift_limit`
 _limit: int | None = None  # Pillow's limit outside of them
 
 
 @contextlib.contextmanager
-def lift_limit(pixels: int | None = None) -> Iterator[None]:
+def lift_limit(pixels: int = ANY) -> Iterator[None]:
     """Let Pillow open images of a number of pixels, or of any, in this block, and in other threads meanwhile."""
     global _limit
     with _lock:
@@ -43,8 +46,7 @@ def lift_limit(pixels: int | None = None) -> Iterator[None]:
 
 
 def _set_limit() -> None:
-    limits = _lifted or [_limit]
-    Image.MAX_IMAGE_PIXELS = None if None in limits else max(limit for limit in limits if limit is not None)
+    Image.MAX_IMAGE_PIXELS = max(_lifted) if _lifted else _limit
 
 
 @contextlib.contextmanager

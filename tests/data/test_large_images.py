@@ -15,7 +15,7 @@ from fcn_jax.data import large_images as module
 from fcn_jax.data.checks import read_pair
 from fcn_jax.data.dataset import prepare
 from fcn_jax.data.label_map import LabelMap
-from fcn_jax.data.large_images import lift_limit, make_room, read_size
+from fcn_jax.data.large_images import ANY, lift_limit, make_room, read_size
 from fcn_jax.errors import InputError
 
 
@@ -73,13 +73,26 @@ def test_the_limit_is_back_after_the_last_of_several_threads(pair):
             both.wait()
             if not is_first:
                 first_left.wait()
-                assert Image.MAX_IMAGE_PIXELS is None
+                assert Image.MAX_IMAGE_PIXELS == ANY
         if is_first:
             first_left.set()
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, [True, False]))
     assert Image.MAX_IMAGE_PIXELS == 20
+
+
+def test_another_thread_lifts_the_limit_while_an_image_is_opened(pair, monkeypatch):
+    """Pillow compares twice the limit with the size of the image. Here the other thread comes in between."""
+
+    class Limit(int):
+        def __rmul__(self, factor):
+            with lift_limit():
+                return factor * Image.MAX_IMAGE_PIXELS
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Limit(60))
+    with Image.open(pair[0]) as image:
+        assert image.size == (9, 6)
 
 
 def test_too_little_memory(pair, monkeypatch):

@@ -233,7 +233,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         with ThreadPoolExecutor() as pool:
             for i, (entry, pair) in enumerate(zip(entries, pool.map(self._read, entries), strict=True), start):
                 if isinstance(pair, list) and not self._skip_bad:
-                    raise self._collect_problems(i)
+                    raise self._collect_problems(i + 1, pair)
                 self._advance(1)
                 if isinstance(pair, list):
                     self._metadata["left_out"][str(i)] = pair
@@ -263,9 +263,14 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
 
-    def _collect_problems(self, start: int) -> InputError:
-        """Read on from the first wrong example to the end, and make one error of everything that is wrong."""
-        problems = list_problems(self._entries, self._found.splits)
+    def _collect_problems(self, start: int, first: Sequence[str] = ()) -> InputError:
+        """Read on to the end, and make one error of everything that is wrong.
+
+        Args:
+            start: the number of the example to begin with.
+            first: what is wrong with the one before it. Reading it again might succeed, as on a disk that fails.
+        """
+        problems = [*list_problems(self._entries, self._found.splits), *first]
         readable = [entry for entry in self._entries[start:] if entry.is_complete]
         with ThreadPoolExecutor() as pool:
             for pair in pool.map(self._read, readable):

@@ -134,6 +134,22 @@ def test_one_thing_wrong(tree):
     assert [line.partition(" in ")[0] for line in lines] == ["val: image d.png has no mask d.png"]
 
 
+def test_what_is_wrong_only_once_is_reported(tree, monkeypatch):
+    """A disk that fails may give the file when it is read again."""
+    read_pair, failed = builder_module.read_pair, []
+
+    def read(image, *rest):
+        if image.stem == "a" and image not in failed:
+            failed.append(image)
+            raise InputError(f"image {image.name} cannot be read")
+        return read_pair(image, *rest)
+
+    monkeypatch.setattr(builder_module, "read_pair", read)
+    heading, lines = refuse(tree)
+    assert heading == "1 thing is wrong with the 4 examples of folder:"
+    assert lines == ["train: image a.png cannot be read"]
+
+
 def test_links_to_missing_files_are_reported(tree):
     (tree / "images/train/z.png").symlink_to(tree / "gone.png")
     (tree / "labels/train/z.png").symlink_to(tree / "gone.png")

@@ -141,8 +141,12 @@ def resize(x: FeatureMap, to: FeatureMap) -> FeatureMap:
 
     def read_places(m: FeatureMap, axis: int) -> tuple[Array, Array]:
         """Return the size of each image, and the places of the canvas's cells in it, float32[batch, canvas]."""
-        size = jnp.full(len(m.values), m.shape[axis]) if m.size is None else m.size[:, axis]
-        first = jnp.zeros_like(size) if m.origin is None else m.origin[:, axis]
+
+        def take(pairs: Array) -> Array:  # `pairs[:, axis]` would be a gather where the batch is a symbol (export)
+            return jax.lax.index_in_dim(pairs, axis, axis=1, keepdims=False)
+
+        size = jnp.full(len(m.values), m.shape[axis]) if m.size is None else take(m.size)
+        first = jnp.zeros_like(size) if m.origin is None else take(m.origin)
         return size, (first[:, None] + jnp.arange(m.shape[axis])[None, :]).astype(jnp.float32)
 
     rows, columns = (jax.vmap(_weigh_cells)(*read_places(x, axis), *read_places(to, axis)) for axis in (0, 1))

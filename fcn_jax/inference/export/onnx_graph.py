@@ -8,6 +8,7 @@ cancel these.
 
 import hashlib
 import math
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -201,6 +202,12 @@ class _Translation:
         _require(isinstance(x.data, np.ndarray) and x.dims == x.shape, "a reshaped map")
         return Value(np.asarray(x.data).reshape(shape), shape, shape)
 
+    def _squeeze(self, x: Value, *, shape: Any, dimensions: Any, **_: Any) -> Value:
+        dims = tuple(dim for axis, dim in enumerate(x.dims) if axis not in dimensions)
+        if isinstance(x.data, np.ndarray):
+            return Value(x.data.reshape(dims), shape, dims)
+        return Value(self.graph.add("Squeeze", x.data, np.array(dimensions, np.int64)), shape, dims)
+
     def _transpose(self, x: Value, *, shape: Any, permutation: Any, **_: Any) -> Value:
         dims = tuple(x.dims[axis] for axis in permutation)
         if isinstance(x.data, np.ndarray):
@@ -248,6 +255,18 @@ class _Translation:
     def _concatenate(self, *parts: Value, shape: Any, dimension: int, **_: Any) -> Value:
         whole = [self._repeat(part, range(len(shape))) for part in parts]
         return Value(self.graph.add("Concat", *(part.data for part in whole), axis=dimension), shape, shape)
+
+    def _dot_general(self, left: Value, right: Value, *, shape: Any, dimension_numbers: Any, **_: Any) -> Value:
+        summed, batched = (list(zip(*pairs, strict=True)) for pairs in dimension_numbers)
+        left_axes = string.ascii_lowercase[: len(left.shape)]
+        right_axes = list(string.ascii_uppercase[: len(right.shape)])
+        for i, j in (*summed, *batched):
+            right_axes[j] = left_axes[i]
+        free = [x for x in (*left_axes, *right_axes) if (x in left_axes) != (x in right_axes)]
+        out = "".join([*(left_axes[i] for i, _ in batched), *free])
+        whole = [self._repeat(x, range(len(x.shape))).data for x in (left, right)]
+        equation = f"{left_axes},{''.join(right_axes)}->{out}"
+        return Value(self.graph.add("Einsum", *whole, equation=equation), shape, shape)
 
     def _reduce_window_max(self, x: Value, *, shape: Any, **params: Any) -> Value:
         _require(params["base_dilation"] == params["window_dilation"] == (1,) * 4, "a dilated pooling")

@@ -14,6 +14,7 @@ import pytest
 from jax import export as jax_export
 from random_network import draw_network_variables
 from safetensors.numpy import load_file
+from small_runs import PLAIN
 
 from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.data.augment import normalise
@@ -45,6 +46,11 @@ NETWORKS = {
         FCN32s(CLASSES, ResNet(depths=(3, 4, 6, 3), block=Bottleneck, output_stride=8)),
         InputConfig(),
     ),
+    "dilated head": (DilatedFCN(CLASSES, PLAIN), InputConfig()),
+    "dilated": (
+        DilatedFCN(CLASSES, ResNet(depths=(1, 1, 1, 1), width=8, block=Bottleneck, output_stride=8)),
+        InputConfig(),
+    ),
     "alexnet": (FCN32s(CLASSES, AlexNet(fc_features=64)), BGR),
     "googlenet": (FCN16s(CLASSES, GoogLeNet()), BGR),
     "vgg16": (FCN8s(CLASSES, VGG(fc_features=64)), BGR),
@@ -55,8 +61,11 @@ def photographs() -> list[np.ndarray]:
     return [np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8) for size in SIZES]
 
 
+QUICK = ("resnet", "dilated head")
+
+
 @pytest.mark.parametrize(
-    "name", ["resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in list(NETWORKS)[1:])]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 )
 def test_programs_compute_what_the_network_gives_each_image_alone(name):
     model, input_config = NETWORKS[name]
@@ -88,10 +97,38 @@ def test_programs_compute_what_the_network_gives_each_image_alone(name):
 
 
 def test_a_network_that_onnx_cannot_hold_is_refused():
-    model = DilatedFCN(CLASSES, ResNet(depths=(1, 1, 1, 1), width=8, block=Bottleneck, output_stride=8))
+    def scores(variables, canvas, size):
+        return jax.lax.cumsum(canvas.astype(jnp.float32), axis=1)
+
+    with pytest.raises(InputError, match=r"cannot be written as ONNX: it has the operation cumsum; export it without"):
+        make_onnx(scores, {}, 3, probabilities=False)
+
+
+@pytest.fixture(scope="module")
+def openvino():
+    """OpenVINO without the package by which it reports its use to its maker whenever it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "openvino_telemetry", None)
+        return pytest.importorskip("openvino", reason="OpenVINO is not here: pip install --no-deps openvino")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["dilated head", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_openvino_computes_what_the_network_gives(openvino, tmp_path, name):
+    model, input_config = NETWORKS[name]
     variables = draw_network_variables(model)
-    with pytest.raises(InputError, match=r"cannot be written as ONNX: it has .*; export it without"):
-        make_onnx(make_scores(model, InputConfig()), variables, CLASSES, probabilities=False)
+    file = tmp_path / "model.onnx"
+    scores = make_scores(model, input_config)
+    file.write_bytes(make_onnx(scores, variables, CLASSES, probabilities=True).SerializeToString())
+    program = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    alone, seen = jax.jit(model.apply), set()
+    for image in photographs():
+        logits = np.asarray(alone(variables, normalise(jnp.asarray(image), input_config)))
+        given = program({"image": image})
+        np.testing.assert_allclose(given["probabilities"], np.asarray(jax.nn.softmax(logits)), atol=1e-4)
+        np.testing.assert_array_equal(given["class_map"], logits.argmax(-1))
+        seen |= set(logits.argmax(-1).ravel())
+    assert len(seen) > 1
 
 
 @pytest.fixture

@@ -119,6 +119,19 @@ def test_elementwise_operations_and_shapes(function):
 @pytest.mark.parametrize(
     "function",
     [
+        lambda x: jnp.einsum("nhwc,cd->nhwd", x, jnp.arange(15.0).reshape(3, 5)),
+        lambda x: jnp.einsum("nhwc,nwkc->nhk", x, x.transpose(0, 2, 1, 3)),
+        lambda x: jnp.einsum("nih,nhwc->niwc", jnp.broadcast_to(jnp.ones((1, 4, 1)), (x.shape[0], 4, x.shape[1])), x),
+        lambda x: lax.index_in_dim(x, 1, axis=3, keepdims=False) * lax.squeeze(jnp.ones((1, 1, 1, 1)), (3,)),
+    ],
+)
+def test_products_and_single_indices(function):
+    check(function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
         lambda x: x // 4,
         lambda x: lax.rem(x, jnp.int32(4)) + lax.div(x, jnp.int32(4)),
         lambda x: jnp.sign(x) * (x != 2).astype(jnp.int32),

@@ -4,12 +4,13 @@
 
 `RUN` is a run directory whose data is there. Every runtime segments the same images, one at a time, and by turns:
 this package, onnxruntime in float32 and in int8, OpenVINO in float32 and in bfloat16. OpenVINO is measured if it is
-installed (`pip install openvino`). int8 is onnxruntime's static quantization of the convolutions (QDQ, a scale for each
-channel of a kernel), calibrated on images of train. The first convolution and the scores stay float32.
+installed (`pip install --no-deps openvino`). int8 is onnxruntime's static quantization of the convolutions (QDQ, a
+scale for each channel of a kernel), calibrated on images of train. The first convolution and the scores stay float32.
 """
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -58,9 +59,14 @@ def main() -> None:
             **open_openvino(model),
         }
         speeds, scores = take_turns(runtimes, examples, rounds, len(run.class_names))
-    first = next(iter(runtimes))
     setting = f"{run.config.model.head}, {run.config.model.backbone}, {run.config.data.name}, {count} images"
-    for name in runtimes:
+    record(recorder, setting, speeds, scores)
+
+
+def record(recorder: history.Recorder, setting: str, speeds: dict[str, list[float]], scores: dict[str, float]) -> None:
+    """Append the images/s of each runtime, compared with those of the first one, and its mean IU; and print them."""
+    first = next(iter(speeds))
+    for name in speeds:
         peer = (first, speeds[first]) if name != first else ("", ())
         row = recorder.add("exported network", f"{name}; {setting}", "images/s", speeds[name], *peer)
         recorder.add("mean IU", f"{name}; {setting}", "%", [100 * scores[name]])
@@ -132,6 +138,7 @@ def quantize(file: Path, images: Sequence[np.ndarray]) -> Path:
 
 def open_openvino(file: Path) -> dict[str, Runtime]:
     """Open the network in OpenVINO, if that is installed, in each number format that this processor computes fast."""
+    sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType] - it reports each import to its maker
     try:
         import openvino
     except ImportError:

@@ -127,6 +127,17 @@ TABLES = {
             Column("runs", runs),
         ),
     ),
+    "exported": Table(
+        "exported",
+        ("setting",),
+        ("runtime, number format; network, data",),
+        (
+            Column("images/s", ours(), "exported network"),
+            Column("× fcn_jax", ratio, "exported network", "fcn_jax, float32"),
+            Column("mean IU, %", ours(4), "mean IU"),
+            Column("runs", runs, "exported network"),
+        ),
+    ),
     "input_files": Table(
         "input",
         ("setting",),

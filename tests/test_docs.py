@@ -165,7 +165,7 @@ def test_the_jobset_starts_as_many_pods_as_it_names_processes():
     assert (shell, option, job["completionMode"]) == ("/bin/sh", "-c", "Indexed")
     program, launcher, *words = shlex.split(command.replace("$JOB_COMPLETION_INDEX", "3"))
     assert (program, launcher) == ("exec", "./launch.sh")
-    *_, cluster = read_flags(words)
+    *_, cluster, _ = read_flags(words)
     assert (cluster.num_processes, cluster.process_id) == (job["parallelism"], 3)
     assert job["completions"] == job["parallelism"]
     # Names of pods in a JobSet: <set>-<job>-<number of the job>-<number of the pod>.<set>

@@ -3,6 +3,7 @@
 JAX and the data sets are imported only by the commands that need them, so that help appears at once.
 """
 
+import contextvars
 import errno
 import gc
 import importlib
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.set_threshold(*gc.get_threshold()[:2], 100)
     with protect_output():
         try:
-            _run(words)
+            contextvars.copy_context().run(_run, words)  # what a command sets, such as --quiet, ends with it
         except InputError as error:
             _exit(str(error), 2)
         except Stopped as stopped:

@@ -10,6 +10,7 @@ import tyro
 from fcn_jax.cli.words import choose, require_writable
 from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.progress import hide_progress
 
 if TYPE_CHECKING:
     from fcn_jax.data.dataset import Dataset
@@ -39,6 +40,8 @@ class Prepare:
     """share of train-split to set apart as the split held-out, 0 to below 1"""
     on_bad_example: Literal["stop", "skip"] = "stop"
     """what to do with examples whose files are missing or damaged; skip: list and leave out"""
+    quiet: bool = False
+    """show no progress; results, warnings and errors are still printed"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def run(words: list[str]) -> None:
 
 
 def _prepare(flags: Prepare) -> "Dataset":
+    hide_progress(flags.quiet)
     from fcn_jax.data.dataset import prepare_configured
 
     try:

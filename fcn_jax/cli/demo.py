@@ -10,6 +10,7 @@ import tyro
 from fcn_jax.cli.words import start_jax
 from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.progress import hide_progress, show_step
 
 EXAMPLES = 6  # photographs of the run's val split on the page
 
@@ -32,16 +33,20 @@ class Demo:
     """step of the checkpoint to use; None: the best on val"""
     tile: int = TILE
     """side of the tiles in which large images are computed, in pixels, at least 1; 0: compute every image whole"""
+    quiet: bool = False
+    """show no progress; results, warnings and errors are still printed"""
 
 
 def run(words: list[str]) -> None:
     """Serve the page and print its address."""
     flags = tyro.cli(Demo, prog="fcn-jax demo", args=words)
+    hide_progress(flags.quiet)
     from fcn_jax.inference.demo.server import format_url, is_loopback, open_socket, serve, work_offline
 
     with open_socket(flags.host, flags.port) as opened, work_offline() as folder:
         try:
-            import gradio  # noqa: F401
+            with show_step("loading gradio"):
+                import gradio  # noqa: F401
         except ImportError as error:
             raise InputError(f"the page needs the package {error.name}: pip install 'fcn-jax[demo]'") from error
         from fcn_jax.inference.demo.page import STYLE, make_page
@@ -58,7 +63,8 @@ def run(words: list[str]) -> None:
             start_jax(None)
             model = build(run.config.model, len(run.class_names))
             tiling = plan_tiles(model, flags.tile)
-            variables, step = restore_variables(run, model, flags.step)
+            with show_step("reading the checkpoint"):
+                variables, step = restore_variables(run, model, flags.step)
             try:
                 examples = write_examples(run, folder / "examples", EXAMPLES)
             except InputError as error:

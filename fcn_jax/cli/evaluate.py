@@ -12,8 +12,12 @@ from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE, DataConfig, DataOptions
 from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.progress import hide_progress, show_progress, show_step
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from fcn_jax.data.dataset import Example
     from fcn_jax.runs.run_dir import Run
 
 
@@ -58,11 +62,14 @@ class Eval:
     """number of images computed at once, at least 1; None: the run's eval-batch-size"""
     tile: int = TILE
     """side of the tiles in which large images are computed, in pixels, at least 1; 0: compute every image whole"""
+    quiet: bool = False
+    """show no progress; results, warnings and errors are still printed"""
 
 
 def run(words: list[str]) -> None:
     """Score a run and print the scores of its classes as a table."""
     flags = tyro.cli(Eval, prog="fcn-jax eval", args=words)
+    hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     require_writable(flags.json, flags.picture)
     from fcn_jax.data.dataset import prepare_configured
@@ -80,7 +87,8 @@ def run(words: list[str]) -> None:
     with copy_for_reading(flags.run, flags.step) as folder:
         run = open_run(folder)
         start_jax(flags.data.cache)
-        trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
+        with show_step("reading the checkpoint"):
+            trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
     name = find_url(flags.run) or flags.run
     config, options = choose_data(run, flags.data, flags.split)
     on_bad_example = flags.on_bad_example or run.options.on_bad_example
@@ -95,7 +103,15 @@ def run(words: list[str]) -> None:
     split = options.val_split or "val"
     source = dataset.source(split)
     panels = Panels(source, run.palette, run.class_names)
-    with explain_out_of_memory(trained.forward, "evaluation", IN_EVALUATION) as forward:
+
+    def show(example: "Example", class_map: "np.ndarray") -> None:
+        panels.add(example, class_map)
+        advance(1)
+
+    with (
+        explain_out_of_memory(trained.forward, "evaluation", IN_EVALUATION) as forward,
+        show_progress("scoring", len(source), "images") as advance,
+    ):
         result = evaluate(
             forward,
             trained.variables,
@@ -103,7 +119,7 @@ def run(words: list[str]) -> None:
             len(run.class_names),
             default_batch_size(flags.batch_size or run.options.eval_batch_size),
             run.options.workers,
-            panels.add,
+            show,
             trained.tiling,
         )
     print(format_table(result, run.class_names))

@@ -8,6 +8,7 @@ import tyro
 
 from fcn_jax.cli.words import start_jax
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.progress import hide_progress
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,14 @@ class Export:
     """image files, folders or globs to compare on; none: images of the run's val split"""
     count: int = 16
     """number of images to compare on, at least 1, evenly spread over those there are"""
+    quiet: bool = False
+    """show no progress; results, warnings and errors are still printed"""
 
 
 def run(words: list[str]) -> None:
     """Export a network and print how each file compares with it."""
     flags = tyro.cli(Export, prog="fcn-jax export", args=words)
+    hide_progress(flags.quiet)
     if flags.count < 1:
         raise InputError(f"count is {flags.count}; it must be at least 1")
     from fcn_jax.data.dataset import prepare_configured

@@ -13,6 +13,7 @@ from fcn_jax.cli.evaluate import OtherData, choose_data
 from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.progress import hide_progress, show_progress, show_step
 
 if TYPE_CHECKING:
     from fcn_jax.data.dataset import Example
@@ -74,7 +75,7 @@ class Predict:
     overwrite: bool = False
     """make all results anew; otherwise those of the same network and flags that are newer than the image are kept"""
     quiet: bool = False
-    """print nothing but warnings and errors"""
+    """show no progress and no names of results; warnings and errors are still printed"""
 
 
 class Split(NamedTuple):
@@ -94,6 +95,7 @@ class Split(NamedTuple):
 def run(words: list[str]) -> None:
     """Segment photographs and print the file name of each result."""
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
+    hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.resume import describe_origin, find_done
@@ -121,7 +123,8 @@ def run(words: list[str]) -> None:
         outputs = _choose_outputs(flags, run, split)
         start_jax(flags.data.cache)
         probabilities = flags.probabilities or views is not None
-        trained = load_trained(run, flags.step, labelled=False, probabilities=probabilities, tile=flags.tile)
+        with show_step("reading the checkpoint"):
+            trained = load_trained(run, flags.step, labelled=False, probabilities=probabilities, tile=flags.tile)
     batch_size, workers = default_batch_size(flags.batch_size or run.options.eval_batch_size), run.options.workers
     origin = describe_origin(run.config.model, trained.step, trained.variables, views, outputs)
     done = [] if flags.overwrite else find_done(files, flags.out, outputs, origin)
@@ -138,30 +141,29 @@ def run(words: list[str]) -> None:
             write_submission(files, flags.out, outputs, flags.submission, split.folder, workers)
         for video in videos:
             flags.out.mkdir(parents=True, exist_ok=True)
-            frames = sum(1 for _ in predict_video(segment, video, flags.out, outputs))
+            frames = 0
+            with show_progress(f"segmenting {video.name}", None, "frames") as advance:
+                for _ in predict_video(segment, video, flags.out, outputs):
+                    frames += 1
+                    advance(1)
             if not flags.quiet:
                 print(f"{flags.out / video.stem}_overlay.mp4: {frames} frames")
     if files and not flags.quiet:
         kept = f"; {len(done)} others were done already, --overwrite makes them anew" if done else ""
-        print(f"{len(files) - len(done)} images in {time.perf_counter() - began:.1f} s{kept}")
+        seconds = time.perf_counter() - began
+        print(f"{len(files) - len(done)} images in {seconds:.1f} s{kept}", file=sys.stderr)
     if flags.submission and not flags.quiet:
-        print(f"{flags.submission}: {len(files)} masks, each checked")
+        print(f"{flags.submission}: {len(files)} masks, each checked", file=sys.stderr)
 
 
 def _show(results: Iterable[Path], done: int, total: int, quiet: bool) -> None:
-    """Wait for the results, and show a bar with the rate on a terminal, elsewhere the name of each result."""
-    from fcn_jax.runtime.progress import show_progress
-
-    if quiet:
-        for _ in results:
-            pass
-    elif sys.stdout.isatty() and sys.stderr.isatty():
-        with show_progress("segmenting", total, "images", done) as advance:
-            for _ in results:
-                advance(1)
-    else:
-        for count, file in enumerate(results, done + 1):
-            print(f"{count}/{total} {file}")
+    """Wait for the results, and show their number with the rate, and the name of each unless a bar is in the way."""
+    named = not quiet and not (sys.stdout.isatty() and sys.stderr.isatty())
+    with show_progress("segmenting", total, "images", done) as advance:
+        for file in results:
+            advance(1)
+            if named:
+                print(file, flush=True)
 
 
 def _check_split_flags(flags: Predict) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from fcn_jax.cli.words import start_jax
+from fcn_jax.runtime.progress import hide_progress, show_step
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,22 @@ class Publish:
     """folder to make for the files"""
     step: int | None = None
     """step of the checkpoint to publish; None: the best on val"""
+    quiet: bool = False
+    """show no progress; results, warnings and errors are still printed"""
 
 
 def run(words: list[str]) -> None:
     """Publish a network and print its score."""
     flags = tyro.cli(Publish, prog="fcn-jax publish", args=words)
+    hide_progress(flags.quiet)
     from fcn_jax.inference.publish import publish
     from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
 
     with copy_for_reading(flags.run, flags.step) as folder:
         start_jax(None)
-        described = publish(open_run(folder), flags.out, flags.step)
+        with show_step(f"writing {flags.out}"):
+            described = publish(open_run(folder), flags.out, flags.step)
     mean_iu = described["mean_iu"]
     score = "not scored" if mean_iu is None else f"mean IU {100 * mean_iu:.2f} % on {described['split']}"
     print(f"written: {flags.out}; step {described['step']}, {score}")

@@ -11,6 +11,7 @@ from fcn_jax.cli.evaluate import OtherData, choose_data
 from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
+from fcn_jax.runtime.progress import hide_progress, show_step
 
 if TYPE_CHECKING:
     from fcn_jax.inference.report.page import Report as Contents
@@ -44,11 +45,14 @@ class Report:
     """number of images computed at once, at least 1; None: the run's eval-batch-size"""
     tile: int = TILE
     """side of the tiles in which large images are computed, in pixels, at least 1; 0: compute every image whole"""
+    quiet: bool = False
+    """show no progress; results, warnings and errors are still printed"""
 
 
 def run(words: list[str]) -> None:
     """Report runs and print the score of each, and the file."""
     flags = tyro.cli(Report, prog="fcn-jax report", args=words)
+    hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     if not flags.runs:
         raise InputError("no run is named; give one run directory or more")
@@ -81,7 +85,8 @@ def run(words: list[str]) -> None:
                 scores = report.scores
                 found = f"mean IU {format_percent(scores.evaluation.metrics.mean_iu)} %" if scores else report.missing
                 print(f"{report.name}: {found}", flush=True)
-    page = render_page(reports).encode(errors="replace")  # JSON may have halves of characters
+    with show_step("drawing the page"):
+        page = render_page(reports).encode(errors="replace")  # JSON may have halves of characters
     write_atomically(out, page)
     print(f"written: {out}, {len(page) / 1e6:.1f} MB")
 
@@ -94,7 +99,6 @@ def _collect(folder: Path, name: str, flags: Report) -> "Contents":
     from fcn_jax.inference.report.score import score_run
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.runs.run_dir import open_run
-    from fcn_jax.runtime.progress import show_progress
 
     run = open_run(folder)
     record = read_record(run)
@@ -108,22 +112,20 @@ def _collect(folder: Path, name: str, flags: Report) -> "Contents":
     split = options.val_split or "val"
     try:
         dataset = prepare_configured(config, options, run.options.on_bad_example == "skip")
-        total = len(dataset.source(split))
+        dataset.source(split)
     except InputError as error:
         if flags.data != OtherData() or flags.split is not None:
             raise
         reason = f"The images of the run cannot be read, so what needs them is left out: {error}."
         return Contents(name, run, record, missing=reason)
-    with show_progress(f"scoring {name}", min(flags.count or total, total), "images") as advance:
-        scores = score_run(
-            run,
-            dataset,
-            split,
-            step=flags.step,
-            count=flags.count,
-            batch_size=default_batch_size(flags.batch_size or run.options.eval_batch_size),
-            tile=flags.tile,
-            explain=flags.explain,
-            advance=advance,
-        )
+    scores = score_run(
+        run,
+        dataset,
+        split,
+        step=flags.step,
+        count=flags.count,
+        batch_size=default_batch_size(flags.batch_size or run.options.eval_batch_size),
+        tile=flags.tile,
+        explain=flags.explain,
+    )
     return Contents(name, run, record, scores)

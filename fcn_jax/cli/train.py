@@ -16,6 +16,7 @@ from fcn_jax.presets import PRESETS
 from fcn_jax.runtime.bucket import explain_refusal, find_url, make_absolute, open_bucket
 from fcn_jax.runtime.cluster import Cluster
 from fcn_jax.runtime.files import expand_home
+from fcn_jax.runtime.progress import hide_progress
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Training:
     config: Annotated[Config, tyro.conf.arg(name="")]
     options: Annotated[RunOptions, tyro.conf.arg(name="")]
     cluster: Annotated[Cluster, tyro.conf.arg(name="")]
+    quiet: bool = False
+    """show no progress and no losses of steps; results, warnings and errors are still printed"""
 
 
 def run(words: list[str]) -> None:
     """Train, or resume a run."""
-    preset, config, options, cluster = read_flags(words)
+    preset, config, options, cluster, quiet = read_flags(words)
+    hide_progress(quiet)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run_dir = expand_home(options.run_dir) if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
     if url := find_url(run_dir):
@@ -58,12 +62,12 @@ def run(words: list[str]) -> None:
     (train_staged if config.staged else train)(config, options, run_dir)
 
 
-def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster]:
+def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster, bool]:
     """Read the preset and the flags.
 
     Returns:
-        The preset's name, the configuration, the options, and the place among several processes. Paths are absolute, so
-        that data and weights are found again from any directory.
+        The preset's name, the configuration, the options, the place among several processes, and whether to hide
+        progress. Paths are absolute, so that data and weights are found again from any directory.
     """
     if words and not words[0].startswith("-"):
         choose("preset", words[0], PRESETS)
@@ -80,6 +84,7 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster]:
         _change_model(config, weights=weights, init_from=init_from),
         dataclasses.replace(options, data=dataclasses.replace(options.data, **paths)),
         training.cluster,
+        training.quiet,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from fcn_jax.cli.words import choose, require_writable
+from fcn_jax.runtime.progress import hide_progress, show_step
 
 if TYPE_CHECKING:
     from fcn_jax.weights.weights import Weights
@@ -19,6 +20,8 @@ class Describe:
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """file of weights (.pth, .safetensors, .caffemodel, .h5), or run directory (its best checkpoint)"""
+    quiet: bool = False
+    """show no progress; results, warnings and errors are still printed"""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ def run(words: list[str]) -> None:
 
 
 def _read(flags: Describe) -> "Weights":
+    hide_progress(flags.quiet)
     from fcn_jax.runtime.devices import require_devices
     from fcn_jax.training.start import read_file_or_run
 
-    require_devices()
-    return read_file_or_run(flags.file)
+    with show_step(f"reading {flags.file}"):
+        require_devices()
+        return read_file_or_run(flags.file)
 
 
 def _import(flags: Import) -> None:

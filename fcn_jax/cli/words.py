@@ -56,7 +56,9 @@ def start_jax(cache: Path | None) -> None:
     """
     from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
     from fcn_jax.runtime.devices import require_devices
+    from fcn_jax.runtime.progress import show_step
 
-    require_devices()
+    with show_step("starting JAX"):
+        require_devices()
     keep_compiled(cache or find_cache_folder())
     give_back_memory()

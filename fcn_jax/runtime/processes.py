@@ -18,6 +18,7 @@ import jax
 
 from fcn_jax.errors import InputError, ProcessLost
 from fcn_jax.runtime.cluster import Cluster
+from fcn_jax.runtime.progress import hide_progress
 
 MEETING = 300  # seconds in which all processes have to start
 HEARTBEAT = 60  # seconds after which a process that does not answer counts as lost
@@ -136,8 +137,9 @@ def was_stopped() -> bool:
 
 
 def silence_all_but_first() -> None:
-    """Drop what processes other than the first print on the standard output. Errors and warnings are still printed."""
+    """Drop progress, and what is printed on the standard output, of all processes but the first; not their errors."""
     if jax.process_index() != 0:
+        hide_progress(True)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 

@@ -29,6 +29,7 @@ from fcn_jax.runtime.bucket import find_url
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
 from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather, was_stopped
+from fcn_jax.runtime.progress import show_progress, show_step
 from fcn_jax.runtime.signals import StopWish, catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.runtime.watchdog import watch
@@ -179,7 +180,8 @@ def take_steps(
     batches = train_batches(source, setup.dataset.max_size, config, options, first, setup.sharding)
     wait, metrics, unread = InputWait(), None, []
     for step in range(first + 1, config.ends[-1] + 1):
-        state, metrics = setup.step(state, wait.take(batches, metrics))
+        with show_step("compiling the training step") if step == first + 1 else contextlib.nullcontext():
+            state, metrics = setup.step(state, wait.take(batches, metrics))
         unread.append(metrics)
         checkpoints.look_after()
         if step == first + 1:
@@ -249,7 +251,8 @@ def _begin(setup: Setup, checkpoints: Checkpoints, say: Callable[[str], None]) -
 
 def _start(setup: Setup, say: Callable[[str], None]) -> TrainState:
     """Initialise the state before the first step, and load the weights it starts from."""
-    state = setup.init()
+    with show_step("drawing the parameters"):
+        state = setup.init()
     if setup.start is None:
         return state
     say(str(setup.start))
@@ -285,6 +288,7 @@ def _evaluate(
         Stopped: a signal has come. The score is computed when the run goes on.
     """
     panels = Panels(setup.val_source, run.palette, run.class_names)
+    share = len(range(0, len(setup.val_source), jax.process_count()))  # of the first process, which shows its progress
 
     def show(example: Example, class_map: np.ndarray) -> None:
         if stop.now():
@@ -292,8 +296,12 @@ def _evaluate(
                 f"stopped in the evaluation of step {step}, which is saved; the same command goes on from there"
             )
         panels.add(example, class_map)
+        advance(1)
 
-    with explain_out_of_memory(setup.forward, "evaluation", IN_EVALUATION) as forward:
+    with (
+        explain_out_of_memory(setup.forward, "evaluation", IN_EVALUATION) as forward,
+        show_progress(f"scoring step {step}", share, "images", brief=True) as advance,
+    ):
         evaluation = evaluate(
             forward,
             variables,

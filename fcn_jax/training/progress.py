@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from fcn_jax.config import Config
 from fcn_jax.inference.evaluate import Evaluation
+from fcn_jax.runtime.progress import is_hidden
 from fcn_jax.training.optim import make_schedule
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class Progress:
         self._steps, self._batch_size = config.ends[-1], config.batch_size
         self.restart(first_step)
         self._bar = None
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not is_hidden():
             self._bar = tqdm(total=self._steps, initial=first_step, unit="step", file=sys.stdout, dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":
@@ -60,6 +61,8 @@ class Progress:
         if self._bar:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix_str(", ".join(facts))
+            return
+        if is_hidden():
             return
         if steps:
             facts.append(f"{format_duration((self._steps - step) * seconds / steps)} left")

@@ -1,5 +1,6 @@
 """`fcn-jax predict`."""
 
+import contextvars
 import dataclasses
 import os
 import sys
@@ -20,6 +21,7 @@ from fcn_jax.data.large_images import read_size
 from fcn_jax.data.sources import cityscapes
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segmenter import Segmenter
+from fcn_jax.runtime.progress import hide_progress
 
 
 def test_predict_writes_masks_and_overlays_at_each_images_size(place, undisturbed):
@@ -74,8 +76,13 @@ def test_predict_averages_views_and_writes_their_probabilities(place, undisturbe
 def test_results_have_a_line_each_a_bar_on_a_terminal_or_nothing(capsys, monkeypatch):
     files = [Path("out/a.png"), Path("out/b.png")]
     _show(iter(files), 3, 5, quiet=False)
-    assert capsys.readouterr() == ("4/5 out/a.png\n5/5 out/b.png\n", "")
-    _show(iter(files), 0, 2, quiet=True)
+    assert capsys.readouterr() == ("out/a.png\nout/b.png\n", "segmenting: 3 of 5 images\nsegmenting: 5 of 5 images\n")
+
+    def show_quietly() -> None:
+        hide_progress(True)
+        _show(iter(files), 0, 2, quiet=True)
+
+    contextvars.copy_context().run(show_quietly)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

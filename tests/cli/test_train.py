@@ -62,7 +62,7 @@ def test_help_describes_every_preset(capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_without_flags_is_itself(name):
     preset = PRESETS[name]
-    read, config, options, _ = read_flags([name])
+    read, config, options, *_ = read_flags([name])
     assert read == name
     if preset.config.model.weights not in (
         None,

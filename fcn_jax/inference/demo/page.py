@@ -20,6 +20,13 @@ STYLE = """
   vertical-align: -.12em; border: 1px solid #8888; border-radius: 2px; background: var(--colour)}
 #message p {margin: 0; padding: .6em .8em; border-left: 4px solid #d33; background: #d332}
 """
+# Gradio has a button that pastes. This does the same when the visitor presses the keys for it.
+PASTE = """() => document.addEventListener("paste", event => {
+  const field = document.querySelector("#photograph input[type=file]"), files = event.clipboardData.files;
+  if (!files.length || !field) return;
+  field.files = files;
+  field.dispatchEvent(new Event("change", {bubbles: true}));
+})"""
 
 
 def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Blocks":
@@ -93,6 +100,7 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
                 show_progress="hidden",
                 api_visibility="private",
             )
+        page.load(None, js=PASTE, api_visibility="private")
     return page
 
 

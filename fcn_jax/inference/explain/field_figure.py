@@ -69,14 +69,15 @@ def draw_field(
     # The square root shows the weak border of the field too.
     heat_map = colour_shares(np.sqrt(heat / largest) if largest > 0 else heat)
     photograph = _cut_window(examples[0].image, shown)
-    hidden = "" if shown == side else f" The picture shows {shown} px, which cuts off larger squares."
+    larger = "Both are" if coarsest > shown else "The blue one is"
+    hidden = "" if shown == side else f" {larger} larger than the picture, {shown} px, and not seen."
     listing = "; ".join(
         f"{name} {field.side} px" + (f", a cell every {field.stride} px" if field.stride > 1 else "")
         for name, field in fields.items()
     )
     measured = f"95 % of the gradient lies in a square of {most} px (green)"
     details = (
-        f"{measured}, and half of it in a square of {half} px. The central half of the blue square has "
+        f"{measured}, and half of it in a square of {half} px. The central half of the field has "
         f"{format_percent(share)}; in a field of equal weights it would have {format_percent(even)} (Luo et al. 2016)."
     )
     if not most:  # as in a new network, whose scores are zero

@@ -27,6 +27,7 @@ from fcn_jax.inference.explain.streams import draw_streams, list_streams, weigh_
 from fcn_jax.inference.tiles import choose_canvas
 from fcn_jax.layers.backend import compiler_options
 from fcn_jax.models.build import Network
+from fcn_jax.runtime.progress import track
 
 MOST_EXAMPLES = 4  # number of examples that the figures are computed from
 LARGEST = 512  # longest side in pixels; only the middle of larger images is used, which bounds time and memory
@@ -79,7 +80,7 @@ def draw_explanations(
     run_streams = compile_for_pixels(lambda v, image, size: weigh_streams(model, v, image, size, sums)[:, 0])
     run_gradient = compile_for_pixels(make_gradient(model))
     class_maps, gradients, logits = [], [], []
-    for example in shown:
+    for example in track(shown, "explaining the network on", len(shown), "images"):
         height, width = example.label.shape
         scores = compute(run_streams, example)[:, :height, :width]
         class_maps.append(scores.argmax(axis=-1).astype(np.uint8))

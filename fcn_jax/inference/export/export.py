@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from fcn_jax.data.dataset import Example
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import list_colours, write_card
-from fcn_jax.inference.export.parity import Parity, Result, compare, compute_references
+from fcn_jax.inference.export.parity import ODD, Parity, Result, compare, compute_references
 from fcn_jax.inference.export.program import Scores, make_program, make_scores
 from fcn_jax.inference.export.stablehlo_file import make_stablehlo
 from fcn_jax.models.build import build
@@ -22,6 +22,7 @@ from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.files import make_folder_atomically, write_atomically
 from fcn_jax.runtime.json_values import to_json
+from fcn_jax.runtime.progress import show_step, track
 from fcn_jax.weights import ours
 from fcn_jax.weights.weights import Weights
 
@@ -64,20 +65,23 @@ def export(
         raise InputError("there is no image to compare the exported programs on; give at least one")
     config = dataclasses.replace(run.config.model, dtype="float32")
     model, input_config = build(config, len(run.class_names)), config.input_or_default
-    variables, step = restore_variables(run, model, step)
+    with show_step("reading the checkpoint"):
+        variables, step = restore_variables(run, model, step)
     scores = make_scores(model, input_config)
     with make_folder_atomically(out) as folder:
         arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
         origin = f"{run.folder.name} (run, step {step})"
         ours.write(folder / "model.safetensors", Weights(arrays, (), input_config, origin, run.class_names))
         say("model.safetensors: written")
-        references = list(compute_references(scores, variables, examples))
+        total = len(examples) + len(ODD)
+        references = list(track(compute_references(scores, variables, examples), "computing", total, "images"))
         parities = {}
         for name, write in (("model.onnx", _write_onnx), ("model.stablehlo", _write_stablehlo)):
             if name.removeprefix("model.") not in formats:
                 continue
-            compute = write(folder / name, run, scores, variables, probabilities)
-            parities[name] = compare(name, compute, references)
+            with show_step(f"writing {name}"):
+                compute = write(folder / name, run, scores, variables, probabilities)
+            parities[name] = compare(name, compute, track(references, f"comparing {name}", total, "images"))
             say(f"{name}: {_describe(parities[name])}")
         card = write_card(run, step, find_scores(run.folder, step), parities, probabilities)
         write_atomically(folder / "README.md", card)

@@ -1,7 +1,6 @@
 """One pass over a split that gives everything on the page that needs images."""
 
 import threading
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
+from fcn_jax.runtime.progress import show_progress, show_step
 
 
 class Scores(NamedTuple):
@@ -71,7 +71,6 @@ def score_run(
     batch_size: int,
     tile: int,
     explain: bool = True,
-    advance: Callable[[int], object] = lambda count: None,
 ) -> Scores:
     """Score a checkpoint of a run on a split. The memory does not grow with the number of images.
 
@@ -84,7 +83,6 @@ def score_run(
         batch_size: images to compute at once, a multiple of the number of devices.
         tile: side of the tiles of large images in pixels; 0: every image is computed whole.
         explain: whether to draw the figures that explain the network.
-        advance: called from threads with 1 for each image that is scored.
 
     Raises:
         InputError: the data set has other classes or no such split, or the run has no such checkpoint, or it is
@@ -99,7 +97,8 @@ def score_run(
     source, classes = dataset.source(split), len(run.class_names)
     model = build(run.config.model, classes)
     tiling = plan_tiles(model, tile)
-    variables, step = restore_variables(run, model, step)
+    with show_step("reading the checkpoint"):
+        variables, step = restore_variables(run, model, step)
     lock, ious, boundaries = threading.Lock(), {}, np.zeros((2, classes), np.int64)
     bins: list[Bins] = []
 
@@ -111,19 +110,14 @@ def score_run(
             boundaries[:] += counts
             advance(1)
 
+    subset = Subset(source, spread_indices(len(source), count))
     input_config = run.config.model.input_or_default
     counting = make_counting_forward(model, input_config)
     with explain_out_of_memory(counting, "evaluation", IN_EVALUATION) as forward:
-        evaluation = evaluate(
-            record_bins(forward, bins),
-            variables,
-            Subset(source, spread_indices(len(source), count)),
-            classes,
-            batch_size,
-            run.options.workers,
-            show,
-            tiling,
-        )
+        with show_progress(f"scoring {dataset.name} {split}", len(subset), "images") as advance:
+            evaluation = evaluate(
+                record_bins(forward, bins), variables, subset, classes, batch_size, run.options.workers, show, tiling
+            )
         calibration = calibrate(bins)
         examples = show_examples(
             source, rank(ious), ious, record_bins(forward, []), variables, run.palette, batch_size, tiling

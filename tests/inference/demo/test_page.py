@@ -1,5 +1,6 @@
 """The page of `fcn-jax demo` in a real browser. The tests share a server and a browser, and run in this order."""
 
+import base64
 import io
 import signal
 import urllib.request
@@ -16,6 +17,26 @@ FILE = "#photograph input[type=file]"
 
 def draw_photograph(seed: int, side: int = 96) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def encode(photograph: np.ndarray) -> str:
+    """A photograph as a PNG in base64, for a script of the page."""
+    stream = io.BytesIO()
+    Image.fromarray(photograph).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+# What the browser does when a file is dropped on an element.
+DROP = """([target, data]) => {
+  const transfer = new DataTransfer();
+  const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+  transfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+  for (const kind of ["dragenter", "dragover", "drop"])
+    document.querySelector(target).dispatchEvent(
+      new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+}"""
+COPY = """data => navigator.clipboard.write([new ClipboardItem({"image/png":
+  new Blob([Uint8Array.from(atob(data), letter => letter.charCodeAt(0))], {type: "image/png"})})])"""
 
 
 class Visitor:
@@ -149,6 +170,32 @@ def test_two_visitors_at_once_see_their_own_photographs(visitor, browser, server
         assert_shows(seen, photograph, segment(photograph), 1.0, {1, 2})
     assert visitor.page.locator("#message p").count() == 0
     visitor.requests += other.requests
+
+
+def test_photographs_are_dropped_and_pasted(browser, server, segment):
+    other = Visitor(browser, server.url, permissions=["clipboard-read", "clipboard-write"])
+    before = None
+    for seed, target in ((4, "#photograph button"), (5, "#photograph img")):  # the second one in place of the first
+        photograph = draw_photograph(seed)
+        other.page.evaluate(DROP, [target, encode(photograph)])
+        before, seen = other.see(before)
+        assert_shows(seen, photograph, segment(photograph), 0.5, {1, 2})
+    for seed, paste in (
+        (6, lambda: other.page.keyboard.press("Control+v")),
+        (7, lambda: other.page.click("#photograph button[aria-label='Paste from clipboard']")),
+    ):
+        photograph = draw_photograph(seed)
+        other.page.bring_to_front()
+        other.page.evaluate(COPY, encode(photograph))
+        paste()
+        before, seen = other.see(before)
+        assert_shows(seen, photograph, segment(photograph), 0.5, {1, 2})
+
+
+def test_a_narrow_page_does_not_scroll_sideways(visitor):
+    visitor.page.set_viewport_size({"width": 400, "height": 800})
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") == 400
+    visitor.page.set_viewport_size({"width": 1200, "height": 900})
 
 
 def test_an_image_of_the_val_split_is_offered(visitor, segment, run_dir):

@@ -144,6 +144,7 @@ def test_the_field_figure_shows_image_and_gradient_around_the_middle():
     assert "score_fr 32 px, a cell every 32 px" in figure.caption
     assert "95 % of the gradient lies in a square of 7 px (green), and half of it in a square of 7 px" in figure.caption
     assert "has 100.0 %" in figure.caption
+    assert "The blue one is larger than the picture, 37 px, and not seen." in figure.caption
     column = (figure.picture.shape[1] - GAP) // 2
     dark = (figure.picture == colour_shares(np.ones((1, 1)))[0, 0]).all(axis=-1)
     rows, columns = np.nonzero(dark[-column:, column + GAP :])

@@ -11,4 +11,4 @@ def test_gradio_is_asked_for(tmp_path):
     words = [sys.executable, "-c", WITHOUT, "demo", str(tmp_path), "--port", "0"]
     process = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
     assert process.returncode == 2
-    assert process.stderr == "fcn-jax: the page needs the package gradio: pip install 'fcn-jax[demo]'\n"
+    assert process.stderr == "loading gradio\nfcn-jax: the page needs the package gradio: pip install 'fcn-jax[demo]'\n"

@@ -10,7 +10,7 @@ from command_line import find_best
 def test_a_run_is_published_with_the_score_of_its_best_checkpoint(place, undisturbed):
     folder, _ = undisturbed
     best = find_best(folder)
-    output = place.run("publish", folder.name, "--out", "published")
+    output = place.run("publish", folder.name, "--out", "published", "--quiet")
     score = f"step {best['step']}, mean IU {100 * best['mean_iu']:.2f} % on tiny"
     assert output == f"written: published; {score}\n"
     metrics = json.loads((place.root / "published" / "metrics.json").read_text())

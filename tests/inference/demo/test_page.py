@@ -59,11 +59,13 @@ class Visitor:
 
     def see(self, before: str | None = None) -> tuple[str, np.ndarray]:
         """Wait until another picture than the one before is shown, and return its address and pixels."""
-        self.page.wait_for_function(
-            "before => {const i = document.querySelector('#picture img'); return i && i.src !== before && i.complete}",
+        source = self.page.wait_for_function(
+            """before => {
+              const i = document.querySelector("#picture img");
+              return i && i.src !== before && i.complete && i.naturalWidth && i.src;
+            }""",
             arg=before,
-        )
-        source = self.page.get_attribute("#picture img", "src")
+        ).json_value()
         with Image.open(io.BytesIO(self.page.request.get(source).body())) as image:
             return source, np.asarray(image).astype(float)
 

@@ -1,9 +1,12 @@
 """The progress lines, and the share of time in which the devices wait for input."""
 
+import contextvars
+
 import pytest
 
 from fcn_jax.config import Config, OptimConfig
 from fcn_jax.data.defaults import fill_config
+from fcn_jax.runtime.progress import hide_progress
 from fcn_jax.training import progress
 from fcn_jax.training.progress import InputWait, Progress, format_extensions
 
@@ -92,3 +95,14 @@ def test_lines_show_the_present_rate_and_what_it_leaves_to_do(monkeypatch, capsy
         "step 10/100  loss 1.5000  4.0 images/s  input 0.0%  0:01:30 left",
         "step 20/100  loss 1.0000  2.0 images/s  input 25.0%  0:02:40 left",
     ]
+
+
+def test_steps_are_hidden_and_what_is_said_is_not(capsys):
+    def work() -> None:
+        hide_progress(True)
+        with Progress(fill_config(Config(steps=100, batch_size=4)), 0) as shown:
+            shown.show(10, 1.5, 0.0)
+            shown.say("step 10: mean IU 0.5")
+
+    contextvars.copy_context().run(work)
+    assert capsys.readouterr() == ("step 10: mean IU 0.5\n", "")

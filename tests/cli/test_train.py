@@ -81,7 +81,7 @@ def test_flags_reach_the_configuration_and_the_options():
     --data.void 3 4 --data.map 255=1 #800000=void --data.train-split t --data.val-split v
     --optim.rate-factors score 10 upscore 0.5
     --optim.class-weights 1 2 --model.allow backbone/fc --model.skip-scales 1 0.5 --dry-run"""
-    _, config, options, _ = read_flags(words.split())
+    _, config, options, *_ = read_flags(words.split())
     assert (config.steps, config.seed, config.batch_size) == (3, 7, None)
     assert (config.augment.flip, config.augment.scale, config.augment.crop) == (False, (0.5, 2.0), None)
     assert config.data.map == ("255=1", "#800000=void")
@@ -110,7 +110,7 @@ def test_an_extension_needs_a_run(tmp_path):
 
 def test_none_leaves_a_value_of_a_preset_open():
     words = "voc-resnet34 --steps None --model.weights None --eval-every None"
-    _, config, options, _ = read_flags(words.split())
+    _, config, options, *_ = read_flags(words.split())
     assert (config.steps, config.model.weights, options.eval_every) == (None, None, None)
 
 
@@ -131,7 +131,7 @@ def test_paths_are_absolute_and_those_of_home(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     words = ["fcn8s", "--data.dir", "d", "--data.cache=~/c", "--data.classes", "n.txt", "--model.weights", "../w.pth"]
-    _, config, options, _ = read_flags(words)
+    _, config, options, *_ = read_flags(words)
     data = options.data
     assert (data.dir, data.cache, data.classes) == (tmp_path / "d", tmp_path / "home/c", tmp_path / "n.txt")
     assert config.model.weights == str(tmp_path / "../w.pth")

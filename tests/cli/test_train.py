@@ -143,7 +143,7 @@ def test_what_was_0_or_minus_1_for_left_open_is_refused():
     for flag, value in (("--steps", "-1"), ("--batch-size", "0"), ("--augment.crop", "0")):
         with pytest.raises(InputError, match=rf"{flag[2:]} is {value}"):
             read_flags(["fcn8s", flag, value])
-    assert read_flags(["fcn8s"])[1:] == (PRESETS["fcn8s"].config, RunOptions(), Cluster())
+    assert read_flags(["fcn8s"])[1:] == (PRESETS["fcn8s"].config, RunOptions(), Cluster(), False)
     assert Config().data.name in SOURCES
 
 

@@ -155,8 +155,7 @@ def assert_submission(archive: Path, run: Path, images: Path, names: list[str], 
 def test_a_split_without_labels_is_segmented_and_packed(voc_run, tmp_path, capsys):
     words = ["predict", str(voc_run / "run"), "--split", "test", "--out", str(tmp_path / "out")]
     main([*words, "--submission", str(tmp_path / "voc.tgz"), "--competition", "comp5"])
-    output = capsys.readouterr().out
-    assert output.endswith(f"\n{tmp_path}/voc.tgz: 3 masks, each checked\n")
+    assert capsys.readouterr().err.endswith(f"\n{tmp_path}/voc.tgz: 3 masks, each checked\n")
     images = voc_run / "VOC2012/JPEGImages"
     assert_submission(tmp_path / "voc.tgz", voc_run / "run", images, ["d", "e", "c"], "comp5_test_cls")
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}

@@ -170,7 +170,7 @@ def compare_devices() -> dict[str, float]:
     from fcn_jax.data.augment import draw_changes
     from fcn_jax.data.batches import Batch
     from fcn_jax.data.defaults import fill_config
-    from fcn_jax.layers.backend import compiler_options
+    from fcn_jax.layers.backend import jit_options
     from fcn_jax.models.build import build
     from fcn_jax.training.state import init_state
     from fcn_jax.training.step import train_step
@@ -205,7 +205,7 @@ def compare_devices() -> dict[str, float]:
     for devices in (1, 8):
         mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
         on_all, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-        step = jax.jit(partial(train_step, model=model, config=config), compiler_options=compiler_options())
+        step = jax.jit(partial(train_step, model=model, config=config), **jit_options())
         after, metrics = step(jax.device_put(state, on_all), jax.device_put(batch, split))
         # After one step without decay the momentum is the gradient.
         gradient = jax.tree.leaves(after.opt_state)

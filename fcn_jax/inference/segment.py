@@ -23,7 +23,7 @@ from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
-from fcn_jax.layers.backend import compiler_options, count_local_devices, is_cpu
+from fcn_jax.layers.backend import count_local_devices, is_cpu, jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.losses import cross_entropy
 
@@ -85,7 +85,7 @@ def make_forward(
             class maps one byte per pixel.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options(training=False))
+    @partial(jax.jit, **jit_options(training=False))
     def forward(variables: Any, batch: Batch) -> Scored:
         image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))

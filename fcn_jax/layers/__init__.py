@@ -6,7 +6,7 @@ form beside the fast ones. The argument or attribute `method` chooses between th
 backend, "plain" is XLA's own operation. In `plain_methods` None is "plain", for a program of another machine.
 """
 
-from .backend import compiler_options, plain_methods
+from .backend import compiler_options, jit_options, plain_methods
 from .batch_norm import BatchNorm
 from .bilinear import bilinear_init, bilinear_kernel, upsample_bilinear
 from .channel_sums import broadcast_channels, channel_sums
@@ -32,6 +32,7 @@ __all__ = [
     "conv_transpose_size",
     "convolutionalize",
     "depth_to_space",
+    "jit_options",
     "max_pool",
     "plain_methods",
     "shift_and_stitch",

@@ -8,6 +8,7 @@ import contextvars
 import functools
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -76,11 +77,33 @@ def count_local_devices() -> int:
     return jax.local_device_count()
 
 
-@functools.cache
-def compiler_options(training: bool = True) -> dict[str, str]:
-    """Choose compiler options for a network: the argument `compiler_options` of `jax.jit`.
+def jit_options(training: bool = True) -> dict[str, Any]:
+    """Choose the arguments of `jax.jit` with which programs of these layers are fast: `jax.jit(f, **jit_options())`.
 
-    Options that XLA does not know are left out, with one warning.
+    On CPUs they are the `compiler_options`. On GPUs and TPUs, and in `plain_methods`, there are none, so the line may
+    stay in a program for any backend. They belong to the outermost `jax.jit`: JAX refuses to trace a function with
+    compiler options inside another program, `jax.grad` and `jax.vmap` included.
+
+    Args:
+        training: whether the program is a training step (True) or a forward pass alone (False).
+
+    Returns:
+        Keyword arguments by name; empty on accelerators.
+
+    Examples:
+        >>> double = jax.jit(lambda x: 2 * x, **jit_options())
+        >>> float(double(1.5))
+        3.0
+    """
+    options = compiler_options(training)
+    return {"compiler_options": options} if options else {}
+
+
+def compiler_options(training: bool = True) -> dict[str, str]:
+    """Choose compiler options for a network, for programs that are not compiled by `jax.jit` alone.
+
+    `jit_options` passes them to `jax.jit`; `jax.stages.Lowered.compile` takes them too. Options that XLA does not know
+    are left out, with one warning.
 
     Args:
         training: whether the program is a training step (True) or a forward pass alone (False).

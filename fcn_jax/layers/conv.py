@@ -10,7 +10,7 @@ On accelerators `conv` is `lax.conv_general_dilated`. On CPUs it differs in thre
   memory. Optimization barriers prevent this. For the gradient of the map the kernel is rotated in two steps, each of
   which moves along memory.
 
-Compile with `compiler_options` of backend.py: with the library that XLA chooses by itself, gradients are slower.
+Compile with `jit_options` of backend.py: with the library that XLA chooses by itself, gradients are slower.
 """
 
 import functools

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from fcn_jax.config import Config
 from fcn_jax.data.augment import augment, step_keys
 from fcn_jax.data.batches import Batch
-from fcn_jax.layers.backend import compiler_options
+from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.losses import cross_entropy
 from fcn_jax.training.optim import make_optimizer, stop_frozen_gradients
@@ -115,4 +115,4 @@ def sum_loss(
 def make_step(model: Network, config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Make the jitted `train_step`, which reuses the memory of the state that it is given."""
     step = partial(train_step, model=model, config=config)
-    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+    return jax.jit(step, donate_argnums=0, **jit_options())

@@ -12,18 +12,15 @@ from jax import lax
 
 import fcn_jax.layers
 from fcn_jax.layers import backend
-from fcn_jax.layers.backend import compiler_options
+from fcn_jax.layers.backend import compiler_options, jit_options
 
 
 @pytest.fixture
 def fresh_options():
     """Have the options looked up anew, in this test and after it."""
-    caches = compiler_options, backend._find_known_options
-    for cache in caches:
-        cache.cache_clear()
+    backend._find_known_options.cache_clear()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    backend._find_known_options.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -64,6 +61,35 @@ def test_options_are_known_to_this_version():
 def test_accelerators_have_no_options(fresh_options, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler_options() == compiler_options(training=False) == {}
+    assert jit_options() == jit_options(training=False) == {}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_jit_options_reach_the_compiler(training):
+    """Without them XLA removes the barrier before operations are fused."""
+
+    def compute(x):
+        return lax.optimization_barrier(x * 2) + 1
+
+    texts = [
+        jax.jit(compute, **options).lower(np.float32(0)).compile().as_text() for options in ({}, jit_options(training))
+    ]
+    assert ["barrier" in text for text in texts] == [False, True]
+
+
+def test_within_plain_methods_there_are_no_options():
+    before = jit_options()
+    assert before["compiler_options"] == compiler_options()
+    with fcn_jax.layers.plain_methods():
+        assert jit_options() == {}
+    assert jit_options() == before
+
+
+def test_a_program_with_options_cannot_be_a_part_of_another():
+    """The docstring of `jit_options` says so."""
+    double = jax.jit(lambda x: 2 * x, **jit_options())
+    with pytest.raises(ValueError, match="top-level"):
+        jax.grad(double)(1.0)
 
 
 def test_unknown_option_is_named_once_and_left_out(fresh_options, monkeypatch):

@@ -44,12 +44,12 @@ for name, function in functions.items():
     value, gradient = jax.jit(jax.value_and_grad(lambda x: (function(x) ** 2).sum()))(x)
     assert np.isfinite(value) and np.isfinite(gradient).all() and np.abs(gradient).max() > 0, name
 
-without_gradient = {"bilinear_init", "bilinear_kernel", "compiler_options", "plain_methods"}
+without_gradient = {"bilinear_init", "bilinear_kernel", "compiler_options", "jit_options", "plain_methods"}
 without_gradient |= {"conv_transpose_padding", "conv_transpose_size"}
 assert {*functions, *without_gradient} == set(my_layers.__all__)
 assert bilinear_kernel(4).shape == (4, 4)
 assert conv_transpose_size(4, 4, 2, *conv_transpose_padding(4, 2)) == 8
-assert jax.jit(lambda x: 2 * x, compiler_options=compiler_options())(1.5) == 3
+assert jax.jit(lambda x: 2 * x, **jit_options())(1.5) == 3
 assert not [name for name, module in sys.modules.items() if module is not None and name.split(".")[0] == "fcn_jax"]
 """
 

@@ -25,7 +25,7 @@ from fcn_jax.inference.explain.kernels import draw_kernels
 from fcn_jax.inference.explain.receptive_field import make_gradient
 from fcn_jax.inference.explain.streams import draw_streams, list_streams, weigh_streams
 from fcn_jax.inference.tiles import choose_canvas
-from fcn_jax.layers.backend import compiler_options
+from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.runtime.progress import track
 
@@ -69,7 +69,7 @@ def draw_explanations(
         return jax.device_get(function(variables, batch.image, batch.size))
 
     def compile_for_pixels(function: Any) -> Any:
-        @partial(jax.jit, compiler_options=compiler_options(training=False))
+        @partial(jax.jit, **jit_options(training=False))
         def run(variables: Any, image: jax.Array, size: jax.Array) -> Any:
             return function(variables, normalise(image, input_config), size)
 

@@ -14,7 +14,7 @@ from fcn_jax.errors import ExportDiffers
 from fcn_jax.inference.export.program import Scores
 from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
 from fcn_jax.inference.tiles import choose_canvas
-from fcn_jax.layers import compiler_options
+from fcn_jax.layers import jit_options
 
 # In units of the largest logit of an image. Float32 has a precision of 6e-8, and a network of 50 layers adds some up.
 TOLERANCE = 1e-4
@@ -72,7 +72,7 @@ class Parity(NamedTuple):
 
 def compute_references(scores: Scores, variables: Any, examples: Sequence[Example]) -> Iterator[Reference]:
     """Compute what the network gives for images, and for parts of the first one of odd sizes."""
-    forward = jax.jit(scores, compiler_options=compiler_options(training=False))
+    forward = jax.jit(scores, **jit_options(training=False))
     parts = [(example, LARGEST, LARGEST) for example in examples] + [(examples[0], *size) for size in ODD]
     for example in itertools.starmap(_cut, parts):
         height, width = example.label.shape

@@ -18,7 +18,7 @@ from fcn_jax.data.augment import normalise
 from fcn_jax.data.batches import Batch
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.inference.segment import Forward, Scored
-from fcn_jax.layers.backend import compiler_options
+from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.losses import cross_entropy
 
@@ -65,7 +65,7 @@ def make_counting_forward(model: Network, input_config: InputConfig) -> Counting
     Counting on the device keeps the probabilities there, which are much larger than class maps.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options(training=False))
+    @partial(jax.jit, **jit_options(training=False))
     def forward(variables: Any, batch: Batch) -> tuple[Scored, Bins]:
         image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))

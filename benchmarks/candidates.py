@@ -1,142 +1,180 @@
-"""The candidates of layers.py: our layers and their peers', as calls that wait for their results, and their timing."""
+"""The candidates of layers.py, for workers (separate.py): our layers and their peers, forward and with all gradients.
 
-import statistics
-import time
+A function returns the calls of all cases, each of which waits for its result. Names are those of `name_call`.
+"""
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 
-try:
-    import torch
-    from torch.nn import functional as torch_functional
-except ImportError:
-    torch = None
-
 CHANNELS = 21
-SAMPLE = 0.02  # seconds
+METHODS = ("matmul", "conv", "dilated")
+FORMATS = ("channels first", "channels last")
+Calls = dict[str, Callable[[], object]]
 
 
-def measure_ms(candidates: dict, repeats: int, rounds: int = 3) -> dict[str, list[float]]:
-    """Measure the median time of each candidate in each round, ms.
+def name_call(case: Sequence[Any], candidate: str, what: str) -> str:
+    """Name a call: of a case and a candidate, "forward" or "both" (forward and gradients)."""
+    return f"{list(case)} {candidate} {what}"
 
-    Each round measures all candidates, so that a change of the machine's load affects all of them.
 
-    Calls shorter than `SAMPLE` are repeated within a sample until they fill it. The time of a single call of a tenth of
-    a millisecond would depend on how fast a core wakes up.
+def jax_upsampling(cases: Sequence[Sequence[int]], batch: int, dtype: str, copied: int = 0) -> Calls:
+    """Prepare our learned and fixed upsampling, and those of JAX and Flax.
+
+    With `copied`, for a GPU, every method of ours takes the place of JAX's `resize`, and "copy" copies so many float32.
     """
-    times = {name: [] for name in candidates}
-    for run in candidates.values():
-        run()
-    for _ in range(rounds):
-        for name, run in candidates.items():
-            if jax.default_backend() == "cpu":
-                time.sleep(0.3)  # PyTorch's idle threads spin for a while, which would slow the next candidate
-            began = time.perf_counter()
-            run()
-            calls = 1 + int(SAMPLE / (time.perf_counter() - began))
-            samples = []
-            for _ in range(repeats):
-                start = time.perf_counter()
-                for _ in range(calls):
-                    run()
-                samples.append((time.perf_counter() - start) / calls)
-            times[name].append(1e3 * statistics.median(samples))
-    return times
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    from fcn_jax.layers import conv_transpose, upsample_bilinear
+
+    _compute_where_called()
+    calls = {}
+    for case in cases:
+        kernel, stride, n = case
+        x, w = (jnp.asarray(array, dtype) for array in _draw(kernel, n, batch))
+
+        def learned(x: jax.Array, w: jax.Array, stride: int = stride, method: str | None = None) -> jax.Array:
+            return conv_transpose(x, w, stride, stride // 2, method=method)
+
+        def flax(x: jax.Array, w: jax.Array, stride: int = stride) -> jax.Array:
+            layer = nn.ConvTranspose(CHANNELS, w.shape[:2], (stride, stride), "SAME", use_bias=False)
+            return layer.apply({"params": {"kernel": w}}, x)
+
+        fixed = functools.partial(upsample_bilinear, stride=stride)
+        calls |= _run_jax(case, "ours", learned, (x, w))
+        calls |= _run_jax(case, "fixed", fixed, (x,))
+        calls |= _run_jax(case, "nn.ConvTranspose", flax, (x, w))
+        if not copied:
+            shape = (batch, n * stride, n * stride, CHANNELS)
+            calls |= _run_jax(case, "resize", lambda x, shape=shape: jax.image.resize(x, shape, "bilinear"), (x,))
+        else:
+            for method in METHODS:
+                calls |= _run_jax(case, method, functools.partial(learned, method=method), (x, w))
+    if copied:
+        big, copy = jnp.zeros((copied,), jnp.float32), jax.jit(lambda x: x + 1)
+        calls["copy"] = lambda: jax.block_until_ready(copy(big))
+    with ThreadPoolExecutor() as pool:  # compiles; the threads of a compiler do not use all cores
+        list(pool.map(lambda call: call(), calls.values()))
+    return calls
 
 
-def once_ms(run) -> float:
-    """Measure a single call, ms; for calls that take seconds."""
-    start = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - start)
+def torch_upsampling(cases: Sequence[Sequence[int]], batch: int, dtype: str) -> Calls:
+    """Prepare PyTorch's learned and fixed upsampling, in both memory formats."""
+    from torch.nn import functional
+
+    calls = {}
+    for case in cases:
+        kernel, stride, n = case
+        x, w = _draw(kernel, n, batch)
+        x, w = x.transpose(0, 3, 1, 2), w.transpose(2, 3, 0, 1)
+        learned = functools.partial(functional.conv_transpose2d, stride=stride, padding=stride // 2)
+        fixed = functools.partial(functional.interpolate, scale_factor=stride, mode="bilinear", align_corners=False)
+        calls |= _run_torch(case, "learned", learned, (x, w), dtype)
+        calls |= _run_torch(case, "fixed", fixed, (x,), dtype)
+    return calls
 
 
-def jax_runs(forward, arguments: tuple, seed: int = 0) -> dict:
-    """Make calls of forward alone, and of forward with the gradients of all arguments."""
+def jax_pooling(cases: Sequence[tuple[Sequence[int], int, int]]) -> Calls:
+    """Prepare our max pooling and Flax's at stride 2, for input, window and padding of each case."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    from fcn_jax.layers import max_pool
+
+    _compute_where_called()
+    calls = {}
+    for case in cases:
+        shape, k, p = case
+        x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+        calls |= _run_jax(case, "ours", lambda x, k=k, p=p: max_pool(x, k, 2, p), (x,))
+        calls |= _run_jax(
+            case, "nn.max_pool", lambda x, k=k, p=p: nn.max_pool(x, (k, k), (2, 2), ((p, p), (p, p))), (x,)
+        )
+    return calls
+
+
+def torch_pooling(cases: Sequence[tuple[Sequence[int], int, int]]) -> Calls:
+    """Prepare PyTorch's max pooling, in both memory formats."""
+    from torch.nn import functional
+
+    calls = {}
+    for case in cases:
+        shape, k, p = case
+        x = np.random.default_rng(0).normal(size=shape).transpose(0, 3, 1, 2)
+        calls |= _run_torch(
+            case, "pool", functools.partial(functional.max_pool2d, kernel_size=k, stride=2, padding=p), (x,)
+        )
+    return calls
+
+
+def _compute_where_called() -> None:
+    """Make JAX compute in the calling thread on CPUs, as PyTorch does.
+
+    Handing a call to another thread takes longer than the smallest of these computations.
+    """
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def _draw(kernel: int, n: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw scores and a dense kernel."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(batch, n, n, CHANNELS)), rng.normal(size=(kernel, kernel, CHANNELS, CHANNELS)) / kernel
+
+
+def _run_jax(case: Sequence[Any], candidate: str, forward: Callable[..., Any], arguments: tuple) -> Calls:
+    import jax
+    import jax.numpy as jnp
 
     @jax.jit
-    def both(g, *arguments):
+    def both(g: jax.Array, *arguments: jax.Array) -> tuple:
         y, back = jax.vjp(forward, *arguments)
         return y, back(g)
 
     shape = jax.eval_shape(forward, *arguments)
-    g = jnp.asarray(np.random.default_rng(seed).normal(size=shape.shape), shape.dtype)
+    g = jnp.asarray(np.random.default_rng(0).normal(size=shape.shape), shape.dtype)
     compiled = jax.jit(forward)
     return {
-        "forward": lambda: jax.block_until_ready(compiled(*arguments)),
-        "both": lambda: jax.block_until_ready(both(g, *arguments)),
+        name_call(case, candidate, "forward"): lambda: jax.block_until_ready(compiled(*arguments)),
+        name_call(case, candidate, "both"): lambda: jax.block_until_ready(both(g, *arguments)),
     }
 
 
-def torch_runs(forward, arguments: tuple, channels_last: bool, device: str = "cpu", dtype: str = "float32") -> dict:
-    """Make the same calls for PyTorch, whose NCHW arguments get a memory layout."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    arguments = tuple(
-        torch.tensor(np.asarray(a, np.float32), dtype=getattr(torch, dtype), device=device)
-        .contiguous(memory_format=layout)
-        .requires_grad_()
-        for a in arguments
-    )
-    with torch.no_grad():
-        shape = forward(*arguments).shape
-    g = torch.randn(shape, device=device, dtype=getattr(torch, dtype)).contiguous(memory_format=layout)
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+def _run_torch(
+    case: Sequence[Any], candidate: str, forward: Callable[..., Any], arguments: tuple, dtype: str = "float32"
+) -> Calls:
+    import torch
 
-    def run_forward():
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    cuda = torch.cuda.is_available()
+    wait = torch.cuda.synchronize if cuda else lambda: None
+    calls = {}
+    for form, layout in zip(FORMATS, (torch.contiguous_format, torch.channels_last), strict=True):
+        given = [
+            torch.tensor(np.asarray(array, np.float32), dtype=getattr(torch, dtype), device="cuda" if cuda else "cpu")
+            .contiguous(memory_format=layout)
+            .requires_grad_()
+            for array in arguments
+        ]
         with torch.no_grad():
-            forward(*arguments)
-        wait()
+            g = torch.randn_like(forward(*given)).contiguous(memory_format=layout)
 
-    def run_both():
-        torch.autograd.grad(forward(*arguments), arguments, g)
-        wait()
+        def run_forward(given: list = given) -> None:
+            with torch.no_grad():
+                forward(*given)
+            wait()
 
-    return {"forward": run_forward, "both": run_both}
+        def run_both(given: list = given, g: Any = g) -> None:
+            torch.autograd.grad(forward(*given), given, g)
+            wait()
 
-
-def best_torch(times: dict[str, list[float]], kind: str, what: str) -> list[float]:
-    """Return the times of the better of PyTorch's two layouts; none without PyTorch."""
-    found = [ms for name, ms in times.items() if name.startswith(f"torch {kind}") and name.endswith(what)]
-    return min(found, key=statistics.median, default=[])
-
-
-def arrays(kernel: int, n: int, batch: int = 1, dtype: str = "float32") -> tuple:
-    """Draw scores and a dense kernel."""
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(batch, n, n, CHANNELS)), dtype)
-    w = jnp.asarray(rng.normal(size=(kernel, kernel, CHANNELS, CHANNELS)) / kernel, dtype)
-    return x, w
-
-
-def flax_transposed(x, w, stride: int):
-    """Run `nn.ConvTranspose`."""
-    layer = nn.ConvTranspose(CHANNELS, w.shape[:2], (stride, stride), "SAME", use_bias=False)
-    return layer.apply({"params": {"kernel": w}}, x)
-
-
-def lax_grouped(x, w, stride: int):
-    """Run the fixed filter as a grouped convolution over inserted zeros."""
-    pad = (w.shape[0] - 1 - stride // 2,) * 2
-    return jax.lax.conv_general_dilated(
-        x,
-        w,
-        (1, 1),
-        (pad, pad),
-        lhs_dilation=(stride, stride),
-        feature_group_count=x.shape[-1],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def torch_transposed(x, w, stride: int):
-    return torch_functional.conv_transpose2d(x, w, stride=stride, padding=stride // 2)
-
-
-def torch_interpolate(x, stride: int):
-    return torch_functional.interpolate(x, scale_factor=stride, mode="bilinear", align_corners=False)
-
-
-def add(candidates: dict, name: str, runs: dict) -> None:
-    candidates.update({f"{name} {what}": run for what, run in runs.items()})
+        calls[name_call(case, f"{candidate} {form}", "forward")] = run_forward
+        calls[name_call(case, f"{candidate} {form}", "both")] = run_both
+    return calls

@@ -1,6 +1,6 @@
 """Compare runtimes and number formats for an exported network: images/s and mean IU on the images of val.
 
-    python benchmarks/exported.py RUN [--count 12] [--rounds 3]
+    python benchmarks/exported.py RUN [--count 12] [--rounds 15]
 
 `RUN` is a run directory whose data is there. Every runtime segments the same images, one at a time, and by turns:
 this package, onnxruntime in float32 and in int8, OpenVINO in float32 and in bfloat16. OpenVINO is measured if it is
@@ -14,12 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import history
 import numpy as np
 import onnx
 import onnxruntime
+from turns import ROUNDS, take_turns
 
 from fcn_jax import Segmenter
 from fcn_jax.data.dataset import Example, prepare_configured
@@ -35,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--count", type=int, default=12, help="number of images, evenly spread over val")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the runtimes take their turn")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often the runtimes take their turn")
     parser.add_argument("--quick", action="store_true", help="two images, one round")
     history.add_argument(parser)
     options = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> None:
             "onnxruntime, int8": open_onnxruntime(quantize(model, [example.image for example in training])),
             **open_openvino(model),
         }
-        speeds, scores = take_turns(runtimes, examples, rounds, len(run.class_names))
+        speeds, scores = measure_all(runtimes, examples, rounds, len(run.class_names))
     setting = f"{run.config.model.head}, {run.config.model.backbone}, {run.config.data.name}, {count} images"
     record(recorder, setting, speeds, scores)
 
@@ -78,21 +80,22 @@ def choose_evenly(source: Sequence[Example], count: int) -> list[Example]:
     return [source[place] for place in places]
 
 
-def take_turns(
+def measure_all(
     runtimes: dict[str, Runtime], examples: Sequence[Example], rounds: int, classes: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Return the images/s of each runtime in each round, and its mean IU over the images."""
-    speeds: dict[str, list[float]] = {name: [] for name in runtimes}
     scores = {}
     for name, segment in runtimes.items():  # warms up; each size of image compiles once
         confusion = sum(confusion_matrix(example.label, segment(example.image), classes) for example in examples)
         scores[name] = compute_metrics(np.asarray(confusion)).mean_iu
-    for _ in range(rounds):
-        for name, segment in runtimes.items():
-            began = time.perf_counter()
-            for example in examples:
-                segment(example.image)
-            speeds[name].append(len(examples) / (time.perf_counter() - began))
+
+    def measure(segment: Runtime) -> float:
+        began = time.perf_counter()
+        for example in examples:
+            segment(example.image)
+        return len(examples) / (time.perf_counter() - began)
+
+    speeds = take_turns({name: partial(measure, segment) for name, segment in runtimes.items()}, rounds)
     return speeds, scores
 
 

@@ -8,15 +8,14 @@ import csv
 import datetime
 import io
 import os
-import shlex
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import machine
+from markdown_table import times
 
 FILE = Path(__file__).parent / "history.csv"
 TIMES = ("s", "ms")
@@ -44,6 +43,8 @@ class Measurement:
         ratio: median over the rounds. For times it is the peer's over ours, for all other units ours over the peer's.
         ratio_low: smallest ratio of a round.
         ratio_high: largest ratio of a round.
+        ratio_q1: lower quartile of the ratios of the rounds; None in rows that were measured otherwise than by turns.
+        ratio_q3: their upper quartile.
         rounds: how often ours and the peer's were measured by turns; None where it is not known.
         command: the command that makes such a row.
         note: conditions that no other column has.
@@ -66,13 +67,17 @@ class Measurement:
     ratio: float | None
     ratio_low: float | None
     ratio_high: float | None
+    ratio_q1: float | None
+    ratio_q3: float | None
     rounds: int | None
     command: str
     note: str
 
 
 COLUMNS = tuple(field.name for field in fields(Measurement))
-NUMBERS = ("load", "ours", "peer_value", "ratio", "ratio_low", "ratio_high")
+QUARTILES = ("ratio_q1", "ratio_q3")
+EARLIER = tuple(name for name in COLUMNS if name not in QUARTILES)  # of files from before the quartiles
+NUMBERS = ("load", "ours", "peer_value", "ratio", "ratio_low", "ratio_high", *QUARTILES)
 
 
 class Recorder:
@@ -86,7 +91,15 @@ class Recorder:
             quick: whether it is the short form.
             file: the history.
             platform: what the figures hold for, if it is not this machine.
+
+        Raises:
+            ValueError: the file is there and has other columns than rows are appended with.
         """
+        if file.exists() and _read_header(file) != COLUMNS:
+            raise ValueError(
+                f"{file} has the columns of an earlier version, and rows of this one do not fit; give another file by "
+                "--history."
+            )
         self.file = file
         self.quick = quick
         self.run = {
@@ -98,7 +111,7 @@ class Recorder:
             "versions": machine.describe_versions(),
             "benchmark": benchmark,
             "quick": quick,
-            "command": describe_command(),
+            "command": machine.describe_command(),
         }
 
     def describe(self) -> str:
@@ -124,14 +137,14 @@ class Recorder:
             unit: unit of the values.
             ours: our value in each round.
             peer: what ours is compared with.
-            theirs: the peer's value in each round. If it has more or fewer rounds than ours, the ratio is that of the
-                medians.
+            theirs: the peer's value in the same rounds (turns.py).
             note: conditions that no other column has.
 
         Returns:
             The measurement that was appended.
         """
         found = ratios(ours, theirs, unit)
+        quartiles = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
         measurement = Measurement(
             **self.run,
             task=task,
@@ -143,6 +156,8 @@ class Recorder:
             ratio=_rounded(statistics.median(found)) if found else None,
             ratio_low=_rounded(min(found)) if found else None,
             ratio_high=_rounded(max(found)) if found else None,
+            ratio_q1=_rounded(quartiles[0]) if quartiles else None,
+            ratio_q3=_rounded(quartiles[2]) if quartiles else None,
             rounds=len(ours),
             note=note,
         )
@@ -159,25 +174,18 @@ def ratios(ours: Sequence[float], theirs: Sequence[float], unit: str) -> list[fl
     """Compute the ratio of each round: the peer's over ours for times, otherwise ours over the peer's."""
     if not theirs:
         return []
-    if len(ours) != len(theirs):
-        ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
     pairs = zip(theirs, ours, strict=True) if unit in TIMES else zip(ours, theirs, strict=True)
     return [above / below for above, below in pairs]
 
 
-def describe_command() -> str:
-    """Return the command as typed in the repository's root. Absolute paths are cut to their last part."""
-    arguments = iter(sys.argv[1:])
-    typed = []
-    for argument in arguments:
-        if argument == "--history":
-            next(arguments)
-        elif not argument.startswith("--history="):
-            flag, equals, value = ("", "", argument) if os.path.isabs(argument) else argument.rpartition("=")
-            typed.append(flag + equals + (Path(value).name if os.path.isabs(value) else value))
-    tunables = os.environ.get("GLIBC_TUNABLES")
-    before = f"GLIBC_TUNABLES={shlex.quote(tunables)} " if tunables else ""
-    return before + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *typed])
+def describe_ratio(measurement: Measurement) -> str:
+    """Show the median of the ratios and, where they are known and differ, their quartiles: "1.05 [0.99, 1.12]"."""
+    quartiles = measurement.ratio_q1, measurement.ratio_q3
+    if measurement.ratio is None:
+        return ""
+    if None in quartiles or quartiles[0] == quartiles[1]:
+        return times(measurement.ratio)
+    return f"{times(measurement.ratio)} [{times(quartiles[0])}, {times(quartiles[1])}]"
 
 
 def append(file: Path, measurement: Measurement) -> None:
@@ -195,22 +203,29 @@ def append(file: Path, measurement: Measurement) -> None:
 def read(file: Path) -> list[Measurement]:
     """Read all measurements, in the order in which they were appended.
 
+    A file of an earlier version lacks the quartiles.
+
     Raises:
-        ValueError: the header is not `COLUMNS`, or a line has more or fewer cells.
+        ValueError: the header is neither `COLUMNS` nor `EARLIER`, or a line has more or fewer cells.
     """
     with open(file, newline="", encoding="utf-8") as stream:
         lines = csv.reader(stream)
-        header = next(lines, [])
-        if tuple(header) != COLUMNS:
+        header = tuple(next(lines, []))
+        if header not in (COLUMNS, EARLIER):
             raise ValueError(f"{file} has the columns {', '.join(header)}; they must be {', '.join(COLUMNS)}")
-        return list(_parsed(file, lines))
+        return list(_parsed(file, header, lines))
 
 
-def _parsed(file: Path, lines: Iterator[list[str]]) -> Iterator[Measurement]:
+def _read_header(file: Path) -> tuple[str, ...]:
+    with open(file, newline="", encoding="utf-8") as stream:
+        return tuple(next(csv.reader(stream), []))
+
+
+def _parsed(file: Path, columns: Sequence[str], lines: Iterator[list[str]]) -> Iterator[Measurement]:
     for number, cells in enumerate(lines, 2):
-        if len(cells) != len(COLUMNS):
-            raise ValueError(f"row {number} of {file} has {len(cells)} cells; there are {len(COLUMNS)} columns")
-        row = dict(zip(COLUMNS, cells, strict=True))
+        if len(cells) != len(columns):
+            raise ValueError(f"row {number} of {file} has {len(cells)} cells; there are {len(columns)} columns")
+        row = dict.fromkeys(QUARTILES, "") | dict(zip(columns, cells, strict=True))
         numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
         rounds = int(row["rounds"]) if row["rounds"] else None
         yield Measurement(**(row | numbers | {"quick": row["quick"] == "True", "rounds": rounds}))

@@ -1,7 +1,8 @@
 """Markdown tables of the history's measurements, and their places in a text.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Short forms (`quick`) are left out. A table counts the
-last `RUNS` runs of each task on each machine.
+last `RUNS` runs of each task on each machine. Where a benchmark was run by turns (turns.py) on a machine, its earlier
+comparisons there, which were measured otherwise, no longer count.
 """
 
 import re
@@ -9,6 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from history import Measurement
@@ -62,7 +64,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Headline:
-    """A row of the summary: a task of a benchmark."""
+    """A row of the summary: a task of a benchmark, in each setting that fits the pattern `setting` ("* files")."""
 
     benchmark: str
     task: str
@@ -71,8 +73,16 @@ class Headline:
 
 
 def ratio(measurements: Sequence[Measurement]) -> str:
-    """Show the median ratio over the runs and, where it varies, the smallest and the largest of all rounds."""
+    """Show the median ratio over the runs, and how it varies.
+
+    Of runs by turns the quartiles stand in brackets: over several runs the lowest and the highest. Of other runs the
+    smallest and the largest ratio of all rounds stand in parentheses.
+    """
     found = [m for m in measurements if m.ratio is not None]
+    if found and all(m.ratio_q1 is not None for m in found):
+        middle = statistics.median(m.ratio for m in found)
+        low, high = min(m.ratio_q1 for m in found), max(m.ratio_q3 for m in found)
+        return times(middle) + (f" [{times(low)}, {times(high)}]" if low != high else "")
     lows = [m.ratio if m.ratio_low is None else m.ratio_low for m in found]
     highs = [m.ratio if m.ratio_high is None else m.ratio_high for m in found]
     return _with_range([m.ratio for m in found], lows, highs, times)
@@ -133,19 +143,29 @@ def machine(measurements: Sequence[Measurement]) -> str:
 
 
 def last_runs(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Keep the newest `RUNS` full runs of each task, setting and peer on each machine, in their order."""
+    """Keep the newest `RUNS` full runs of each task, setting and peer on each machine, in their order.
+
+    A comparison that was not measured by turns is left out where its benchmark has one that was.
+    """
     full = [m for m in measurements if not m.quick]
+    by_turns = {(m.machine, m.environment, m.benchmark) for m in full if m.ratio_q1 is not None}
+    full = [
+        m
+        for m in full
+        if m.ratio is None or m.ratio_q1 is not None or (m.machine, m.environment, m.benchmark) not in by_turns
+    ]
     groups = _grouped(full, lambda m: (m.machine, m.environment, m.benchmark, m.task, m.setting, m.peer))
     kept = {id(m) for found in groups.values() for m in found[-RUNS:]}
     return [m for m in full if id(m) in kept]
 
 
 def make_summary(headlines: Iterable[Headline], measurements: Iterable[Measurement]) -> str:
-    """Make the summary: a row for each headline and machine."""
+    """Make the summary: a row for each headline, machine and setting."""
     kept = last_runs(measurements)
     lines = [head("task", "ours", "peer", "ratio", "runs", "command", "commit", "machine")]
     for line in headlines:
-        of_task = [m for m in kept if Headline(m.benchmark, m.task, m.setting, m.peer) == line]
+        of_task = [m for m in kept if (m.benchmark, m.task, m.peer) == (line.benchmark, line.task, line.peer)]
+        of_task = [m for m in of_task if fnmatchcase(m.setting, line.setting)]
         cells = (
             ours_with_unit if line.peer else ours_with_range(4),
             peer_with_unit,
@@ -155,8 +175,8 @@ def make_summary(headlines: Iterable[Headline], measurements: Iterable[Measureme
             commit,
             machine,
         )
-        for found in _grouped(of_task, lambda m: (m.machine, m.environment)).values():
-            lines.append(row(f"{line.task}, {line.setting}", *(cell(found) for cell in cells)))
+        for found in _grouped(of_task, lambda m: (m.machine, m.environment, m.setting)).values():
+            lines.append(row(f"{line.task}, {found[0].setting}", *(cell(found) for cell in cells)))
     return "\n".join(lines)
 
 

@@ -11,40 +11,42 @@
   The first pass compiles its programs, the second finds them in memory, and the next start finds them on the disk.
   `--images FOLDER` takes your own.
 
-Each measurement is a process of its own, ours and the peer's by turns.
+Ours and the peer's are processes of their own that take turns (turns.py). A first pass needs a new process each time.
 """
 
 import argparse
-import itertools
+import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import history
 from machine import has_gpu
-from markdown_table import head, row, times
-from meters import ON_GPU
+from markdown_table import head, row
 from segmenting import HEIGHT, WIDTH, ours, ours_folder, ours_reference, pytorch, pytorch_folder
-from separate import answer, last_line, measure, measure_in_turns
+from separate import Worker, answer, start
+from turns import ROUNDS, prepare, take_turns
 
 ROWS = ("batch1", "batch16", "reference", "folder")
 # The most frequent sizes of PASCAL VOC in about their shares, and some that occur once.
 SIZES = [(375, 500)] * 10 + [(500, 375)] * 3 + [(333, 500)] * 4 + [(500, 333)] + [(281, 500), (500, 400), (224, 300)]
+# A worker (separate.py) in OpenCV's environment.
 OPENCV = """
-import statistics, sys, time
+import json, sys, time
 import cv2, numpy
 net = cv2.dnn.readNetFromCaffe(sys.argv[1] + "/net.prototxt", sys.argv[1] + "/net.caffemodel")
 image = numpy.load(sys.argv[1] + "/image.npy")
-times = []
-for _ in range(1 + int(sys.argv[2])):
+print("ready", flush=True)
+for line in sys.stdin:
+    _, calls = json.loads(line)
     began = time.perf_counter()
-    net.setInput(image, "data")
-    net.forward("score")
-    times.append(time.perf_counter() - began)
-print(statistics.median(times[1:]))
+    for _ in range(calls):
+        net.setInput(image, "data")
+        net.forward("score")
+    print((time.perf_counter() - began) / calls, flush=True)
 """
 
 
@@ -54,57 +56,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"rows to measure: {', '.join(ROWS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="few repetitions and images, no batch16")
-    parser.add_argument("--files", type=int, help="number of images to draw; default: 84, with --quick 21")
+    parser.add_argument("--files", type=int, help="number of images to draw; default: 42, with --quick 21")
     parser.add_argument("--images", type=Path, help="folder of images for the row `folder`; default: draw them")
     history.add_argument(parser)
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"{', '.join(unknown)}: rows are {', '.join(ROWS)}")
     rows = options.rows or [row for row in ROWS if not (options.quick and row == "batch16")]
-    rounds = 1 if options.quick or has_gpu() else 2
+    rounds = 2 if options.quick else ROUNDS
     recorder = history.Recorder("inference", options.quick, options.history)
     print(f"{recorder.describe()}\n")
     print(head("what", "dtype", "ours, images/s", "peer", "peer, images/s", "×"))
+    in_memory(recorder, [int(name.removeprefix("batch")) for name in rows if name.startswith("batch")], rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        if "reference" in rows:
+            reference(recorder, Path(temporary), rounds)
+        if "folder" in rows:
+            folder(recorder, Path(temporary), rounds, options.images, options.files or (21 if options.quick else 42))
+
+
+def in_memory(recorder: history.Recorder, batches: Sequence[int], rounds: int) -> None:
+    """Measure images in memory; on a GPU all cases compile at once."""
     if has_gpu():
-        on_gpu(recorder, [int(name.removeprefix("batch")) for name in rows if name.startswith("batch")])
-        rows = [name for name in rows if not name.startswith("batch")]
-    for name in rows:
-        with tempfile.TemporaryDirectory() as temporary:
-            if name == "reference":
-                reference(recorder, Path(temporary), 1 if options.quick else 6, 3 if options.quick else 6)
-            elif name == "folder":
-                count = options.files or (21 if options.quick else 84)
-                folder(recorder, Path(temporary), rounds, options.images, count)
-            else:
-                in_memory(recorder, int(name.removeprefix("batch")), rounds)
+        groups = [[(batch, dtype) for batch in batches for dtype in ("float32", "bfloat16")]]
+    else:
+        groups = [[(batch, "float32")] for batch in batches]
+    for group in groups:
+        with ExitStack() as stack:
+            sides = [
+                [stack.enter_context(start(__file__, name, batch=batch, dtype=dtype)) for name in ("ours", "pytorch")]
+                for batch, dtype in group
+            ]
+            for worker in (worker for pair in sides for worker in pair):
+                worker.wait_until_ready()
+            for (batch, dtype), pair in zip(group, sides, strict=True):
+                turns = (prepare(worker, "segment") for worker in pair)
+                us, peer = take_turns(dict(zip(("ours", "pytorch"), turns, strict=True)), rounds).values()
+                case = f"FCN-8s VGG16, {HEIGHT}x{WIDTH}, batch {batch}"
+                report(recorder, "images to class maps", case, dtype, rates(batch, us), "PyTorch", rates(batch, peer))
 
 
-def in_memory(recorder: history.Recorder, batch: int, rounds: int) -> None:
-    """Measure images in memory on a CPU."""
-    case = {"batch": batch, "dtype": "float32", "rounds": 1, "repeats": max(2, 8 // batch)}
-    turns = by_turns(rounds, *(lambda name=name: run(name, **case) for name in ("ours", "pytorch")))
-    us, peer = ([*itertools.chain(*times)] for times in turns)
-    report_in_memory(recorder, case, us, peer)
-
-
-def on_gpu(recorder: history.Recorder, batches: Sequence[int]) -> None:
-    """Measure images in memory on a GPU, where all cases compile together."""
-    measured = {"rounds": ON_GPU.rounds, "repeats": ON_GPU.repeats}
-    cases = [{"batch": batch, "dtype": dtype, **measured} for batch in batches for dtype in ("float32", "bfloat16")]
-    calls = [(name, case) for case in cases for name in ("ours", "pytorch")]
-    found = measure_in_turns(__file__, calls)
-    for case, us, peer in zip(cases, found, found, strict=True):
-        report_in_memory(recorder, case, us, peer)
-
-
-def report_in_memory(recorder: history.Recorder, case: dict, us: Sequence[float], peer: Sequence[float]) -> None:
-    """Record a case of images in memory, given its seconds, and print its row."""
-    batch = case["batch"]
-    name = f"FCN-8s VGG16, {HEIGHT}x{WIDTH}, batch {batch}"
-    report(recorder, "images to class maps", name, case["dtype"], rates(batch, us), "PyTorch", rates(batch, peer))
-
-
-def reference(recorder: history.Recorder, temporary: Path, rounds: int, repeats: int) -> None:
+def reference(recorder: history.Recorder, temporary: Path, rounds: int) -> None:
     """Measure the row of the reference's network."""
     clone = os.environ.get("FCN_REFERENCE")
     if not clone or not (Path(clone) / "voc-fcn8s").is_dir():
@@ -128,10 +120,10 @@ def reference(recorder: history.Recorder, temporary: Path, rounds: int, repeats:
     np.save(temporary / "image.npy", image)
     # OpenCV's Python must not see this environment's packages.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [python, "-c", OPENCV, str(temporary), str(repeats)]
-    us, peer = by_turns(rounds, lambda: run("ours_reference", repeats=repeats), lambda: last_line(command, environment))
+    with start(__file__, "ours_reference") as ours, Worker([python, "-c", OPENCV, str(temporary)], environment) as peer:
+        found = take_turns({"ours": prepare(ours, "score"), "peer": prepare(peer, "score")}, rounds)
     case = f"the reference's voc-fcn8s, {HEIGHT}x{WIDTH}"
-    report(recorder, "image to scores", case, "float32", rates(1, us), "OpenCV", rates(1, peer))
+    report(recorder, "image to scores", case, "float32", rates(1, found["ours"]), "OpenCV", rates(1, found["peer"]))
 
 
 def folder(recorder: history.Recorder, temporary: Path, rounds: int, images: Path | None, count: int) -> None:
@@ -140,15 +132,33 @@ def folder(recorder: history.Recorder, temporary: Path, rounds: int, images: Pat
         images = temporary / "images"
         draw(images, count)
     number, sizes = describe(images)
-    found = []
-    for index in range(rounds):
-        ours = {"images": str(images), "out": str(temporary / "ours"), "cache": str(temporary / f"cache{index}")}
-        passes = [*run("ours_folder", **ours), *run("ours_folder", **ours)[:1]]
-        found.append([*passes, run("pytorch_folder", images=str(images), out=str(temporary / "peer"))])
-    *passes, peer = (rates(number, values) for values in zip(*found, strict=True))
-    for which, us in zip(("first pass", "second pass", "first pass of the next start"), passes, strict=True):
-        case = f"{number} files of {sizes} sizes, FCN-8s ResNet34"
-        report(recorder, f"files to PNGs, {which}", case, "float32", us, "PyTorch", peer)
+    # With JAX's own variables a first pass could find its programs compiled, or the next start could find none.
+    own = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+
+    def start_ours(cache: str) -> Worker:
+        out = str(temporary / "ours")
+        return start(__file__, "ours_folder", environment, images=str(images), out=out, cache=cache)
+
+    def measure_first_pass(cache: str | None = None) -> float:
+        with start_ours(cache or tempfile.mkdtemp(dir=temporary)) as worker:
+            return worker.measure("pass")
+
+    kept = str(temporary / "cache")
+    peer = start(__file__, "pytorch_folder", environment, images=str(images), out=str(temporary / "peer"))
+    with start_ours(kept) as ours, peer:
+        for worker in (ours, peer):
+            worker.measure("pass")  # compiles
+        candidates = {
+            "first pass": measure_first_pass,
+            "peer": functools.partial(peer.measure, "pass"),
+            "second pass": functools.partial(ours.measure, "pass"),
+            "first pass of the next start": functools.partial(measure_first_pass, kept),
+        }
+        found = {name: rates(number, seconds) for name, seconds in take_turns(candidates, rounds).items()}
+    case, theirs = f"{number} files of {sizes} sizes, FCN-8s ResNet34", found.pop("peer")
+    for which, us in found.items():
+        report(recorder, f"files to PNGs, {which}", case, "float32", us, "PyTorch", theirs)
 
 
 def report(
@@ -160,27 +170,14 @@ def report(
     peer: str,
     theirs: Sequence[float],
 ) -> None:
-    """Record images/s and print their row, whose last column is above 1 where ours is faster."""
+    """Record images/s and print the row."""
     found = recorder.add(task, f"{case}, {dtype}", "images/s", ours, peer, theirs)
-    print(row(f"{case}, {task}", dtype, found.ours, peer, found.peer_value, times(found.ratio)), flush=True)
-
-
-def by_turns(rounds: int, *measurements: Callable[[], Any]) -> list[tuple]:
-    """Take measurements by turns, and return the values of each of them."""
-    return list(zip(*([take() for take in measurements] for _ in range(rounds)), strict=True))
+    print(row(f"{case}, {task}", dtype, found.ours, peer, found.peer_value, history.describe_ratio(found)), flush=True)
 
 
 def rates(images: int, times: Sequence[float]) -> list[float]:
     """Convert seconds to images/s."""
     return [images / time for time in times]
-
-
-def run(name: str, /, **arguments: object):
-    """Take one of this script's measurements in a process of its own."""
-    # With JAX's own variables a first pass could find its programs compiled, or the next start could find none.
-    cache = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
-    environment = {name: value for name, value in os.environ.items() if name not in cache}
-    return measure(__file__, name, environment, **arguments)
 
 
 def draw(folder: Path, count: int) -> None:

@@ -1,10 +1,11 @@
-"""The machine, environment, versions and commit that a measurement belongs to."""
+"""The machine, environment, versions, commit and command that a measurement belongs to."""
 
 import functools
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,21 @@ def describe_commit() -> str:
         return commit + ("-dirty" if _git("diff", "--name-only", "HEAD", "--", ".", *WRITTEN) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def describe_command() -> str:
+    """Return the command as typed in the repository's root. Absolute paths are cut to their last part."""
+    arguments = iter(sys.argv[1:])
+    typed = []
+    for argument in arguments:
+        if argument == "--history":
+            next(arguments)
+        elif not argument.startswith("--history="):
+            flag, equals, value = ("", "", argument) if os.path.isabs(argument) else argument.rpartition("=")
+            typed.append(flag + equals + (Path(value).name if os.path.isabs(value) else value))
+    tunables = os.environ.get("GLIBC_TUNABLES")
+    before = f"GLIBC_TUNABLES={shlex.quote(tunables)} " if tunables else ""
+    return before + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *typed])
 
 
 def _git(*arguments: str) -> str:

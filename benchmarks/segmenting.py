@@ -1,19 +1,19 @@
-"""The measurements of inference.py: images to class maps, ours and PyTorch's. Each needs a process of its own."""
+"""The sides of inference.py: images to class maps and files to PNGs, ours and PyTorch's, for workers (separate.py)."""
 
 import copy
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from meters import seconds
 from pytorch_fcn8s import CLASSES, torch_fcn8s
+from separate import mean_seconds
 
 HEIGHT, WIDTH = 375, 500
+Functions = dict[str, Callable[[], object]]
 
 
-def ours(batch: int, dtype: str, rounds: int, repeats: int) -> list[float]:
-    """Measure, in each round, seconds from uint8 images to class maps, by the program's own forward pass."""
+def ours(batch: int, dtype: str) -> Functions:
+    """Prepare the program's own forward pass, from uint8 images to class maps."""
     import jax
     import numpy as np
 
@@ -26,11 +26,16 @@ def ours(batch: int, dtype: str, rounds: int, repeats: int) -> list[float]:
         np.full((batch, 2), (HEIGHT, WIDTH), np.int32),
     )
     data = jax.device_put(data)
-    return seconds(lambda: jax.block_until_ready(forward(variables, data)), rounds, repeats)
+
+    def segment() -> None:
+        jax.block_until_ready(forward(variables, data))
+
+    segment()  # compiled here, so that all cases compile at once
+    return {"segment": segment}
 
 
-def pytorch(batch: int, dtype: str, rounds: int, repeats: int) -> list[float]:
-    """Measure, in each round, seconds from normalized images to class maps, in the memory format that is faster."""
+def pytorch(batch: int, dtype: str) -> Functions:
+    """Prepare the network on normalized images, in the memory format that is faster."""
     import torch
 
     model, device, context = torch_network("vgg16", dtype)
@@ -42,36 +47,36 @@ def pytorch(batch: int, dtype: str, rounds: int, repeats: int) -> list[float]:
         call = torch.compile(call) if cuda else call
         placed = images.to(memory_format=form)
 
-        def classes() -> None:
+        def segment() -> None:
             with torch.inference_mode(), context():
                 call(placed).argmax(dim=1)
             if cuda:
                 torch.cuda.synchronize()
 
-        classes()  # compiled before this process has its turn
-        return classes
+        segment()
+        return segment
 
     calls = [prepare(form) for form in (torch.contiguous_format, torch.channels_last)]
-    return seconds(min(calls, key=lambda call: seconds(call, 1, 1)), rounds, repeats)
+    return {"segment": min(calls, key=lambda call: mean_seconds(call, 1))}
 
 
-def ours_reference(repeats: int) -> float:
-    """Measure seconds from a normalized image to the scores of the reference's network."""
+def ours_reference() -> Functions:
+    """Prepare the reference's network, from a normalized image to scores."""
     import jax
     import jax.numpy as jnp
 
-    from fcn_jax.layers.backend import compiler_options
+    from fcn_jax.layers import jit_options
     from fcn_jax.models.reference import NETWORKS
 
     model = NETWORKS["voc-fcn8s"]
     images = jax.random.normal(jax.random.key(0), (1, HEIGHT, WIDTH, 3))
     variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
-    apply = jax.jit(model.apply, compiler_options=compiler_options(training=False))
-    return seconds(lambda: jax.block_until_ready(apply(variables, images)), 1, repeats)[0]
+    apply = jax.jit(model.apply, **jit_options(training=False))
+    return {"score": lambda: jax.block_until_ready(apply(variables, images))}
 
 
-def ours_folder(images: str, out: str, cache: str) -> list[float]:
-    """Measure seconds from files to PNGs, in a first and a second pass."""
+def ours_folder(images: str, out: str, cache: str) -> Functions:
+    """Prepare a pass from files to PNGs. The first pass of a process compiles, or finds its programs in `cache`."""
     from fcn_jax.data.labels import palette
     from fcn_jax.inference.outputs import Outputs
     from fcn_jax.inference.predict import find_images, predict
@@ -81,23 +86,21 @@ def ours_folder(images: str, out: str, cache: str) -> list[float]:
     keep_compiled(Path(cache))
     forward, variables = ours_network("resnet34", "float32")
     files, batch_size = find_images([images]), default_batch_size(None)
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
+
+    def write_all() -> None:
         results = predict(
             lambda examples: segment(forward, variables, examples, batch_size),
             files,
             Path(out),
             Outputs(palette(CLASSES)),
         )
-        written = list(results)
-        times.append(time.perf_counter() - began)
-        assert len(written) == len(files)
-    return times
+        assert len(list(results)) == len(files)
+
+    return {"pass": write_all}
 
 
-def pytorch_folder(images: str, out: str) -> float:
-    """Measure seconds from files to PNGs by a plain loop, after one image that warms up."""
+def pytorch_folder(images: str, out: str) -> Functions:
+    """Prepare a pass from files to PNGs by a plain loop."""
     import numpy as np
     import torch
     from PIL import Image
@@ -106,22 +109,19 @@ def pytorch_folder(images: str, out: str) -> float:
     model = model.to(memory_format=torch.channels_last)
     Path(out).mkdir(exist_ok=True)
     mean, deviation = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in ((124.0, 117, 104), (58.4, 57.1, 57.4)))
-
-    def segment(file: Path) -> None:
-        with Image.open(file) as picture:
-            pixels = np.array(picture.convert("RGB"))
-        image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
-        image = ((image.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            classes = model(image).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
-        Image.fromarray(classes).save(Path(out, f"{file.stem}.png"))
-
     files = sorted(Path(images).iterdir())
-    segment(files[0])
-    began = time.perf_counter()
-    for file in files:
-        segment(file)
-    return time.perf_counter() - began
+
+    def write_all() -> None:
+        for file in files:
+            with Image.open(file) as picture:
+                pixels = np.array(picture.convert("RGB"))
+            image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
+            image = ((image.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                classes = model(image).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+            Image.fromarray(classes).save(Path(out, f"{file.stem}.png"))
+
+    return {"pass": write_all}
 
 
 def ours_network(backbone: str, dtype: str):
@@ -146,7 +146,7 @@ def torch_network(backbone: str, dtype: str):
     """Make the peer's network, ready to infer; return it with its device and the context to call it in."""
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does, and as cuDNN's convolutions do
     device = "cuda" if torch.cuda.is_available() else "cpu"

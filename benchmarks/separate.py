@@ -1,22 +1,23 @@
-"""Measurements in processes of their own, so that they do not share memory, caches and threads.
+"""Functions of a benchmark in processes of their own, so that they do not share memory, caches and threads.
 
-A benchmark begins with `if answer(FUNCTIONS): return` and calls its own functions by `measure(__file__, NAME, ...)`.
-Where compiling takes longer than measuring, as on a GPU, `measure_in_turns` lets several of them get ready at once.
+A benchmark begins with `if answer(FUNCTIONS): return`. `measure(__file__, NAME, ...)` calls one of the functions in a
+new process. `start(__file__, NAME, ...)` starts a `Worker`: a process that stays alive, in which the function prepares
+what is to be called, and which then calls it whenever its turn has come (turns.py).
 """
 
-import functools
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-OPTION = "--measure"
-TURNS = "MEASURE_IN_TURNS"  # environment variable of a process that waits for its turn
-READY, GO = "ready to measure\n", "go\n"
+from meters import wait_until_idle
+
+MEASURE, WORK = "--measure", "--work"
+READY = "ready"
 
 
 def measure(script: str, name: str, environment: dict[str, str] | None = None, /, **arguments: Any) -> Any:
@@ -30,99 +31,138 @@ def measure(script: str, name: str, environment: dict[str, str] | None = None, /
 
     Returns:
         The result of the function, after a round trip through JSON.
-    """
-    return last_line(_command(script, name, arguments), environment)
-
-
-def measure_in_turns(script: str, calls: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
-    """Call functions of a script in new processes that get ready together and measure one after the other.
-
-    Each function calls `wait_for_turn` when everything is compiled, and measures after that. No process measures
-    before all are ready, and those that wait or are done compute nothing. They share the memory of a GPU, so JAX takes
-    none of it in advance.
-
-    Args:
-        script: file of the benchmark.
-        calls: names of functions that the script gives to `answer`, with their arguments.
-
-    Yields:
-        The results in the order of the calls, each as soon as it is there, after a round trip through JSON.
 
     Raises:
-        SystemExit: a process failed. The text has its standard error. The others are ended.
+        SystemExit: the process failed. The text has its standard error.
     """
-    environment = os.environ | {TURNS: "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    with ExitStack() as stack:
-        processes = []
-        for name, arguments in calls:
-            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
-            command = _command(script, name, arguments)
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-            process = subprocess.Popen(command, text=True, env=environment, **pipes)
-            stack.callback(_end, process)
-            processes.append((process, errors))
-        early = [_read_until(process.stdout, READY) for process, _ in processes]
-        for (process, errors), lines in zip(processes, early, strict=True):
-            if lines[-1:] == [READY]:
-                process.stdin.write(GO)
-                process.stdin.flush()
-            lines += process.stdout.readlines()
-            if process.wait():
-                errors.seek(0)
-                raise SystemExit(f"{errors.read()}\n{' '.join(process.args)} ended with {process.returncode}")
-            yield json.loads(lines[-1])
-
-
-@functools.cache
-def wait_for_turn() -> None:
-    """Wait until the other processes of `measure_in_turns` are ready and done; in another process return at once."""
-    if TURNS in os.environ:
-        sys.stdout.write(READY)
-        sys.stdout.flush()
-        sys.stdin.readline()
-
-
-def _command(script: str, name: str, arguments: dict[str, Any]) -> list[str]:
-    return [sys.executable, script, OPTION, name, json.dumps(arguments)]
-
-
-def _read_until(lines: Iterable[str], last: str) -> list[str]:
-    found = []
-    for line in lines:
-        found.append(line)
-        if line == last:
-            break
-    return found
-
-
-def _end(process: subprocess.Popen) -> None:
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
-
-
-def last_line(command: Sequence[str], environment: dict[str, str] | None = None) -> Any:
-    """Run a command and parse the last line of its output as JSON.
-
-    Raises:
-        SystemExit: the command failed. The text has its standard error.
-    """
+    command = _command(script, MEASURE, name, arguments)
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode:
         raise SystemExit(f"{process.stderr}\n{' '.join(command)} ended with {process.returncode}")
     return json.loads(process.stdout.splitlines()[-1])
 
 
+class Worker:
+    """A process that has prepared functions and calls them when asked; while it waits it computes nothing.
+
+    The process prints `READY` when everything is prepared. Then it reads lines, each the JSON of the name of a function
+    and a number of calls, and prints a line of JSON for each: the function's result if the number is 0, and otherwise
+    the mean seconds of so many calls. It ends with its input. `answer` does all this; a program of another environment
+    may do it by itself.
+
+    A worker is a context manager, whose end ends the process.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None):
+        """Start the process; it prepares while others do, until the first question waits for it.
+
+        Args:
+            command: the program and its arguments.
+            environment: all environment variables of the process; None: those of this one.
+        """
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by __exit__
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        self._is_ready = False
+
+    def wait_until_ready(self) -> "Worker":
+        """Wait until everything is prepared, and return the worker."""
+        while not self._is_ready:
+            self._is_ready = self._read_line() == READY
+        return self
+
+    def ask(self, name: str) -> Any:
+        """Call a function; return its result, after a round trip through JSON, when the process is idle again.
+
+        Raises:
+            SystemExit: the process failed, or it goes on computing.
+        """
+        return self._request(name, 0)
+
+    def measure(self, name: str, calls: int = 1) -> float:
+        """Measure the mean seconds of calls of a function; return when the process is idle again.
+
+        Raises:
+            SystemExit: the process failed, or it goes on computing.
+        """
+        return self._request(name, calls)
+
+    def _request(self, name: str, calls: int) -> Any:
+        self.wait_until_ready()
+        try:
+            self.process.stdin.write(json.dumps([name, calls]) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended; reading its answer says why
+        found = json.loads(self._read_line())
+        # The threads of a library may spin for a while before they sleep, and would slow down whoever is next.
+        wait_until_idle(self.process.pid)
+        return found
+
+    def _read_line(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            status = self.process.wait()
+            self._errors.seek(0)
+            raise SystemExit(f"{self._errors.read()}\n{' '.join(self.process.args)} ended with {status}")
+        return line.rstrip("\n")
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._errors):
+            stream.close()
+
+
+def start(script: str, name: str, environment: dict[str, str] | None = None, /, **arguments: Any) -> Worker:
+    """Start a worker for a function of a script, which returns functions by name. Arguments are those of `measure`."""
+    # Workers share the memory of a GPU, so JAX takes none of it in advance.
+    environment = (environment or dict(os.environ)) | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return Worker(_command(script, WORK, name, arguments), environment)
+
+
 def answer(functions: Iterable[Callable[..., Any]]) -> bool:
-    """Call the function that is asked for and print its result, if `measure` started this process.
+    """Do what is asked of this process, if `measure` or `start` started it.
 
     Returns:
-        Whether `measure` started this process, so that nothing is left to do.
+        Whether one of them started it, so that nothing is left to do.
     """
-    if sys.argv[1:2] != [OPTION]:
+    if sys.argv[1:2] not in ([MEASURE], [WORK]):
         return False
     name, arguments = sys.argv[2:]
     called = {function.__name__: function for function in functions}[name]
-    print(json.dumps(called(**json.loads(arguments))))
+    if sys.argv[1] == MEASURE:
+        print(json.dumps(called(**json.loads(arguments))))
+    else:
+        _serve(lambda: called(**json.loads(arguments)))
     return True
+
+
+def _serve(prepare: Callable[[], dict[str, Callable[[], Any]]]) -> None:
+    """Answer the questions of a `Worker`; what the functions print goes to standard error."""
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        functions = prepare()
+        print(READY, file=answers, flush=True)
+        for line in sys.stdin:
+            name, calls = json.loads(line)
+            found = mean_seconds(functions[name], calls) if calls else functions[name]()
+            print(json.dumps(found), file=answers, flush=True)
+    os._exit(0)  # without the ends of libraries' threads, which may take long
+
+
+def mean_seconds(function: Callable[[], object], calls: int) -> float:
+    """Measure the mean seconds of calls. Where there are several, one before them fetches what others displaced."""
+    if calls > 1:
+        function()
+    began = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - began) / calls
+
+
+def _command(script: str, option: str, name: str, arguments: dict[str, Any]) -> list[str]:
+    return [sys.executable, script, option, name, json.dumps(arguments)]

@@ -8,22 +8,25 @@
   data are in memory. It compiles nothing, so it has no warm start.
 - Building a data set's files, in MB of its source a second, against copying the same files and against their SHA-256.
 
-`--voc` and `--camvid` name the folders of the data; a data set whose folder is missing is left out. Warm is the median
-of several starts, ours and PyTorch's by turns.
+`--voc` and `--camvid` name the folders of the data; a data set whose folder is missing is left out. What is compared
+takes turns (turns.py); a cold start is measured once.
 """
 
 import argparse
 import hashlib
+import itertools
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import history
-from markdown_table import head, row, times
+from markdown_table import head, row
+from turns import ROUNDS, take_turns
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PROGRAM = [sys.executable, "-m", "fcn_jax"]
@@ -51,7 +54,7 @@ print("done", flush=True)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="measure everything once")
+    parser.add_argument("--quick", action="store_true", help="two rounds")
     parser.add_argument("--voc", type=Path, default=SHARED / "VOCdevkit")
     parser.add_argument("--camvid", type=Path, default=SHARED / "camvid")
     history.add_argument(parser)
@@ -59,27 +62,29 @@ def main() -> None:
     recorder = history.Recorder("startup", options.quick, options.history)
     print(f"{recorder.describe()}\n")
     with tempfile.TemporaryDirectory() as folder:
-        measure_starts(recorder, Path(folder), 1 if options.quick else 5)
+        rounds = 2 if options.quick else ROUNDS
+        measure_starts(recorder, Path(folder), rounds)
         print("\n" + head("data", "MB", "built, s", "MB/s", "copied, MB/s", "SHA-256, MB/s"))
         for name, source in {"voc2012": options.voc, "camvid": options.camvid}.items():
             if source.is_dir():
-                measure_building(recorder, name, source, Path(folder), 1 if options.quick else 3)
+                measure_building(recorder, name, source, Path(folder), rounds)
 
 
-def measure_starts(recorder: history.Recorder, folder: Path, repeats: int) -> None:
+def measure_starts(recorder: history.Recorder, folder: Path, rounds: int) -> None:
     """Measure the seconds that each command takes, and print the table."""
     print(head("command", "cold", "warm", "PyTorch", "× PyTorch, warm"))
-    helps = recorder.add("warm start", "fcn-jax --help", "s", repeat(repeats, lambda _: until([*PROGRAM, "--help"])))
+    helps = take_turns({"ours": partial(until, [*PROGRAM, "--help"])}, rounds)["ours"]
+    helps = recorder.add("warm start", "fcn-jax --help", "s", helps)
     print(row("fcn-jax --help", "", f"{helps.ours:.2f}", "", ""), flush=True)
 
-    def first_step(name: int | str) -> float:
+    def first_step(name: str) -> float:
         command = [*PROGRAM, "train", "fcn8s", "--run-dir", f"{folder}/{name}", "--data.cache", f"{folder}/cache"]
         return until([*command, "--log-every", "1", "--steps", "1"], "step 1/", ends=name == "run")
 
     image = folder / "image.png"
     draw(image)
 
-    def first_image(name: int | str) -> float:
+    def first_image(name: str) -> float:
         return until([*PROGRAM, "predict", f"{folder}/run", str(image), "--out", f"{folder}/out-{name}"], "1/1 ")
 
     def peer(what: str) -> float:
@@ -87,14 +92,18 @@ def measure_starts(recorder: history.Recorder, folder: Path, repeats: int) -> No
         return until(script, "done")
 
     rows = {"train fcn8s, first step": (first_step, "run"), "predict, first PNG": (first_image, "cold")}
+    numbers = itertools.count()  # each start has a folder of its own: what is there would be resumed
     for what, (command, first) in rows.items():
         setting = f"fcn-jax {what}"
         cold = recorder.add("cold start", setting, "s", [command(first)])
-        rounds = [(command(index), peer(what.split()[-1].lower())) for index in range(repeats)]
-        ours, theirs = zip(*rounds, strict=True)
-        warm = recorder.add("warm start", setting, "s", ours, "PyTorch script", theirs)
+        candidates = {
+            "ours": lambda command=command: command(f"warm-{next(numbers)}"),
+            "peer": partial(peer, what.split()[-1].lower()),
+        }
+        found = take_turns(candidates, rounds)
+        warm = recorder.add("warm start", setting, "s", found["ours"], "PyTorch script", found["peer"])
         seconds = (f"{value:.2f}" for value in (cold.ours, warm.ours, warm.peer_value))
-        print(row(setting, *seconds, times(warm.ratio)), flush=True)
+        print(row(setting, *seconds, history.describe_ratio(warm)), flush=True)
 
 
 def until(command: list[str], begins: str | None = None, ends: bool = False) -> float:
@@ -124,10 +133,6 @@ def until(command: list[str], begins: str | None = None, ends: bool = False) -> 
     return seconds
 
 
-def repeat(repeats: int, measured: Callable[[int], float]) -> list[float]:
-    return [measured(index) for index in range(repeats)]
-
-
 def draw(file: Path) -> None:
     """Write an image of VOC's size."""
     import numpy as np
@@ -146,25 +151,33 @@ def measure_building(recorder: history.Recorder, name: str, source: Path, folder
     files = [file for file in source.rglob("*") if file.is_file()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
 
-    def build(index: int) -> float:
+    target = folder / name
+
+    def build() -> float:
         began = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            datasets.prepare(name, source, folder / f"{name}-{index}")
+            datasets.prepare(name, source, target)
         return time.perf_counter() - began
 
-    def copy(index: int) -> float:
+    def copy() -> float:
         began = time.perf_counter()
-        shutil.copytree(source, folder / f"copy-{name}-{index}")
+        shutil.copytree(source, target)
         return time.perf_counter() - began
 
-    def digest(_: int) -> float:
+    def digest() -> float:
         began = time.perf_counter()
         for file in files:
             hashlib.sha256(file.read_bytes()).hexdigest()
         return time.perf_counter() - began
 
-    hashed, took, copied = (repeat(rounds, measured) for measured in (digest, build, copy))
-    built, copied, hashed = ([megabytes / one for one in values] for values in (took, copied, hashed))
+    def clear_and(measured: Callable[[], float]) -> float:
+        shutil.rmtree(target, ignore_errors=True)
+        return measured()
+
+    digest()  # so that the files of all rounds are in memory
+    found = take_turns({what.__name__: partial(clear_and, what) for what in (build, copy, digest)}, rounds)
+    built, copied, hashed = ([megabytes / one for one in values] for values in found.values())
+    took = found["build"]
     setting = f"{name}, {megabytes:.0f} MB"
     time_built = recorder.add("time to build the data set", setting, "s", took)
     beside_copy = recorder.add("building the data set", setting, "MB/s", built, "copying", copied)

@@ -1,6 +1,6 @@
 """accelerator.sh with a Python that only notes its calls, and those of its parts that need no accelerator."""
 
-import functools
+import itertools
 import os
 import re
 import subprocess
@@ -174,6 +174,32 @@ def test_camvid_keeps_the_scores_of_a_run_that_it_stops(tmp_path, monkeypatch):
     assert score["mean_iu"] == 0.3
 
 
+class FakeWorker:
+    """A worker whose calls take given seconds, one after the other, again and again."""
+
+    living = 0  # workers that are started and not ended
+
+    def __init__(self, seconds: list[float]):
+        self.seconds = itertools.cycle(seconds)
+
+    def __enter__(self) -> "FakeWorker":
+        FakeWorker.living += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        FakeWorker.living -= 1
+
+    def wait_until_ready(self) -> None:
+        assert FakeWorker.living == 8  # of two networks and two dtypes, or two batches and two dtypes
+
+    def measure(self, name: str, calls: int = 1) -> float:
+        assert name in ("step", "forward", "segment")
+        return next(self.seconds)
+
+    def ask(self, name: str) -> float:
+        return {"memory": 1e9, "flops": 1e9}[name]
+
+
 @pytest.fixture
 def gpu(monkeypatch) -> None:
     monkeypatch.setattr(machine, "describe_machine", lambda: "a GPU")
@@ -182,15 +208,7 @@ def gpu(monkeypatch) -> None:
 
 
 def test_on_a_gpu_every_training_step_is_measured_in_both_dtypes(tmp_path, monkeypatch, gpu):
-    def measure(name, case):
-        times = [{"ours": 1.0, "pytorch": 2.0}[name]] * case["rounds"]
-        return {"step": times, "forward": times, "memory": 1e9, "flops": 1e9}
-
-    def measure_in_turns(script, calls):
-        assert len({case["side"] for _, case in calls}) == 1  # all of a side fit in a GPU's memory at once
-        return iter([measure(name, case) for name, case in calls])
-
-    monkeypatch.setattr(train_step, "measure_in_turns", measure_in_turns)
+    monkeypatch.setattr(train_step, "start", lambda _, name, **case: FakeWorker([{"ours": 1.0, "pytorch": 2.0}[name]]))
     file = tmp_path / "history.csv"
     monkeypatch.setattr(sys, "argv", ["train_step.py", "--sides", "224", "512", "--history", str(file)])
     train_step.main()
@@ -199,32 +217,30 @@ def test_on_a_gpu_every_training_step_is_measured_in_both_dtypes(tmp_path, monke
         f"FCN-8s {network}, {size}², {dtype}"
         for network in ("resnet34", "vgg16") for size in ("16 x 224", "8 x 512") for dtype in ("float32", "bfloat16")
     }  # fmt: skip
-    assert [(row.ours, row.ratio, row.rounds) for row in rows] == [(16.0, 2.0, 3)] * 4 + [(8.0, 2.0, 3)] * 4
+    assert [(row.ours, row.ratio, row.rounds) for row in rows] == [(16.0, 2.0, 15)] * 4 + [(8.0, 2.0, 15)] * 4
 
 
-def test_on_a_gpu_the_rounds_of_inference_share_a_process(tmp_path, monkeypatch, gpu):
-    def measure_in_turns(script, calls):
-        seconds = {"ours": [0.1, 0.2, 0.4], "pytorch": [0.2, 0.2, 0.2]}
-        return iter([seconds[name][: case["rounds"]] for name, case in calls])
-
-    monkeypatch.setattr(inference, "measure_in_turns", measure_in_turns)
+def test_on_a_gpu_all_cases_of_inference_compile_together(tmp_path, monkeypatch, gpu):
+    # Two calls that warm up and 15 rounds: with a cycle of three each value has five rounds.
+    seconds = {"ours": [0.1, 0.2, 0.4], "pytorch": [0.2, 0.2, 0.2]}
+    monkeypatch.setattr(inference, "start", lambda _, name, **case: FakeWorker(seconds[name]))
     file = tmp_path / "history.csv"
-    inference.on_gpu(history.Recorder("inference", False, file), [1])
+    inference.in_memory(history.Recorder("inference", False, file), [1, 16], 15)
     rows = history.read(file)
-    assert [row.setting.rpartition(", ")[2] for row in rows] == ["float32", "bfloat16"]
-    assert all((row.ours, row.ratio_low, row.ratio, row.ratio_high) == (5.0, 0.5, 1.0, 2.0) for row in rows)
+    assert [row.setting.rpartition(", ")[2] for row in rows] == ["float32", "bfloat16"] * 2
+    for row, batch in zip(rows, (1, 1, 16, 16), strict=True):
+        assert (row.ours, row.ratio, row.rounds) == (5.0 * batch, 1.0, 15)
+        assert (row.ratio_low, row.ratio_q1, row.ratio_q3, row.ratio_high) == (0.5, 0.5, 2.0, 2.0)
 
 
 @pytest.mark.slow
 def test_the_table_of_a_gpu_can_be_made(tmp_path, monkeypatch):
     """On the CPU, with PyTorch on the CPU if it is installed."""
-    import candidates
     import layers
 
     monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
     monkeypatch.setattr(layers, "CASES", ((4, 2, 4),))
     monkeypatch.setattr(layers, "COPIED", 1 << 10)
-    monkeypatch.setattr(layers, "measure_ms", functools.partial(candidates.measure_ms, rounds=1))
     file = tmp_path / "history.csv"
     layers.gpu_table(history.Recorder("layers", True, file), 1)
     rows = history.read(file)

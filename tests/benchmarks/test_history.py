@@ -29,6 +29,9 @@ def test_a_measurement_becomes_a_row(recorder):
     # Times: the peer's over ours, in each round.
     assert float(row["ratio"]) == 0.8
     assert (float(row["ratio_low"]), float(row["ratio_high"]), row["rounds"]) == (0.5, 1.5, "3")
+    # Quartiles of 0.5, 0.8 and 1.5 lie halfway to the median.
+    assert (float(row["ratio_q1"]), float(row["ratio_q3"])) == (0.65, 1.15)
+    assert history.describe_ratio(added) == "0.80 [0.65, 1.15]"
     assert (float(row["ours"]), float(row["peer_value"]), row["unit"]) == (4.0, 4.0, "s")
     assert (row["benchmark"], row["quick"], row["machine"], row["environment"]) == (
         "startup", "True", "a machine", "huge pages",
@@ -44,9 +47,15 @@ def test_of_rates_ours_is_divided_by_the_peers(recorder):
     assert recorder.add("files", "camvid", "images/s", [30.0], "PyTorch", [20.0]).ratio == 1.5
 
 
-def test_rounds_that_do_not_pair_are_compared_by_their_medians(recorder):
-    added = recorder.add("forward", "64", "ms", [1.0, 2.0, 9.0], "Flax", [8.0, 10.0])
-    assert (added.ratio, added.ratio_low, added.ratio_high) == (4.5, 4.5, 4.5)
+def test_ours_and_the_peers_have_the_same_rounds(recorder):
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        recorder.add("forward", "64", "ms", [1.0, 2.0, 9.0], "Flax", [8.0, 10.0])
+
+
+def test_a_single_round_is_its_own_quartiles(recorder):
+    added = recorder.add("memory", "a", "GB", [2.0], "PyTorch", [4.0])
+    assert (added.ratio, added.ratio_q1, added.ratio_q3) == (0.5, 0.5, 0.5)
+    assert history.describe_ratio(added) == "0.50"
 
 
 def test_without_a_peer_there_is_no_ratio(recorder):
@@ -68,6 +77,31 @@ def test_other_columns_are_refused(tmp_path):
     file.write_text("date,commit\n")
     with pytest.raises(ValueError, match="the columns date, commit"):
         history.read(file)
+
+
+@pytest.fixture
+def earlier(tmp_path) -> Path:
+    """A file from before the quartiles, with two rows."""
+    file = tmp_path / "earlier.csv"
+    row = dict.fromkeys(history.EARLIER, "") | {"quick": "False", "ours": "2.5", "ratio": "1.1", "ratio_low": "0.9"}
+    lines = [",".join(history.EARLIER), *[",".join(row.values())] * 2]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def test_a_file_from_before_the_quartiles_is_read(earlier):
+    rows = history.read(earlier)
+    assert [(row.ours, row.ratio, row.ratio_low, row.ratio_q1, row.ratio_q3) for row in rows] == [
+        (2.5, 1.1, 0.9, None, None)
+    ] * 2
+    assert history.describe_ratio(rows[0]) == "1.10"
+
+
+def test_nothing_is_appended_to_a_file_from_before_the_quartiles(earlier):
+    before = earlier.read_text()
+    with pytest.raises(ValueError, match=r"earlier.csv has the columns of an earlier version.*--history"):
+        history.Recorder("startup", True, earlier, "a machine")
+    assert earlier.read_text() == before
 
 
 def test_processes_that_append_at_once_lose_nothing(recorder):

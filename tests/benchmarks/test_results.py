@@ -12,7 +12,8 @@ from history_tables import Column, Headline, Table
 EXAMPLE = history.Measurement(
     date="2026-01-01", commit="aaaaaaa", machine="M", environment="", load=0.1, versions="jax 1",
     benchmark="train_step", quick=False, task="step", setting="net", ours=10.0, unit="images/s", peer="PyTorch",
-    peer_value=8.0, ratio=1.25, ratio_low=1.25, ratio_high=1.25, rounds=1, command="python b.py", note="",
+    peer_value=8.0, ratio=1.25, ratio_low=1.25, ratio_high=1.25, ratio_q1=None, ratio_q3=None, rounds=1,
+    command="python b.py", note="",
 )  # fmt: skip
 TABLE = Table(
     "train_step",
@@ -73,6 +74,27 @@ def test_medians_and_ranges_of_the_runs():
     ]
 
 
+def test_a_headline_takes_every_setting_that_fits_its_pattern():
+    rows = [vary(setting=setting) for setting in ("84 files", "12 files", "a net", "84 files")]
+    summary = history_tables.make_summary([Headline("train_step", "step", "* files", "PyTorch")], rows)
+    assert [(row[0], row[4]) for row in rows_of(summary)] == [("step, 84 files", "2"), ("step, 12 files", "1")]
+
+
+def test_of_runs_by_turns_the_quartiles_are_shown():
+    one = vary(ratio=1.1, ratio_low=0.5, ratio_high=3.0, ratio_q1=1.0, ratio_q3=1.3)
+    assert rows_of(history_tables.make_table(TABLE, [one]))[0][3] == "1.10 [1.00, 1.30]"
+    several = [one, vary(ratio=1.4, ratio_q1=1.35, ratio_q3=1.45), vary(ratio=1.2, ratio_q1=0.9, ratio_q3=1.25)]
+    assert rows_of(history_tables.make_table(TABLE, several))[0][3:] == ["1.20 [0.90, 1.45]", "3"]
+
+
+def test_runs_by_turns_replace_the_others_of_their_benchmark_and_machine():
+    other = [vary(), vary(setting="another"), vary(task="memory", peer="", ratio=None, ours=3.0), vary(machine="N")]
+    by_turns = vary(ratio=2.0, ratio_q1=1.9, ratio_q3=2.1)
+    text = history_tables.make_table(TABLE, [*other, by_turns])
+    assert rows_of(text) == [["net", "10", "8", "2.00 [1.90, 2.10]", "3", "1"], ["net", "10", "8", "1.25", "1"]]
+    assert len(rows_of(history_tables.make_table(TABLE, other))) == 3
+
+
 def test_only_the_last_full_runs_count():
     rows = [vary(ours=float(index), commit=f"c{index}") for index in range(1, 9)]
     rows.append(vary(ours=1000.0, quick=True, commit="quick"))
@@ -119,15 +141,17 @@ def test_a_row_appended_by_a_benchmark_appears(tmp_path, monkeypatch):
     import machine
     import train_step
 
-    found = {"step": [2.0], "forward": [1.0], "flops": 4e9, "memory": 3e9}
-    peers = {"step": [5.0], "forward": [3.0], "memory": 2e9}
+    found = {"ours step": [2.0, 2.0], "peer step": [5.0, 6.0], "ours forward": [1.0, 1.0], "peer forward": [3.0, 3.0]}
+    found |= {"jax.jit": [10.0, 3.0], "jit_options": [2.5, 2.5], "ours memory": [3e9], "peer memory": [2e9]}
     monkeypatch.setattr(machine, "describe_machine", lambda: "M")
     file = tmp_path / "history.csv"
     case = {"backbone": "resnet34", "side": 224, "batch": 8, "dtype": "float32"}
-    train_step.compare(history.Recorder("train_step", False, file), case, [found], [peers])
+    train_step.record(history.Recorder("train_step", False, file), case, found, 4e9)
     text = history_tables.make_table(results.TABLES["train_step"], history.read(file))
-    # 8 images in 2 s against 5 s; 4 GFLOP in 2 s; 3 GB against 2 GB.
-    assert rows_of(text)[-1] == ["FCN-8s resnet34, 8 x 224², float32", "4", "1.6", "2.50", "3.00", "2", "1.50", "1"]
+    # 8 images in 2 s against 5 and 6 s; the plain steps against the same; 4 GFLOP in 2 s; 3 GB against 2 GB.
+    cells = rows_of(text)[-1]
+    assert cells[:4] == ["FCN-8s resnet34, 8 x 224², float32", "4", "1.47", "2.75 [2.62, 2.88]"]
+    assert cells[4:] == ["3.00", "1.25 [0.88, 1.62]", "2.20 [2.10, 2.30]", "2", "1.50", "1"]
 
 
 def test_runtimes_of_an_exported_network_have_a_row_each(tmp_path, monkeypatch):
@@ -140,8 +164,7 @@ def test_runtimes_of_an_exported_network_have_a_row_each(tmp_path, monkeypatch):
     scores = {"fcn_jax, float32": 0.61234, "onnxruntime, int8": 0.6}
     exported.record(history.Recorder("exported", False, file), "net, 2 images", speeds, scores)
     text = history_tables.make_table(results.TABLES["exported"], history.read(file))
-    ratios = [6 / 4, 5 / 2]  # of each round
-    shown = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    shown = "2.00 [1.75, 2.25]"  # of the ratios 5 / 2 and 6 / 4 of the rounds
     first, second = (line for line in text.splitlines() if "; net, 2 images" in line)
     assert first == "| fcn_jax, float32; net, 2 images | 3 |  | 61.23 | 1 |"
     assert second == f"| onnxruntime, int8; net, 2 images | 5.5 | {shown} | 60 | 1 |"

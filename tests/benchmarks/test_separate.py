@@ -1,13 +1,15 @@
-"""Measurements in processes of their own."""
+"""Functions in processes of their own: called once, and in workers that wait for their turn."""
 
 import os
+import time
 from pathlib import Path
 
+import meters
 import pytest
 import separate
 
 SCRIPT = """
-import os, sys
+import os, sys, threading, time
 sys.path.insert(0, {folder!r})
 import separate
 
@@ -18,13 +20,43 @@ def describe(name: str, count: int):
 def fail():
     sys.exit("the disk is full")
 
-assert separate.answer((describe, fail))
+def work(spin: float):
+    calls = []
+
+    def compute():
+        print("not an answer")
+        calls.append(1)
+        time.sleep(0.01)
+
+    def compute_behind():  # a thread goes on after the call, as those of libraries do
+        until = time.monotonic() + spin
+        def run():
+            while time.monotonic() < until:
+                pass
+        threading.Thread(target=run, daemon=True).start()
+
+    return {{"compute": compute, "behind": compute_behind, "fail": fail, "calls": calls.__len__, "process": os.getpid}}
+
+def torch_library():
+    import torch
+    torch.set_num_threads(2)
+    x, layer = torch.randn(4, 32, 64, 64), torch.nn.Conv2d(32, 32, 3)
+    return {{"compute": lambda: layer(x).sum().backward()}}
+
+def jax_library():
+    import jax, jax.numpy as jnp
+    x, kernel = jnp.ones((4, 64, 64, 32)), jnp.ones((3, 3, 32, 32))
+    dims = ("NHWC", "HWIO", "NHWC")
+    convolve = jax.jit(lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=dims))
+    return {{"compute": lambda: jax.block_until_ready(convolve(x))}}
+
+assert separate.answer((describe, fail, work, torch_library, jax_library))
 """
 
 
-@pytest.fixture
-def script(tmp_path) -> str:
-    file = tmp_path / "script.py"
+@pytest.fixture(scope="module")
+def script(tmp_path_factory) -> str:
+    file = tmp_path_factory.mktemp("separate") / "script.py"
     file.write_text(SCRIPT.format(folder=str(Path(separate.__file__).parent)))
     return str(file)
 
@@ -45,64 +77,51 @@ def test_a_command_line_without_a_measurement_is_left_alone(monkeypatch):
     assert not separate.answer(())
 
 
-TURNS = """
-import sys, time
-sys.path.insert(0, {folder!r})
-from pathlib import Path
-import separate
-
-def measure(name: str, log: str, warm: float):
-    def note(what):
-        with open(log, "a") as file:
-            print(what, name, file=file)
-    time.sleep(warm)
-    note("ready")
-    for _ in range(2):  # as a function that measures twice
-        separate.wait_for_turn()
-        note("begins")
-        time.sleep(0.2)
-        note("ends")
-    return name
-
-def fail(name: str, log: str, warm: float):
-    sys.exit("the disk is full")
-
-assert separate.answer((measure, fail))
-"""
+def test_a_worker_prepares_once_and_is_ended(script):
+    with separate.start(script, "work", spin=0) as worker:
+        process = worker.ask("process")
+        assert process == worker.ask("process") == worker.process.pid != os.getpid()
+        assert worker.ask("calls") == 0
+        assert 0.01 <= worker.measure("compute") < 1
+        assert worker.ask("calls") == 1
+        # Several calls: one before them, and the mean of the others.
+        assert 0.01 <= worker.measure("compute", 4) < 1
+        assert worker.ask("calls") == 1 + 1 + 4
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
-@pytest.fixture
-def turns(tmp_path) -> str:
-    file = tmp_path / "turns.py"
-    file.write_text(TURNS.format(folder=str(Path(separate.__file__).parent)))
-    return str(file)
+def test_a_worker_that_cannot_prepare_or_call_is_shown(script):
+    with (
+        separate.start(script, "fail") as worker,
+        pytest.raises(SystemExit, match=r"(?s)the disk is full.*ended with 1"),
+    ):
+        worker.wait_until_ready()
+    with separate.start(script, "work", spin=0) as worker, pytest.raises(SystemExit, match="the disk is full"):
+        worker.measure("fail")
 
 
-def test_functions_get_ready_together_and_measure_one_after_the_other(turns, tmp_path):
-    log = tmp_path / "log"
-    calls = [("measure", {"name": name, "log": str(log), "warm": warm}) for name, warm in (("a", 0), ("b", 0.5))]
-    assert list(separate.measure_in_turns(turns, calls)) == ["a", "b"]
-    twice = ("begins", "ends", "begins", "ends")
-    expected = ["ready a", "ready b", *(f"{what} a" for what in twice), *(f"{what} b" for what in twice)]
-    assert log.read_text().splitlines() == expected
+def test_a_turn_ends_when_the_threads_of_the_worker_are_idle(script):
+    with separate.start(script, "work", spin=0.6) as worker:
+        worker.wait_until_ready()
+        began = time.monotonic()
+        assert worker.measure("behind") < 0.5
+        assert time.monotonic() - began > 0.5
 
 
-def test_a_function_that_fails_ends_the_others(turns, tmp_path):
-    log = tmp_path / "log"
-    calls = [(name, {"name": name, "log": str(log), "warm": 0}) for name in ("fail", "measure")]
-    with pytest.raises(SystemExit, match="the disk is full"):
-        list(separate.measure_in_turns(turns, calls))
-    assert not log.exists() or "begins" not in log.read_text()
+def test_a_worker_that_goes_on_computing_is_refused(script, monkeypatch):
+    monkeypatch.setattr(meters, "LONGEST", 0.3)
+    with separate.start(script, "work", spin=60) as worker, pytest.raises(SystemExit, match="still computes"):
+        worker.measure("behind")
 
 
-def test_a_result_is_there_before_the_next_measurement(turns, tmp_path):
-    log = tmp_path / "log"
-    calls = [("measure", {"name": name, "log": str(log), "warm": 0}) for name in ("a", "b")]
-    results = separate.measure_in_turns(turns, calls)
-    assert next(results) == "a"
-    assert "begins b" not in log.read_text()
-    assert list(results) == ["b"]
-
-
-def test_a_function_by_itself_waits_for_nothing(turns, tmp_path):
-    assert separate.measure(turns, "measure", name="a", log=str(tmp_path / "log"), warm=0) == "a"
+@pytest.mark.parametrize("library", ["jax", pytest.param("torch", marks=pytest.mark.peers)])
+def test_the_threads_of_a_library_that_waits_compute_nothing(script, library):
+    pytest.importorskip(library)
+    with separate.start(script, f"{library}_library") as worker:
+        worker.measure("compute", 5)
+        before = meters.cpu_seconds(worker.process.pid)
+        time.sleep(0.5)
+        assert meters.cpu_seconds(worker.process.pid) - before < 0.005
+        worker.measure("compute", 5)
+        assert meters.cpu_seconds(worker.process.pid) > before

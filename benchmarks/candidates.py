@@ -4,6 +4,7 @@ A function returns the calls of all cases, each of which waits for its result. N
 """
 
 import functools
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ Calls = dict[str, Callable[[], object]]
 
 def name_call(case: Sequence[Any], candidate: str, what: str) -> str:
     """Name a call: of a case and a candidate, "forward" or "both" (forward and gradients)."""
-    return f"{list(case)} {candidate} {what}"
+    return f"{json.dumps(case)} {candidate} {what}"
 
 
 def jax_upsampling(cases: Sequence[Sequence[int]], batch: int, dtype: str, copied: int = 0) -> Calls:

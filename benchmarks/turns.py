@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from separate import Worker
 
 ROUNDS = 15
-LEAST = 0.05  # seconds of a turn; calls that take less are repeated in it
+LEAST = 0.03  # seconds of a turn; calls that take less are repeated in it
 
 Turn = Callable[[], float]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-# Options of XLA for programs with convolutions on CPUs. The first halves the time, the others halve the memory.
+# Options of XLA for programs with convolutions on CPUs. The first halves the time of many pixels, the others halve the
+# memory; docs/performance.md has the figures.
 _CPU_OPTIONS = {
     # YNNPACK computes gradients of kernels at a fifth of the forward rate or less; Eigen computes them at the forward
     # rate. An empty list of operations turns YNNPACK off.
@@ -83,6 +84,9 @@ def jit_options(training: bool = True) -> dict[str, Any]:
     On CPUs they are the `compiler_options`. On GPUs and TPUs, and in `plain_methods`, there are none, so the line may
     stay in a program for any backend. They belong to the outermost `jax.jit`: JAX refuses to trace a function with
     compiler options inside another program, `jax.grad` and `jax.vmap` included.
+
+    Without them XLA's library YNNPACK computes convolutions: gradients of many pixels take twice as long, those of few
+    pixels (two images of 128²) may be faster. A training step needs up to twice the memory for its temporary values.
 
     Args:
         training: whether the program is a training step (True) or a forward pass alone (False).

@@ -131,5 +131,7 @@ def _draw_first(dataset: "Dataset", out: Path) -> None:
     for split in dataset.splits:
         source = dataset.source(split)
         for example in (source[index] for index in range(min(4, len(source)))):
-            rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))
+            rows.append(
+                np.concatenate([example.picture, overlay(example.picture, example.label, dataset.palette)], axis=1)
+            )
     save_png(stack(rows), out)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from fcn_jax.cli.words import require_batch_size, start_jax
-from fcn_jax.config import TILE
+from fcn_jax.config import TILE, InputConfig
 from fcn_jax.errors import InputError
 
 if TYPE_CHECKING:
     from fcn_jax.data.dataset import Example
     from fcn_jax.inference.outputs import Outputs
+    from fcn_jax.inference.read_inputs import Reader
     from fcn_jax.inference.segment import Segmented
     from fcn_jax.inference.tta import Views
     from fcn_jax.runs.run_dir import Run
@@ -36,6 +37,8 @@ class Predict:
         tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(at least one is required)"),
     ]
     """image files, folders of images, or globs; videos by their names"""
+    inputs: tuple[str, ...] = ()
+    """further inputs of the network, each as NAME=FOLDER with files that have the names of the images: depth=scans"""
     out: Path = Path("predictions")
     """folder for the results"""
     step: int | None = None
@@ -91,6 +94,7 @@ def run(words: list[str]) -> None:
         print(line, file=sys.stderr)
     with copy_for_reading(flags.run, flags.step) as folder:
         run = open_run(folder)
+        read = _choose_reader(flags, run, bool(videos))
         outputs = _choose_outputs(flags, run)
         start_jax(None)
         probabilities = flags.probabilities or views is not None
@@ -105,7 +109,7 @@ def run(words: list[str]) -> None:
             return segment_views(forward, trained.variables, examples, batch_size, views, trained.tiling, workers)
 
         if files:
-            results = predict(segment, files, flags.out, outputs, workers, origin, done)
+            results = predict(segment, files, flags.out, outputs, workers, origin, done, read)
             _show(results, len(done), len(files), flags.quiet)
         for video in videos:
             flags.out.mkdir(parents=True, exist_ok=True)
@@ -131,6 +135,16 @@ def _show(results: Iterable[Path], done: int, total: int, quiet: bool) -> None:
     else:
         for count, file in enumerate(results, done + 1):
             print(f"{count}/{total} {file}")
+
+
+def _choose_reader(flags: Predict, run: "Run", videos: bool) -> "Reader":
+    from fcn_jax.data.sources import choose_inputs, get_source
+    from fcn_jax.inference.read_inputs import make_reader, parse_folders
+
+    data, given = run.config.data, run.config.model.input_or_default
+    if videos and given.channels != InputConfig().channels:
+        raise InputError("a video has colours, and the network takes other inputs; give images")
+    return make_reader(choose_inputs(get_source(data.name), data.inputs), given, parse_folders(flags.inputs))
 
 
 def _choose_views(flags: Predict) -> "Views | None":

@@ -19,8 +19,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from fcn_jax.data.checks import Pair, count_pixels, encode_png, read_outlined, read_pair
+from fcn_jax.data.checks import Pair, count_pixels, read_outlined, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
+from fcn_jax.data.inputs import Input, encode_png, get_keys
 from fcn_jax.data.large_images import make_room
 from fcn_jax.data.mat_files import read_slice
 from fcn_jax.data.sources.source import Files, Found, Outlined, Slice
@@ -133,9 +134,18 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return height, width
 
     def open_records(self, split: str) -> Sequence[dict[str, Any]]:
-        """Open a split: a sequence of records with `name`, and with `image` and `label` as the bytes of image files."""
-        encoded = {key: tfds.decode.SkipDecoding() for key in ("image", "label")}  # TFDS would decode with OpenCV
+        """Open a split: a sequence of records with `name`, and `label` and the inputs as the bytes of image files."""
+        encoded = {key: tfds.decode.SkipDecoding() for key in (*self._keys, "label")}  # TFDS would decode with OpenCV
         return self.as_data_source(split, decoders=encoded)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return get_keys(self._found.inputs)
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The inputs of the images."""
+        return self._found.inputs
 
     @property
     def pixels(self) -> dict[str, list[int]]:
@@ -189,7 +199,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "name": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(None, None, 3)),
+            **{key: tfds.features.Image(shape=(None, None, 3)) for key in self._keys},  # no shape that TFDS looks at
             "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
             "height": np.int32,
             "width": np.int32,
@@ -241,25 +251,27 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 self._metadata["max_size"] = np.maximum(self.max_size, pair.shape).tolist()
                 self.pixels[entry.split] = np.add(self.pixels[entry.split], pair.counts).tolist()
                 height, width = pair.shape
-                record = {"image": pair.image, "label": pair.label, "height": height, "width": width}
-                yield i, {"name": entry.example.name, **record}
+                record = {"label": pair.label, "height": height, "width": width}
+                yield i, {"name": entry.example.name, **record, **dict(zip(self._keys, pair.images, strict=True))}
 
     def _read(self, entry: Entry) -> Pair | list[str]:
         """Read and check an example, or list what is wrong with it."""
         example, classes, label_map = entry.example, len(self._found.class_names), self._found.label_map
         try:
             if isinstance(example, Files):
-                with make_room(example.image, example.mask):
-                    return read_pair(example.image, example.mask, classes, label_map, example.variable)
+                files = example.image, *example.others
+                with make_room(*files, example.mask):
+                    return read_pair(files, example.mask, classes, label_map, example.variable, self.inputs)
             if isinstance(example, Outlined):
                 with make_room(example.image):
                     return read_outlined(example)
             if isinstance(example, Slice):
-                image, mask = read_slice(example.file, example.index, example.image, example.mask)
+                images, mask = read_slice(example.file, example.index, example.mask, example.arrays)
             else:
                 image, mask = example.draw()
+                images = [image]
             label = label_map.look_up(mask, example.name, classes)
-            return Pair(encode_png(image), encode_png(label), count_pixels(label), label.shape)
+            return Pair(tuple(map(encode_png, images)), encode_png(label), count_pixels(label), label.shape)
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
 

@@ -106,7 +106,7 @@ def read_in_colour(file: Path) -> None:
 
 def _read_pair(image: Path, mask: Path, label_map: LabelMap) -> None:
     with make_room(image, mask):
-        read_pair(image, mask, 3, label_map)
+        read_pair([image], mask, 3, label_map)
 
 
 def _beside(file: Path, data: bytes) -> Path:

@@ -11,24 +11,27 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fcn_jax.data.inputs import COLOUR, Input
 from fcn_jax.data.label_map import Colour, LabelMap
 from fcn_jax.errors import InputError
 
 
 class Files(NamedTuple):
-    """An example stored in two files.
+    """An example stored in a file for each input and one for the mask.
 
     Attributes:
         name: the name of the example, unique in its split.
-        image: a picture.
+        image: the file of the first input: a picture, if that is colour.
         mask: a PNG that holds the class of each pixel, or a MATLAB file.
         variable: for a MATLAB file, the variable that is the mask, or a field in it, such as `GTcls.Segmentation`.
+        others: the files of the further inputs that are used, in their order.
     """
 
     name: str
     image: Path
     mask: Path
     variable: str = ""
+    others: tuple[Path, ...] = ()
 
 
 class Slice(NamedTuple):
@@ -38,17 +41,18 @@ class Slice(NamedTuple):
         name: the name of the example, unique in its split.
         file: the file, of version 7.3.
         index: number of the example in the file, from 0.
-        image: the variable of the images, in MATLAB of the shape [height, width, 3, examples].
         mask: the variable of the masks, in MATLAB of the shape [height, width, examples].
         count: number of examples in the file.
+        arrays: for each input that is used, the variable that it is made of, in MATLAB of the shape [height, width,
+            examples] or [height, width, 3, examples], and the function that makes it of the array of an example.
     """
 
     name: str
     file: Path
     index: int
-    image: str
     mask: str
     count: int
+    arrays: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...]
 
 
 class Outlined(NamedTuple):
@@ -98,6 +102,7 @@ class Request:
         void: labels that count as void besides 255, only for a data set with `takes_map`.
         map: what the samples of masks mean, as 255=1, only for a data set with `takes_map`.
         label_suffix: what the stem of a mask has after that of its image, only for a data set with `takes_map`.
+        inputs: names of the inputs to use, of those that the data set has.
     """
 
     dir: Path | None
@@ -106,6 +111,7 @@ class Request:
     void: tuple[int, ...] = ()
     map: tuple[str, ...] = ()
     label_suffix: str = ""
+    inputs: tuple[str, ...] = ("colour",)
 
     def require_dir(self, name: str, layout: str) -> Path:
         """Return `dir`, which the user must give for a data set that is never downloaded.
@@ -131,12 +137,14 @@ class Found:
         splits: the examples of each split, in order. A file that is missing is reported when it is read.
         label_map: the labels of the samples in masks.
         colours: red, green and blue of each class; None for the colours of PASCAL VOC.
+        inputs: the inputs that the images of the examples have.
     """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, Sequence[Listed]]
     label_map: LabelMap = field(default_factory=LabelMap)
     colours: tuple[Colour, ...] | None = None
+    inputs: tuple[Input, ...] = (COLOUR,)
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,7 @@ class DataSource:
         find: the function that lists the examples; it raises InputError if they are not there.
         takes_classes: whether the user may say which classes there are.
         takes_map: whether the user may say which files are masks and what their samples mean.
+        inputs: the inputs that it has; the first one is used if the user names none.
     """
 
     name: str
@@ -187,3 +196,4 @@ class DataSource:
     find: Callable[[Request], Found]
     takes_classes: bool = False
     takes_map: bool = False
+    inputs: tuple[Input, ...] = (COLOUR,)

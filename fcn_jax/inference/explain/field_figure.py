@@ -68,7 +68,7 @@ def draw_field(
     largest = np.nanmax(heat)
     # The square root shows the weak border of the field too.
     heat_map = colour_shares(np.sqrt(heat / largest) if largest > 0 else heat)
-    photograph = _cut_window(examples[0].image, shown)
+    photograph = _cut_window(examples[0].picture, shown)
     hidden = "" if shown == side else f" The picture shows {shown} px, which cuts off larger squares."
     listing = "; ".join(
         f"{name} {field.side} px" + (f", a cell every {field.stride} px" if field.stride > 1 else "")

@@ -98,7 +98,7 @@ def score_run(
         )
     source, classes = dataset.source(split), len(run.class_names)
     model = build(run.config.model, classes)
-    tiling = plan_tiles(model, tile)
+    tiling = plan_tiles(model, tile, run.config.model.input_or_default.num_channels)
     variables, step = restore_variables(run, model, step)
     lock, ious, boundaries = threading.Lock(), {}, np.zeros((2, classes), np.int64)
     bins: list[Bins] = []

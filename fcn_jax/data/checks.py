@@ -21,7 +21,7 @@ from PIL import Image
 
 from fcn_jax.data.bands import read_bands
 from fcn_jax.data.exif import turn_upright
-from fcn_jax.data.inputs import COLOUR, Input, Pixels, encode_png
+from fcn_jax.data.inputs import COLOUR, Input, Moments, Pixels, encode_png, measure
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.masks import read_samples
 from fcn_jax.data.mat_files import read_mask_array
@@ -39,12 +39,14 @@ class Pair(NamedTuple):
         label: a PNG with the class of each pixel, and 255 for void.
         counts: number of pixels of each label, int64 [256].
         shape: height and width of all.
+        moments: sums over the input without a mean of its own; None: there is none.
     """
 
     images: tuple[bytes, ...]
     label: bytes
     counts: Int64[np.ndarray, "256"]
     shape: tuple[int, int]
+    moments: Moments | None = None
 
 
 def read_pair(
@@ -89,9 +91,11 @@ def read_pair(
         else _store_bands(found, file.name, label.shape, f"mask {mask.name}")
         for file, found in zip(images, read, strict=True)
     )
+    bands = [array for array, given in zip(read, inputs, strict=True) if given.mean is None]
+    moments = measure(bands[0]) if bands else None
     if drawn and label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P"):
-        return Pair(stored, strip_palette(drawn.data), count_pixels(label), label.shape)
-    return Pair(stored, encode_png(label), count_pixels(label), label.shape)
+        return Pair(stored, strip_palette(drawn.data), count_pixels(label), label.shape, moments)
+    return Pair(stored, encode_png(label), count_pixels(label), label.shape, moments)
 
 
 def read_outlined(example: Outlined) -> Pair:

@@ -219,6 +219,6 @@ def prepare(
         contents=builder.contents,
         pixels={split: np.array(pixels) for split, pixels in builder.pixels.items()},
         left_out=builder.describe_left_out(),
-        inputs=builder.inputs,
+        inputs=builder.describe_inputs(train_split),
         _open=builder.open_records,
     )

@@ -6,6 +6,7 @@ otherwise uint16.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Literal, NamedTuple
@@ -46,6 +47,54 @@ class Input(NamedTuple):
 
 
 COLOUR = Input("colour", 3, "uint8", InputConfig().mean, InputConfig().std)
+
+
+class Moments(NamedTuple):
+    """Sums over the pixels of images.
+
+    Attributes:
+        dtype: type of the samples.
+        pixels: number of pixels.
+        sums: sum of the samples of each channel.
+        squares: sum of their squares.
+    """
+
+    dtype: str
+    pixels: int
+    sums: tuple[int, ...]
+    squares: tuple[int, ...]
+
+    def add(self, other: "Moments") -> "Moments":
+        """Return the sums over both; they are of the same type and number of channels."""
+        sums, squares = (
+            tuple(map(int.__add__, *pair)) for pair in ((self.sums, other.sums), (self.squares, other.squares))
+        )
+        return Moments(self.dtype, self.pixels + other.pixels, sums, squares)
+
+
+def measure(image: Pixels) -> Moments:
+    """Sum the samples of an image and their squares, without rounding."""
+    samples = image.reshape(-1, image.shape[-1]).astype(np.uint64)
+    sums, squares = samples.sum(axis=0).tolist(), (samples**2).sum(axis=0).tolist()
+    return Moments(str(image.dtype), len(samples), tuple(sums), tuple(squares))
+
+
+def complete_input(given: Input, moments: Moments) -> Input:
+    """Return an input with the type, mean and standard deviation that its images have.
+
+    A deviation is at least one unit, so that a channel with one value everywhere does no harm.
+    """
+    means = [total / moments.pixels for total in moments.sums]
+    # Integers, because the difference of two large numbers would lose digits.
+    variances = [
+        moments.pixels * square - total**2 for total, square in zip(moments.sums, moments.squares, strict=True)
+    ]
+    return given._replace(
+        channels=len(means),
+        dtype="uint8" if moments.dtype == "uint8" else "uint16",
+        mean=tuple(means),
+        std=tuple(max(math.sqrt(variance) / moments.pixels, 1.0) for variance in variances),
+    )
 
 
 def describe_inputs(inputs: Sequence[Input]) -> InputConfig:

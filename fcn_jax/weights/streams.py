@@ -59,8 +59,9 @@ def join_streams(parts: Sequence[Weights], streams: Sequence[str]) -> Weights:
 def join_inputs(inputs: Sequence[InputConfig]) -> InputConfig:
     """Put the channels of inputs side by side. The order is that of the input with colours."""
     firsts = [sum(given.num_channels for given in inputs[:index]) for index in range(len(inputs))]
+    coloured = [given for given in inputs if given.colour]
     return InputConfig(
-        order=next((given.order for given in inputs if given.colour), InputConfig().order),
+        order=(coloured or inputs)[0].order,
         mean=tuple(value for given in inputs for value in given.mean),
         std=tuple(value for given in inputs for value in given.std),
         log=tuple(first + channel for first, given in zip(firsts, inputs, strict=True) for channel in given.log),

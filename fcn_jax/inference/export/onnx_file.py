@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -57,7 +58,9 @@ def make_onnx(
         pads.append(graph.add("Sub", graph.add("Mul", steps[-1], np.array([MULTIPLE])), side))
     zeros = np.zeros(5, np.int64)
     padding = graph.add("Concat", zeros, *pads, np.array([0]), axis=0)
-    padded = graph.add("Pad", "image", padding, np.array(0, given.dtype))
+    # onnxruntime pads no uint16.
+    image = "image" if given.dtype == "uint8" else graph.add("Cast", "image", to=onnx.TensorProto.INT32)
+    padded = graph.add("Pad", image, padding, np.array(0, np.uint8 if given.dtype == "uint8" else np.int32))
     length = graph.add("Cast", graph.add("Concat", *sides[1:], axis=0), to=onnx.TensorProto.INT32)
     length = graph.add("Expand", length, graph.add("Concat", sides[0], 2 * one, axis=0))
 

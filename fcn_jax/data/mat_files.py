@@ -43,7 +43,7 @@ def read_mask_array(file: Path, variable: str) -> UInt16[np.ndarray, "height wid
 
 
 def read_slice(
-    file: Path, index: int, mask: str, arrays: Sequence[tuple[str, Callable[[np.ndarray], np.ndarray]]]
+    file: Path, index: int, mask: str, arrays: Sequence[tuple[tuple[str, ...], Callable[..., np.ndarray]]]
 ) -> tuple[list[Shaped[np.ndarray, "height width channels"]], UInt16[np.ndarray, "height width"]]:
     """Read the inputs and the mask of one example of a file that has all of them. Other examples are not read.
 
@@ -51,17 +51,19 @@ def read_slice(
         file: a `.mat` file of version 7.3.
         index: number of the example, from 0.
         mask: name of the variable of the masks, in MATLAB of the shape [height, width, examples].
-        arrays: for each input the variable that it is made of, in MATLAB of the shape [height, width, examples] or
-            [height, width, channels, examples], and the function that makes it of the array of an example, [height,
-            width] or [height, width, channels]. It raises ValueError if the array is of another type or shape.
+        arrays: for each input the variables that it is made of, in MATLAB of the shape [height, width, examples] or
+            [height, width, channels, examples], and the function that makes it of the arrays of an example, [height,
+            width] or [height, width, channels]. It raises ValueError if they are of another type or shape.
 
     Raises:
         InputError: the file is damaged, has no such variables, or has fewer examples.
     """
-    names = " and ".join([*dict(arrays), mask])
+    names = " and ".join([*dict.fromkeys(name for variables, _ in arrays for name in variables), mask])
     try:
         with h5py.File(file) as opened:
-            inputs = [make(_read_part(_find(opened, name), (index,)).T) for name, make in arrays]
+            inputs = [
+                make(*(_read_part(_find(opened, name), (index,)).T for name in variables)) for variables, make in arrays
+            ]
             numbers = _read_part(_find(opened, mask), (index,)).T
     except Exception as error:  # a damaged file can raise anything
         raise describe_damage(f"example {index + 1} of {file.name}", names, error) from error

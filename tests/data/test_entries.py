@@ -109,7 +109,7 @@ def test_a_file_of_all_examples(tmp_path):
     file = tmp_path / "all.mat"
     file.write_bytes(bytes(100))
     found = Found(
-        ("a",), {"train": [Slice(str(i), file, i, "labels", 4, (("images", take_colour),)) for i in range(4)]}
+        ("a",), {"train": [Slice(str(i), file, i, "labels", 4, ((("images",), take_colour),)) for i in range(4)]}
     )
     entries = list_entries(found)
     assert [entry.size for entry in entries] == [25] * 4

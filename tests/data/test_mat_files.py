@@ -95,7 +95,7 @@ def everything(tmp_path):
     return tmp_path / "all.mat", images, labels
 
 
-IMAGES = (("images", take_colour),)
+IMAGES = ((("images",), take_colour),)
 
 
 def convert(array):
@@ -105,7 +105,7 @@ def convert(array):
 def test_slices(everything):
     file, images, labels = everything
     for index in range(4):
-        (image, depth), mask = read_slice(file, index, "labels", (*IMAGES, ("labels", convert)))
+        (image, depth), mask = read_slice(file, index, "labels", (*IMAGES, (("labels",), convert)))
         np.testing.assert_array_equal(depth, labels[..., index, None] + 1)
         np.testing.assert_array_equal(image, images[..., index])
         np.testing.assert_array_equal(mask, labels[..., index])
@@ -125,8 +125,8 @@ def test_slices_that_are_not_there(everything, tmp_path):
     with pytest.raises(InputError, match=r"example 5 of all.mat cannot be read .* images and labels .*ndex"):
         read_slice(file, 4, "labels", IMAGES)
     with pytest.raises(InputError, match=r"the image is uint16 \[6, 8\], not uint8 \[height, width, 3\]"):
-        read_slice(file, 0, "labels", (("labels", take_colour),))
+        read_slice(file, 0, "labels", ((("labels",), take_colour),))
     with pytest.raises(InputError, match=r"they have the sizes \(8, 6\), \(6, 8\)"):
-        read_slice(file, 0, "labels", (("images", lambda array: array.transpose(1, 0, 2)),))
+        read_slice(file, 0, "labels", ((("images",), lambda array: array.transpose(1, 0, 2)),))
     with pytest.raises(InputError, match=r"images of example 1 of all.mat has the shape \[6, 8, 3\]"):
         read_slice(file, 0, "images", IMAGES)

@@ -35,7 +35,7 @@ WHOLES = collect(
     lambda file: save_mat73(file, ALL),
     lambda file: save_mat73(file, ALL, chunks=True, compression="gzip"),
 )
-IMAGES = (("images", take_colour),)
+IMAGES = ((("images",), take_colour),)
 
 SURFACES = [
     Surface("mask: MATLAB 5", MAT5, lambda file: read_mask_array(file, "S")),

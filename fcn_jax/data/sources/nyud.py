@@ -56,8 +56,8 @@ def convert_to_millimetres(metres: np.ndarray) -> np.ndarray:
     return (metres.astype(np.float64) * 1000).round().astype(np.uint16)[..., None]
 
 
-# How each input is made of a variable of the official file.
-_ARRAYS = {"colour": ("images", take_colour), "depth": ("depths", convert_to_millimetres)}
+# The variables of the official file that each input is made of, and how.
+_ARRAYS = {"colour": (("images",), take_colour), "depth": (("depths",), convert_to_millimetres)}
 
 
 def find(request: Request) -> Found:

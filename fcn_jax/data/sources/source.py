@@ -43,8 +43,8 @@ class Slice(NamedTuple):
         index: number of the example in the file, from 0.
         mask: the variable of the masks, in MATLAB of the shape [height, width, examples].
         count: number of examples in the file.
-        arrays: for each input that is used, the variable that it is made of, in MATLAB of the shape [height, width,
-            examples] or [height, width, 3, examples], and the function that makes it of the array of an example.
+        arrays: for each input that is used, the variables that it is made of, in MATLAB of the shape [height, width,
+            examples] or [height, width, 3, examples], and the function that makes it of the arrays of an example.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Slice(NamedTuple):
     index: int
     mask: str
     count: int
-    arrays: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...]
+    arrays: tuple[tuple[tuple[str, ...], Callable[..., np.ndarray]], ...]
 
 
 class Outlined(NamedTuple):

@@ -74,7 +74,8 @@ def place_on_canvas(
     """
     examples = iter(examples)
     first = next(examples)
-    batch = make_empty_batch(count, canvas, first.image.shape[-1], first.image.dtype)
+    channels = first.image.shape[-1] if first.image.ndim == 3 else 3
+    batch = make_empty_batch(count, canvas, channels, np.uint16 if first.image.dtype == np.uint16 else np.uint8)
     examples = itertools.chain([first], examples)
     for index, (example, origin) in enumerate(zip(examples, origins or itertools.repeat((0, 0)), strict=False)):
         _put(batch, index, example, origin)

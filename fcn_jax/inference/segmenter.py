@@ -170,7 +170,9 @@ def _check_image(image: Any, given: InputConfig) -> None:
         )
     if image.dtype != given.dtype:
         most = np.iinfo(given.dtype).max
-        raise InputError(f"the image has dtype {image.dtype}; {rule}; scale it to 0..{most} and convert it")
+        raise InputError(
+            f"the image has dtype {image.dtype}; {rule}; scale it to 0..{most} and convert it to {given.dtype}"
+        )
     if image.ndim == 4:
         raise InputError(f"the image has shape {image.shape}; {rule}; give several images as a list: list(images)")
     if image.ndim != 3 or image.shape[-1] != count or not image.size:

@@ -8,6 +8,7 @@ image, and the host sends no more than that part to the device (`find_origin`).
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -238,10 +239,12 @@ def normalise(
 
 def _change_channels(image: Array, channels: slice, change: Callable[[Array], Array]) -> Array:
     """Apply a function to some channels of an image, and keep the others."""
-    before, after = image[..., : channels.start], image[..., channels.stop :]
     if image.shape[-1] == channels.stop - channels.start:
         return change(image)
-    return jnp.concatenate([before, change(image[..., channels]), after], axis=-1)
+    ends = (0, channels.start, channels.stop, image.shape[-1])
+    parts = [jax.lax.slice_in_dim(image, *limits, axis=-1) for limits in pairwise(ends)]
+    parts[1] = change(parts[1])
+    return jnp.concatenate([part for part in parts if part.shape[-1]], axis=-1)
 
 
 def _get_crop(config: AugmentConfig) -> int:

@@ -5,9 +5,10 @@ weights give the same scores here. docs/weights.md lists the file for each netwo
 of FCNs: `JointFCN` has two tasks on one backbone, `LateFusion` averages the scores of two networks.
 """
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
@@ -84,7 +85,8 @@ class LateFusion(nn.Module):
             ValueError: the images have other channels than the streams, or as in `FCN`.
         """
         values = read_images(images, size, origin).values
-        *ends, count = accumulate(channels for _, channels in self.streams)
+        ends = [0, *accumulate(channels for _, channels in self.streams)]
+        count = ends[-1]
         if values.shape[-1] != count:
             listing = ", ".join(f"{name} {channels}" for name, channels in self.streams)
             raise ValueError(
@@ -93,7 +95,8 @@ class LateFusion(nn.Module):
             )
         backbone = self.network.backbone
         logits = []
-        for (stream, _), part in zip(self.streams, jnp.split(values, ends, axis=-1), strict=True):
+        for (stream, _), limits in zip(self.streams, pairwise(ends), strict=True):
+            part = jax.lax.slice_in_dim(values, *limits, axis=-1)
             # Each stream has a backbone of its own. One module in two networks would share its parameters.
             own = backbone.clone(parent=None) if isinstance(backbone, nn.Module) else backbone
             logits.append(self.network.clone(backbone=own, parent=self, name=stream)(part, size, train, origin))

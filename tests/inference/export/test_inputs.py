@@ -1,5 +1,7 @@
 """Exported programs of networks on several inputs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ NET = FCN32s(4, Tiny(), upsampling="fixed")
     ("model", "inputs"), [(NET, (COLOUR, DEPTH)), (LateFusion(NET), (COLOUR, HHA))], ids=["early", "late"]
 )
 def test_programs_take_the_channels_of_all_inputs(model, inputs):
-    given = describe_inputs(inputs)
+    given = dataclasses.replace(describe_inputs(inputs), order="bgr")
     image = np.random.default_rng(0).integers(0, 256, (2, 40, 70, given.num_channels)).astype(given.dtype)
     if given.log:
         image[..., 3] *= 20

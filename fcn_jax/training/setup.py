@@ -13,6 +13,7 @@ from fcn_jax.config import TILE, Config, RunOptions
 from fcn_jax.data.batches import require_room
 from fcn_jax.data.dataset import Dataset, Example, Source, prepare_configured
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.inputs import describe_inputs
 from fcn_jax.data.sources import choose_inputs, get_source
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
@@ -88,13 +89,15 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
             f"{run_dir} has taken {resume_step} steps, and these flags end at step {config.ends[-1]}; give the --steps "
             "and --extend that it was trained with, or another --run-dir"
         )
-    weights = None
+    weights, inputs = None, choose_inputs(get_source(config.data.name), config.data.inputs)
     if resume_step is None:
-        inputs = choose_inputs(get_source(config.data.name), config.data.inputs)
-        weights = read_start(config.model, options.data.cache, [given.name for given in inputs])
+        weights = read_start(config.model, options.data.cache, [each.name for each in inputs])
     given = config.model.input
     if resume_step is not None and given is None:
         given = open_run(run_dir).config.model.input
+
+    if all(each.mean for each in inputs):  # nothing has to be measured, so wrong flags fail before the data is prepared
+        choose_input(given, weights, config.model.allow, describe_inputs(inputs))
 
     data = options.data
     dataset = prepare_configured(config.data, data, options.on_bad_example == "skip")

@@ -69,7 +69,7 @@ def _has_one_channel(file: Path) -> bool:
 
 def _read_tiff(file: Path, name: str) -> Pixels:
     try:
-        import tifffile
+        import tifffile  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f"{name} is a TIFF with several channels, and reading them needs tifffile: pip install 'fcn-jax[bands]'"

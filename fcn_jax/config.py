@@ -29,21 +29,61 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """Input of the network: (pixel - mean) / std, with pixels from 0 to 255 and the channels in `order`.
+    """Input of the network: (pixel - mean) / std for each channel, with the channels of the inputs side by side.
 
     Weights work only with the input that they were trained with, so it is stored beside them. A network that starts
     from such weights takes the stored input, and flags that differ from it are an error, unless `allow` names them,
-    as "input/mean". The defaults are for networks without a stored input.
+    as "input/mean". The defaults are for networks on colour without a stored input. What other inputs have is in the
+    file of their data set.
     """
 
     order: Literal["rgb", "bgr"] = "rgb"
-    """order of the colour channels, and of the three values of mean and std"""
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """mean of each channel, 0 to 255, in `order`; the default is torchvision's for ImageNet, times 255"""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """standard deviation of each channel, above 0, in `order`; the default is torchvision's, times 255"""
+    """order of the colour channels, and of their values of mean and std; other inputs keep the order of their files"""
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    """mean of each channel in the unit of its samples (colour: 0 to 255), in `order`; default: torchvision's"""
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    """standard deviation of each channel, above 0, in the unit of mean and in `order`; default: torchvision's"""
+    log: tuple[int, ...] = ()
+    """numbers of channels, from 0, that are log(max(sample, 1)) before mean and std, as depth in the reference"""
+    channels: tuple[tuple[str, int], ...] = (("colour", 3),)
+    """name and number of channels of each input, in the order of data.inputs; the data set gives them"""
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    """type of the samples, uint16 if any input has more than 8 bits; the data set gives it"""
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels of all inputs."""
+        return sum(count for _, count in self.channels)
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Bytes of a pixel of an image."""
+        return self.num_channels * (2 if self.dtype == "uint16" else 1)
+
+    @property
+    def colour(self) -> slice | None:
+        """The colour channels; None: there are none."""
+        first = 0
+        for name, count in self.channels:
+            if name == "colour":
+                return slice(first, first + count)
+            first += count
+        return None
 
     def __post_init__(self) -> None:
+        _require(
+            len(self.mean) == len(self.std) > 0,
+            f"model.input.mean has {len(self.mean)} values and model.input.std {len(self.std)}; give one of each for "
+            "every channel",
+        )
+        _require(
+            all(0 <= channel < len(self.mean) for channel in self.log),
+            f"model.input.log is {self.log}; each must be the number of a channel, 0 to {len(self.mean) - 1}",
+        )
+        _require(
+            len(self.channels) > 0 and all(count >= 1 for _, count in self.channels),
+            f"model.input.channels is {self.channels}; give at least one input, each with at least 1 channel",
+        )
         _require(
             all(0 < value < math.inf for value in self.std),
             f"model.input.std is {self.std}; every value must be above 0 and finite",
@@ -96,6 +136,10 @@ class ModelConfig:
     """file of weights to start from (.pth, .safetensors, .caffemodel, .h5); imagenet: official weights, downloaded"""
     init_from: Path | None = None
     """run directory (its best checkpoint) or weights file of an FCN to start from; its head and classes may differ"""
+    fusion: Literal["early", "late"] = "early"
+    """how several inputs are joined; early: as channels of one network; late: a network each, and their mean scores"""
+    init_streams: tuple[Path, ...] = ()
+    """run directories or weights files for the networks of late fusion to start from, one for each of data.inputs"""
     allow: tuple[str, ...] = ()
     """beginnings of paths of what may be missing, extra or different in the weights, as backbone/fc or input/mean"""
     input: InputConfig | None = None
@@ -141,6 +185,20 @@ class ModelConfig:
             "them: give None for the other",
         )
         _require(
+            self.fusion == "late" or not self.init_streams,
+            f"model.init-streams is given with model.fusion {self.fusion}; only late fusion has a network for each "
+            "input: give --model.fusion late, or --model.init-from",
+        )
+        _require(
+            not self.init_streams or (self.weights is None and self.init_from is None),
+            "model.init-streams is given beside model.weights or model.init-from; a network starts from one of them: "
+            "give None for the others",
+        )
+        _require(
+            self.fusion == "early" or self.head != "dilated",
+            "model.fusion is late with the head dilated; late fusion is of fcn32s, fcn16s or fcn8s: choose one of them",
+        )
+        _require(
             self.padding == "same" or self.backbone.startswith(("vgg", "alexnet")),
             f"model.padding is {self.padding!r} with the backbone {self.backbone}; only VGG and AlexNet have it, so "
             "give 'same'",
@@ -161,6 +219,8 @@ class DataConfig:
     """split to train on"""
     hold_out: float = 0.0
     """share of train-split to set apart, 0 to below 1, as the split held-out, which is then evaluated on; 0: none"""
+    inputs: tuple[str, ...] = ()
+    """inputs of the data set to use, side by side, as colour depth (`nyud`) or bands (`folder`); none: the first one"""
 
     def __post_init__(self) -> None:
         _require(0 <= self.hold_out < 1, f"data.hold-out is {self.hold_out}; it must be at least 0 and below 1")

@@ -5,7 +5,8 @@ A preset sets the values that define its recipe. Values that it leaves open (Non
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from fcn_jax.config import (
     AugmentConfig,
@@ -153,17 +154,22 @@ def _configure_pascal_context(head: Head) -> Config:
     return _configure_reference(head, DataConfig("pascal-context"), crop=500, steps=400_000)
 
 
-def _configure_nyud(mean: tuple[float, float, float]) -> Config:
-    """Make the configuration of a folder nyud-fcn32s-INPUT of the reference. The images have 640x480 pixels.
+def _configure_nyud(*inputs: str, rate: float = 1e-10, **model: Any) -> Config:
+    """Make the configuration of a folder nyud-fcn32s-INPUTS of the reference, on whole images of 640x480 pixels.
 
     Args:
-        mean: mean of each channel, in the order of the reference's nyud_layers.py.
+        inputs: names of the inputs.
+        rate: base_lr of its solver.prototxt.
+        **model: what differs from the networks on VOC's colours.
     """
-    data = DataConfig("nyud", train_split="trainval")
-    return _configure_reference(
-        "fcn32s", data, crop=640, steps=100_000, input=InputConfig("bgr", mean, (1.0, 1.0, 1.0))
-    )
+    data = DataConfig("nyud", train_split="trainval", inputs=inputs)
+    config = _configure_reference("fcn32s", data, crop=640, steps=100_000, rate=rate)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
 
+
+# The means of the reference's nyud_layers.py. VGG16 was trained with another mean of colours, so `allow` names it.
+_NYUD_MEAN, _LOG_DEPTH_MEAN, _HHA_MEAN = (116.190, 97.203, 92.318), 7.844, (132.431, 94.076, 118.477)
+_ON_TEST = RunOptions(DataOptions(val_split="test"))
 
 _REFERENCE = (
     "shelhamer/fcn.berkeleyvision.org; starts from VGG_ILSVRC_16_layers.caffemodel in the working directory "
@@ -287,10 +293,45 @@ PRESETS = {
     ),
     "nyud-fcn32s-color": Preset(
         "FCN-32s on the colours of NYUDv2",
-        _configure_nyud((116.190, 97.203, 92.318)),
-        RunOptions(DataOptions(val_split="test")),
+        _configure_nyud("colour", input=InputConfig("bgr", _NYUD_MEAN, (1.0,) * 3), allow=("input/mean",)),
+        _ON_TEST,
         source=_REFERENCE,
         published="29.2 on test (CVPR paper, whose network was trained in another way)",
+    ),
+    "nyud-fcn32s-color-d": Preset(
+        "FCN-32s on the colours and the log depth of NYUDv2, as four channels of one network",
+        _configure_nyud(
+            "colour",
+            "depth",
+            input=InputConfig("bgr", (*_NYUD_MEAN, _LOG_DEPTH_MEAN), (1.0,) * 4, log=(3,)),
+            allow=("input/mean",),
+        ),
+        _ON_TEST,
+        source=_REFERENCE,
+        published="30.5 on test (CVPR paper)",
+    ),
+    "nyud-fcn32s-hha": Preset(
+        "FCN-32s on the depth of NYUDv2 as HHA",
+        _configure_nyud("hha", input=InputConfig("rgb", _HHA_MEAN, (1.0,) * 3)),
+        _ON_TEST,
+        source=_REFERENCE,
+        published="24.2 on test (CVPR paper)",
+    ),
+    # The networks that it starts from are trained by the two presets, or downloaded.
+    "nyud-fcn32s-color-hha": Preset(
+        "late fusion of two FCN-32s on NYUDv2: the mean of the scores on colour and on HHA",
+        _configure_nyud(
+            "colour",
+            "hha",
+            rate=1e-12,
+            fusion="late",
+            weights=None,
+            init_streams=(Path("nyud-fcn32s-color-heavy.caffemodel"), Path("nyud-fcn32s-hha-heavy.caffemodel")),
+        ),
+        _ON_TEST,
+        source="shelhamer/fcn.berkeleyvision.org; starts from its two networks in the working directory, or from "
+        "--model.init-streams COLOUR_RUN HHA_RUN",
+        published="32.8 on test (CVPR paper)",
     ),
     # The article gives rate, decay and backbone, but no momentum; PyTorch's default is 0. The steps are 60 epochs.
     "voc-resnet34": Preset(

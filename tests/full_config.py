@@ -9,6 +9,7 @@ from fcn_jax.config import (
     Config,
     DataConfig,
     DataOptions,
+    InputConfig,
     ModelConfig,
     OptimConfig,
     RunOptions,
@@ -27,9 +28,12 @@ FULL = Config(
         freeze_bn=True,
         weights="a.pth",
         allow=("backbone/fc6", "backbone/fc7"),
-        input=CAFFE_INPUT,
+        fusion="late",
+        input=InputConfig(
+            "bgr", (*CAFFE_INPUT.mean, 7.5), (*CAFFE_INPUT.std, 0.5), (3,), (("colour", 3), ("depth", 1)), "uint16"
+        ),
     ),
-    data=DataConfig("folder", (11, 12), ("255=1", "7=void"), "train2", 0.125),
+    data=DataConfig("folder", (11, 12), ("255=1", "7=void"), "train2", 0.125, ("colour",)),
     augment=AugmentConfig(64, (0.75, 1.5), False, 0.25),
     optim=OptimConfig(
         learning_rate=0.125,
@@ -57,11 +61,16 @@ FULL = Config(
     staged=True,
     stage_factors=(1.0, 0.5, 0.25),
 )
-# Some values exclude each other: a network starts from a file or from a run; only VGG and AlexNet have a padding.
+# Some values exclude each other: a network starts from a file, from a run or from one for each input; only VGG and
+# AlexNet have a padding.
 FROM_RUN = dataclasses.replace(
     FULL, model=ModelConfig("fcn16s", "vgg16", padding="reference", init_from=Path("runs/coarse"))
 )
 ONLY_FROM_RUN = {"model.init_from", "model.padding"}
+FROM_STREAMS = dataclasses.replace(
+    FULL, model=ModelConfig("fcn16s", "vgg16", fusion="late", init_streams=(Path("runs/colour"), Path("runs/hha")))
+)
+ONLY_FROM_STREAMS = {"model.init_streams"}
 FULL_OPTIONS = RunOptions(
     data=DataOptions(Path("a b/c"), Path("/cache"), Path("names.txt"), "_mask", "val2", "disk"),
     run_dir=Path("runs/x"),

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from full_config import FROM_RUN, FULL, FULL_OPTIONS, ONLY_FROM_RUN, flatten
+from full_config import FROM_RUN, FROM_STREAMS, FULL, FULL_OPTIONS, ONLY_FROM_RUN, ONLY_FROM_STREAMS, flatten
 
 from fcn_jax import config as module
 from fcn_jax.config import (
@@ -32,6 +32,9 @@ NAN, INF = math.nan, math.inf
 REFUSED = [
     (InputConfig, {"std": (1.0, 0.0, 1.0)}, r"model\.input\.std is \(1\.0, 0\.0, 1\.0\).* above 0"),
     (InputConfig, {"std": (1.0, 1.0, NAN)}, r"model\.input\.std is .*nan.* above 0"),
+    (InputConfig, {"mean": (1.0,)}, r"model\.input\.mean has 1 values and model\.input\.std 3; give one of each"),
+    (InputConfig, {"log": (3,)}, r"model\.input\.log is \(3,\); each must be the number of a channel, 0 to 2"),
+    (InputConfig, {"channels": ()}, r"model\.input\.channels is \(\); give at least one input"),
     (ModelConfig, {"fc_features": 0}, r"model\.fc-features is 0.* at least 1"),
     (ModelConfig, {"fc_kernel": 4}, r"model\.fc-kernel is 4.* odd"),
     (ModelConfig, {"fc_kernel": -1}, r"model\.fc-kernel is -1.* odd and at least 1"),
@@ -43,6 +46,17 @@ REFUSED = [
         ModelConfig,
         {"weights": "a.pth", "init_from": Path("runs/b")},
         r"model\.weights is a\.pth .*model\.init-from is runs/b.* starts from one of them",
+    ),
+    (ModelConfig, {"init_streams": (Path("a"), Path("b"))}, r"model\.init-streams is given .*fusion early.* only late"),
+    (
+        ModelConfig,
+        {"fusion": "late", "init_streams": (Path("a"),), "weights": "w"},
+        r"model\.init-streams is given beside model\.weights or model\.init-from; a network starts from one",
+    ),
+    (
+        ModelConfig,
+        {"fusion": "late", "head": "dilated", "backbone": "resnet50"},
+        r"model\.fusion is late with the head dilated; late fusion is of fcn32s",
     ),
     (DataConfig, {"hold_out": 1.0}, r"data\.hold-out is 1\.0.* below 1"),
     (AugmentConfig, {"crop": 0}, r"augment\.crop is 0.* at least 1"),
@@ -220,12 +234,16 @@ def test_the_input_is_imagenets_rgb_where_nothing_else_is_said():
 
 
 def test_the_full_examples_leave_no_default():
-    for given, default, missing in ((FULL, Config(), ONLY_FROM_RUN), (FULL_OPTIONS, RunOptions(), set())):
+    for given, default, missing in (
+        (FULL, Config(), ONLY_FROM_RUN | ONLY_FROM_STREAMS),
+        (FULL_OPTIONS, RunOptions(), set()),
+    ):
         given, default = flatten(dataclasses.asdict(given)), flatten(dataclasses.asdict(default))
         default.pop("model.input", None)  # it has no parts here, and parts there
         assert {name for name in default if given[name] == default[name]} == missing
-    given, default = flatten(dataclasses.asdict(FROM_RUN)), flatten(dataclasses.asdict(Config()))
-    assert {name for name in default if given[name] != default[name]} >= ONLY_FROM_RUN
+    for given, only in ((FROM_RUN, ONLY_FROM_RUN), (FROM_STREAMS, ONLY_FROM_STREAMS)):
+        given, default = flatten(dataclasses.asdict(given)), flatten(dataclasses.asdict(Config()))
+        assert {name for name in default if given[name] != default[name]} >= only
 
 
 def test_every_field_is_explained_on_one_line():

@@ -10,17 +10,27 @@ import numpy as np
 import optax
 import pytest
 
-from fcn_jax.config import Config, DataConfig, ModelConfig, OptimConfig, RunOptions
+from fcn_jax.config import CAFFE_INPUT, Config, DataConfig, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.defaults import fill_config, fill_options
-from fcn_jax.data.sources import SOURCES
+from fcn_jax.data.inputs import describe_inputs
+from fcn_jax.data.sources import SOURCES, choose_inputs
 from fcn_jax.models.build import build
 from fcn_jax.presets import PRESETS, Preset, convert_to_mean
 from fcn_jax.training.optim import make_optimizer
+from fcn_jax.training.start import choose_input
+from fcn_jax.weights.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-RECIPES = [name for name in PRESETS if name.startswith(("voc-", "pascalcontext-", "nyud-"))]
 OURS = [name for name in PRESETS if name.startswith("camvid-")]
-GENERAL = [name for name in PRESETS if name not in (*RECIPES, *OURS)]
+# nyud-fcn32s-INPUTS of the reference: its inputs, its means and the score of the CVPR paper.
+MEAN, HHA_MEAN = (116.190, 97.203, 92.318), (132.431, 94.076, 118.477)
+ON_DEPTH = {
+    "nyud-fcn32s-color-d": (("colour", "depth"), (*MEAN, 7.844), "30.5"),
+    "nyud-fcn32s-hha": (("hha",), HHA_MEAN, "24.2"),
+    "nyud-fcn32s-color-hha": (("colour", "hha"), None, "32.8"),
+}
+RECIPES = [name for name in PRESETS if name.startswith(("voc-", "pascalcontext-", "nyud-")) and name not in ON_DEPTH]
+GENERAL = [name for name in PRESETS if name not in (*RECIPES, *OURS, *ON_DEPTH)]
 
 
 def test_the_names_of_the_design():
@@ -44,7 +54,7 @@ def test_a_preset_is_complete_on_every_data_set(name, source):
     assert config.optim.warmup_steps < config.steps
     assert options.eval_every <= config.steps
     assert options.checkpoint_every == options.eval_every
-    assert config.model.input is not None or config.model.weights is not None
+    assert config.model.input or config.model.weights or config.model.init_streams
     # What makes the preset what it is stays.
     assert dataclasses.replace(config.model, input=None) == dataclasses.replace(given.config.model, input=None)
     assert (config.staged, config.stage_factors) == (given.config.staged, given.config.stage_factors)
@@ -74,6 +84,25 @@ def test_a_recipe_has_numbers_source_and_score(name):
         assert score
         assert 25 < float(score[1]) < 70
     assert bool(given.published) == (data != "pascal-context")
+
+
+@pytest.mark.parametrize("name", ON_DEPTH)
+def test_recipes_on_depth_take_the_inputs_of_the_reference(name):
+    preset, (inputs, mean, score) = PRESETS[name], ON_DEPTH[name]
+    config = preset.config
+    assert (config.data.name, config.data.train_split, config.data.inputs) == ("nyud", "trainval", inputs)
+    assert preset.published.startswith(f"{score} on test")
+    given = config.model.input
+    if mean is None:  # the two networks bring their input
+        assert config.model.fusion == "late"
+        assert [file.name.split("-")[2] for file in config.model.init_streams] == ["color", "hha"]
+    else:
+        assert (given.mean, given.std) == (mean, (1.0,) * len(mean))
+        assert given.log == ((3,) if "depth" in inputs else ())
+        # VGG's colours are BGR with another mean, which `allow` lets differ.
+        data = describe_inputs(choose_inputs(SOURCES["nyud"], inputs))
+        chosen = choose_input(given, Weights({}, (), CAFFE_INPUT, "VGG16"), config.model.allow, data)
+        assert (chosen.mean, chosen.channels) == (mean, data.channels)
 
 
 @pytest.mark.parametrize("name", OURS)

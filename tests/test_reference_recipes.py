@@ -1,5 +1,6 @@
 """The recipes of the reference: the presets of its folders resolve to the numbers of its files."""
 
+import dataclasses
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from fcn_jax.config import CAFFE_INPUT, Config, OptimConfig
 from fcn_jax.data.defaults import fill_config, fill_options
-from fcn_jax.data.sources import SOURCES
+from fcn_jax.data.inputs import describe_inputs
+from fcn_jax.data.sources import SOURCES, choose_inputs
 from fcn_jax.models.build import build
 from fcn_jax.models.reference import NETWORKS
 from fcn_jax.presets import PRESETS, convert_to_mean
@@ -28,6 +30,9 @@ SOLVERS = {
     "pascalcontext-fcn16s": "base_lr: 1e-12 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
     "pascalcontext-fcn8s": "base_lr: 1e-14 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
     "nyud-fcn32s-color": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
+    "nyud-fcn32s-color-d": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
+    "nyud-fcn32s-hha": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
+    "nyud-fcn32s-color-hha": "base_lr: 1e-12 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
 }
 # The loop of each solve.py, which counts the iterations.
 LOOPS = {
@@ -42,6 +47,8 @@ DATA = {
     "voc-fcn-alexnet": "split: train mean: 104.00699 116.66877 122.67892 num_output: 21 normalize: true",
     "pascalcontext": "split: train mean: 104.007 116.669 122.679 num_output: 60 normalize: false",
     "nyud": "split: trainval mean: 116.190 97.203 92.318 num_output: 40 normalize: false",
+    "nyud-fcn32s-color-d": "split: trainval mean: 116.190 97.203 92.318 7.844 num_output: 40 normalize: false",
+    "nyud-fcn32s-hha": "split: trainval mean: 132.431 94.076 118.477 num_output: 40 normalize: false",
 }
 # The parameters of each layer, kernel and bias. Caffe's defaults, where there is none, are 1 and 1.
 LEARNED = "param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 }"
@@ -101,11 +108,12 @@ def test_the_data_and_the_loss(name):
     config, data = resolve(name), parse(find(DATA, name))
     assert config.data.train_split == ("trainaug" if name.startswith("voc") else data["split"][0])
     assert SOURCES[config.data.name].classes == data["num_output"][0]
-    # Without an input of its own a preset takes that of the .caffemodel.
-    given = config.model.input or CAFFE_INPUT
-    assert (given.order, given.std) == ("bgr", (1, 1, 1))
-    assert given.mean == pytest.approx(tuple(map(float, data["mean"])), abs=3e-4)  # PASCAL-Context's are rounded
-    assert config.model.allow == (("input/mean",) if config.model.input else ())
+    # Without an input of its own a preset takes that of the .caffemodel; late fusion takes those of its two networks.
+    given, on_colour = config.model.input or CAFFE_INPUT, "hha" not in config.data.inputs
+    if config.model.fusion != "late":
+        assert (given.order, given.std) == ("bgr" if on_colour else "rgb", (1,) * len(given.mean))
+        assert given.mean == pytest.approx(tuple(map(float, data["mean"])), abs=3e-4)  # PASCAL-Context's are rounded
+    assert config.model.allow == (("input/mean",) if config.model.input and on_colour else ())
     assert config.optim.reduction == {"true": "mean", "false": "sum"}[data["normalize"][0]]
     # Whole images, as they are.
     assert (config.augment.scale, config.augment.flip, config.augment.colour) == ((1, 1), False, 0)
@@ -128,7 +136,10 @@ def test_the_rates_and_decays_of_the_layers(name):
 def test_the_network(name):
     """It is the one of `NETWORKS`, which is compared with what a peer computes from net.py."""
     config = resolve(name)
-    assert build(config.model, int(SOURCES[config.data.name].classes)) == NETWORKS[name]
+    source = SOURCES[config.data.name]
+    given = describe_inputs(choose_inputs(source, config.data.inputs))  # its names of channels are the streams
+    model = dataclasses.replace(config.model, input=given)
+    assert build(model, int(source.classes)) == NETWORKS[name]
     assert config.model.upsampling == "fixed"  # lr_mult: 0
 
 
@@ -139,7 +150,7 @@ def test_every_preset_of_a_folder_is_here():
 def test_what_is_scored():
     """The reference scores on seg11valid, on PASCAL-Context's val and on NYUDv2's test."""
     splits = {name: fill_options(PRESETS[name].options, resolve(name)).data.val_split for name in SOLVERS}
-    assert {name: split for name, split in splits.items() if split != "val"} == {"nyud-fcn32s-color": "test"}
+    assert splits == {name: "test" if name.startswith("nyud-") else "val" for name in SOLVERS}
 
 
 def read_table(heading: str) -> dict[str, list[str]]:

@@ -38,6 +38,8 @@ class Prepare:
     """split that hold-out takes from"""
     hold_out: float = 0.0
     """share of train-split to set apart as the split held-out, 0 to below 1"""
+    inputs: tuple[str, ...] = ()
+    """inputs of the data set to use, as colour depth (`nyud`) or bands (`folder`); none: the first one"""
     on_bad_example: Literal["stop", "skip"] = "stop"
     """what to do with examples whose files are missing or damaged; skip: list and leave out"""
     quiet: bool = False
@@ -77,9 +79,7 @@ def _prepare(flags: Prepare) -> "Dataset":
 
     try:
         dataset = prepare_configured(
-            DataConfig(
-                flags.name, void=flags.void, map=flags.map, train_split=flags.train_split, hold_out=flags.hold_out
-            ),
+            DataConfig(flags.name, flags.void, flags.map, flags.train_split, flags.hold_out, flags.inputs),
             DataOptions(flags.dir, flags.cache, classes=flags.classes, label_suffix=flags.label_suffix),
             flags.on_bad_example == "skip",
         )
@@ -147,5 +147,7 @@ def _draw_first(dataset: "Dataset", out: Path) -> None:
     for split in dataset.splits:
         source = dataset.source(split)
         for example in (source[index] for index in range(min(4, len(source)))):
-            rows.append(np.concatenate([example.image, overlay(example.image, example.label, dataset.palette)], axis=1))
+            rows.append(
+                np.concatenate([example.picture, overlay(example.picture, example.label, dataset.palette)], axis=1)
+            )
     save_png(stack(rows), out)

@@ -50,7 +50,7 @@ def run(words: list[str]) -> None:
         except ImportError as error:
             raise InputError(f"the page needs the package {error.name}: pip install 'fcn-jax[demo]'") from error
         from fcn_jax.inference.demo.page import STYLE, make_page
-        from fcn_jax.inference.demo.subject import describe_run, write_examples
+        from fcn_jax.inference.demo.subject import describe_run, require_colour, write_examples
         from fcn_jax.inference.segmenter import Segmenter
         from fcn_jax.inference.tiles import plan_tiles
         from fcn_jax.models.build import build
@@ -62,6 +62,7 @@ def run(words: list[str]) -> None:
             run = open_run(run_dir)
             start_jax(None)
             model = build(run.config.model, len(run.class_names))
+            require_colour(run)
             tiling = plan_tiles(model, flags.tile)
             with show_step("reading the checkpoint"):
                 variables, step = restore_variables(run, model, flags.step)

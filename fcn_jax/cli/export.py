@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from fcn_jax.cli.words import start_jax
+from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress
 
@@ -57,6 +58,12 @@ def run(words: list[str]) -> None:
     with copy_for_reading(flags.run, flags.step) as folder:
         run = open_run(folder)
         start_jax(None)
+        channels = run.config.model.input_or_default.channels
+        if files and channels != InputConfig().channels:
+            raise InputError(
+                f"the network takes {' and '.join(name for name, _ in channels)}, and images are colours alone; leave "
+                "--images out, to compare on the run's val split"
+            )
         if files:
             chosen = [files[index] for index in spread_indices(len(files), flags.count)]
             examples = [make_unlabelled(file.name, read_image(file)) for file in chosen]

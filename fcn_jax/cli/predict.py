@@ -11,7 +11,7 @@ import tyro
 
 from fcn_jax.cli.evaluate import OtherData, choose_data
 from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
-from fcn_jax.config import TILE
+from fcn_jax.config import TILE, InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress, show_progress, show_step
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fcn_jax.data.dataset import Example
     from fcn_jax.data.label_map import LabelMap
     from fcn_jax.inference.outputs import Outputs
+    from fcn_jax.inference.read_inputs import Reader
     from fcn_jax.inference.segment import Segmented
     from fcn_jax.inference.tta import Views
     from fcn_jax.runs.run_dir import Run
@@ -42,6 +43,8 @@ class Predict:
     split: str | None = None
     """split to segment instead of IMAGE..., with labels or without, as test; None: the images that are named"""
     data: OtherData = field(default_factory=OtherData)
+    inputs: tuple[str, ...] = ()
+    """further inputs of the network, each as NAME=FOLDER with files that have the names of the images: depth=scans"""
     out: Path = Path("predictions")
     """folder for the results"""
     step: int | None = None
@@ -120,6 +123,7 @@ def run(words: list[str]) -> None:
         run = open_run(folder)
         split = None if flags.split is None else _find_split(flags, run, flags.split)
         files = files if split is None else split.images
+        read = _choose_reader(flags, run, bool(videos))
         outputs = _choose_outputs(flags, run, split)
         start_jax(flags.data.cache)
         probabilities = flags.probabilities or views is not None
@@ -135,7 +139,7 @@ def run(words: list[str]) -> None:
             return segment_views(forward, trained.variables, examples, batch_size, views, trained.tiling, workers)
 
         if files:
-            results = predict(segment, files, flags.out, outputs, workers, origin, done)
+            results = predict(segment, files, flags.out, outputs, workers, origin, done, read)
             _show(results, len(done), len(files), flags.quiet)
         if flags.submission and split:
             write_submission(files, flags.out, outputs, flags.submission, split.folder, workers)
@@ -203,6 +207,16 @@ def _find_split(flags: Predict, run: "Run", name: str) -> Split:
             f"wants {', '.join(found.class_names)}; give a run with the same classes"
         )
     return Split(images, folder, None if source.submission.has_palette else found.label_map)
+
+
+def _choose_reader(flags: Predict, run: "Run", videos: bool) -> "Reader":
+    from fcn_jax.data.sources import choose_inputs, get_source
+    from fcn_jax.inference.read_inputs import make_reader, parse_folders
+
+    data, given = run.config.data, run.config.model.input_or_default
+    if videos and given.channels != InputConfig().channels:
+        raise InputError("a video has colours, and the network takes other inputs; give images")
+    return make_reader(choose_inputs(get_source(data.name), data.inputs), given, parse_folders(flags.inputs))
 
 
 def _choose_views(flags: Predict) -> "Views | None":

@@ -78,10 +78,11 @@ def read_flags(words: list[str]) -> tuple[str, Config, RunOptions, Cluster, bool
     model = config.model
     weights = model.weights if model.weights in (None, "imagenet") else str(make_absolute(Path(model.weights)))
     init_from = None if model.init_from is None else make_absolute(model.init_from)
+    init_streams = tuple(make_absolute(place) for place in model.init_streams)
     paths = {name: make_absolute(value) for name, value in vars(options.data).items() if isinstance(value, Path)}
     return (
         words[0],
-        _change_model(config, weights=weights, init_from=init_from),
+        _change_model(config, weights=weights, init_from=init_from, init_streams=init_streams),
         dataclasses.replace(options, data=dataclasses.replace(options.data, **paths)),
         training.cluster,
         training.quiet,

@@ -6,13 +6,15 @@ image, and the host sends no more than that part to the device (`find_origin`).
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer, Key, UInt8
 
 from fcn_jax.config import AugmentConfig, InputConfig
 from fcn_jax.data.labels import IGNORE
@@ -165,7 +167,7 @@ def find_origin(
 
 
 def augment(
-    image: UInt8[Array, "height width 3"],
+    image: Integer[Array, "height width channels"],
     label: UInt8[Array, "height width"],
     size: Int[Array, "2"],
     changes: Changes,
@@ -173,11 +175,12 @@ def augment(
     *,
     config: AugmentConfig,
     input_config: InputConfig,
-) -> tuple[Float[Array, "crop crop 3"], UInt8[Array, "crop crop"]]:
+) -> tuple[Float[Array, "crop crop channels"], UInt8[Array, "crop crop"]]:
     """Make a training example: a square crop of a zoomed, mirrored, recoloured image, normalised, and its labels.
 
-    Where the crop reaches beyond the image it has the mean colour (0 after normalisation) and `IGNORE`. Resampling is
-    two small matrix products for an image, one for each axis, which is fast on matrix units.
+    Zoom, crop and mirror image are those of all channels, and colours change in the colour channels alone. Where the
+    crop reaches beyond the image it has the mean (0 after normalisation) and `IGNORE`. Resampling is two small matrix
+    products for an image, one for each axis, which is fast on matrix units.
 
     Args:
         image: the image, at the top left of its canvas.
@@ -196,8 +199,9 @@ def augment(
     columns = (jnp.where(flip, crop - 1 - ticks, ticks) + start[1] + 0.5) / zoom - 0.5
 
     pixels = normalise(image, input_config)
-    if config.colour:
-        pixels = _recolour(pixels, colour, jnp.array(DEVIATION) / jnp.array(input_config.std))
+    if config.colour and input_config.colour:
+        deviation = jnp.array(DEVIATION) / jnp.array(input_config.std[input_config.colour])
+        pixels = _change_channels(pixels, input_config.colour, lambda part: _recolour(part, colour, deviation))
     height, width = label.shape
     top, left = (0, 0) if origin is None else origin
     pixels = jnp.einsum("ih,hwc->iwc", _compute_tent(rows, size[0], top, height, zoom), pixels)
@@ -211,13 +215,36 @@ def augment(
 
 
 def normalise(
-    image: UInt8[Array, "*batch height width 3"], input_config: InputConfig
-) -> Float[Array, "*batch height width 3"]:
-    """Convert RGB pixels, 0 to 255, to the input of the network: its channel order, (pixel - mean) / std."""
-    channel = (1,) * (image.ndim - 1) + (3,)
+    image: Integer[Array, "*batch height width channels"], input_config: InputConfig
+) -> Float[Array, "*batch height width channels"]:
+    """Convert images to the input of the network: its order of colours, logarithms, (pixel - mean) / std.
+
+    Raises:
+        ValueError: the images have another number of channels than the input.
+    """
+    count = len(input_config.mean)
+    if image.shape[-1] != count:
+        raise ValueError(f"images have {image.shape[-1]} channels; the input of the network has {count}")
+    channel = (1,) * (image.ndim - 1) + (count,)
     mean, std = (jnp.array(values).reshape(channel) for values in (input_config.mean, input_config.std))
-    pixels = image if input_config.order == "rgb" else jnp.flip(image, axis=-1)
-    return (pixels.astype(jnp.float32) - mean) / std
+    pixels = image
+    if input_config.order == "bgr" and input_config.colour:
+        pixels = _change_channels(pixels, input_config.colour, lambda part: jnp.flip(part, axis=-1))
+    pixels = pixels.astype(jnp.float32)
+    if input_config.log:
+        is_log = jnp.array([index in input_config.log for index in range(count)]).reshape(channel)
+        pixels = jnp.where(is_log, jnp.log(jnp.maximum(pixels, 1.0)), pixels)
+    return (pixels - mean) / std
+
+
+def _change_channels(image: Array, channels: slice, change: Callable[[Array], Array]) -> Array:
+    """Apply a function to some channels of an image, and keep the others."""
+    if image.shape[-1] == channels.stop - channels.start:
+        return change(image)
+    ends = (0, channels.start, channels.stop, image.shape[-1])
+    parts = [jax.lax.slice_in_dim(image, *limits, axis=-1) for limits in pairwise(ends)]
+    parts[1] = change(parts[1])
+    return jnp.concatenate([part for part in parts if part.shape[-1]], axis=-1)
 
 
 def _get_crop(config: AugmentConfig) -> int:

@@ -1,4 +1,4 @@
-"""Read a split as padded uint8 batches on the devices.
+"""Read a split as padded batches of integers on the devices.
 
 The images of a step, their order, and the random changes to them are a function of (seed, step) alone. The number of
 threads or hosts does not change them, nor does the step at which a run is resumed, nor the place of decoded images.
@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Integer, UInt8
+from numpy.typing import DTypeLike
 
 from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.augment import Changes, Numbers, draw_changes, draw_numbers, find_origin, place_crop, reach
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     """Images of several sizes on canvases of one size, each at the top left.
 
     Attributes:
-        image: RGB, 0 outside the image.
+        image: the channels of the inputs, as in `Example`; 0 outside the image.
         label: class indices, `IGNORE` outside the image.
         size: rows and columns of each whole image; 0 for a place without an image.
         changes: the random changes to each image in training.
@@ -40,17 +41,17 @@ class Batch(NamedTuple):
             None: the canvas holds each whole image.
     """
 
-    image: UInt8[np.ndarray | jax.Array, "batch height width 3"]
+    image: Integer[np.ndarray | jax.Array, "batch height width channels"]
     label: UInt8[np.ndarray | jax.Array, "batch height width"]
     size: Int32[np.ndarray | jax.Array, "batch 2"]
     changes: Changes | None = None
     origin: Int32[np.ndarray | jax.Array, "batch 2"] | None = None
 
 
-def make_empty_batch(count: int, canvas: tuple[int, int]) -> Batch:
+def make_empty_batch(count: int, canvas: tuple[int, int], channels: int = 3, dtype: DTypeLike = np.uint8) -> Batch:
     """Make a batch of `count` canvases of (height, width) without images."""
     return Batch(
-        image=np.zeros((count, *canvas, 3), np.uint8),
+        image=np.zeros((count, *canvas, channels), dtype),
         label=np.full((count, *canvas), IGNORE, np.uint8),
         size=np.zeros((count, 2), np.int32),
     )
@@ -62,16 +63,20 @@ def place_on_canvas(
     canvas: tuple[int, int],
     origins: Sequence[tuple[int, int]] | None = None,
 ) -> Batch:
-    """Put up to `count` examples on canvases of (height, width).
+    """Put 1 to `count` examples on canvases of (height, width).
 
     Args:
-        examples: images with labels.
+        examples: images with labels, of the same number of channels and type.
         count: number of canvases.
         canvas: height and width of a canvas.
         origins: row and column of each example at which its canvas begins; None: all canvases hold whole images, and
             the batch has no `origin`.
     """
-    batch = make_empty_batch(count, canvas)
+    examples = iter(examples)
+    first = next(examples)
+    channels = first.image.shape[-1] if first.image.ndim == 3 else 3
+    batch = make_empty_batch(count, canvas, channels, np.uint16 if first.image.dtype == np.uint16 else np.uint8)
+    examples = itertools.chain([first], examples)
     for index, (example, origin) in enumerate(zip(examples, origins or itertools.repeat((0, 0)), strict=False)):
         _put(batch, index, example, origin)
     if origins is None:
@@ -85,17 +90,18 @@ def _put(batch: Batch, index: int, example: Example, origin: tuple[int, int] = (
     """Put an example, or the part of it from `origin` on that fits, on a canvas of a batch.
 
     Raises:
-        InputError: image and label are not uint8, or not of one size.
+        InputError: image and label are of other types than the batch has, or not of one size.
     """
-    if example.label.ndim != 2 or example.image.shape != (*example.label.shape, 3):
+    channels, dtype = batch.image.shape[-1], batch.image.dtype
+    if example.label.ndim != 2 or example.image.shape != (*example.label.shape, channels):
         raise InputError(
             f"{example.name} has an image of shape {example.image.shape} and a label of shape {example.label.shape}; "
-            "they must be [height, width, 3] and [height, width]"
+            f"they must be [height, width, {channels}] and [height, width]"
         )
-    if not example.image.dtype == example.label.dtype == np.uint8:  # others would be cut to 0..255 silently
+    if example.image.dtype != dtype or example.label.dtype != np.uint8:  # others would be cut to 0..255 silently
         raise InputError(
-            f"{example.name} has an image of {example.image.dtype} and a label of {example.label.dtype}; both must be "
-            "uint8: colours from 0 to 255, and classes"
+            f"{example.name} has an image of {example.image.dtype} and a label of {example.label.dtype}; they must be "
+            f"{dtype}, the samples of the image, and uint8, classes"
         )
     (top, left), (rows, columns) = origin, batch.label.shape[1:]
     label = example.label[top : top + rows, left : left + columns]
@@ -136,7 +142,7 @@ def train_batches(
         InputError: with `decoded` "device", the split needs more than half of the free memory.
     """
     assert config.batch_size is not None
-    batch_size = config.batch_size
+    batch_size, given = config.batch_size, config.model.input_or_default
     share = batch_size // jax.process_count()
     own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)  # this host's places in the batch
     canvas = train_canvas(max_size, config)
@@ -159,7 +165,7 @@ def train_batches(
 
         def load(step: int, indices: np.ndarray) -> Any:
             numbers = draw_numbers(config.seed, step, own, batch_size, config.augment)
-            batch, parts = make_empty_batch(share, canvas), []
+            batch, parts = make_empty_batch(share, canvas, given.num_channels, given.dtype), []
             for place, index in enumerate(indices[own]):  # one large image at a time is in memory
                 example, one = source[int(index)], slice(place, place + 1)
                 size = np.array([example.label.shape], np.int32)
@@ -197,7 +203,10 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
     Raises:
         InputError: the split needs more than half of the free memory; the other half is for training.
     """
-    require_room(len(source), canvas)
+    image = source[0].image  # all have as many channels
+    channels, dtype = image.shape[-1], image.dtype
+    pixel = channels * dtype.itemsize + 1
+    require_room(len(source), canvas, pixel)
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     replicate = partial(jax.tree.map, partial(jax.make_array_from_process_local_data, everywhere))
 
@@ -205,14 +214,14 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
     def empty() -> Batch:
         shape = (len(source), *canvas)
         return Batch(
-            jnp.zeros((*shape, 3), jnp.uint8), jnp.zeros(shape, jnp.uint8), jnp.zeros((len(source), 2), jnp.int32)
+            jnp.zeros((*shape, channels), dtype), jnp.zeros(shape, jnp.uint8), jnp.zeros((len(source), 2), jnp.int32)
         )
 
     @partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
     def write(loaded: Batch, part: Batch, start: jax.Array) -> Batch:
         return jax.tree.map(lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x, start, 0), loaded, part)
 
-    loaded, count = empty(), max(1, CHUNK // (4 * canvas[0] * canvas[1]))
+    loaded, count = empty(), max(1, CHUNK // (pixel * canvas[0] * canvas[1]))
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(source), count):
             indices = range(start, min(start + count, len(source)))
@@ -221,13 +230,18 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
     return loaded
 
 
-def require_room(count: int, canvas: tuple[int, int]) -> None:
+def require_room(count: int, canvas: tuple[int, int], pixel: int = 4) -> None:
     """Check that images and labels on canvases fit into half of each device's free memory.
+
+    Args:
+        count: number of images.
+        canvas: height and width of a canvas.
+        pixel: bytes of a pixel of an image and its label.
 
     Raises:
         InputError: they do not fit.
     """
-    need = count * canvas[0] * canvas[1] * 4
+    need = count * canvas[0] * canvas[1] * pixel
     free = min(map(_read_free_memory, jax.local_devices()))
     if need > free / 2:
         raise InputError(

@@ -19,8 +19,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from fcn_jax.data.checks import Pair, count_pixels, encode_png, read_outlined, read_pair
+from fcn_jax.data.checks import Pair, count_pixels, read_outlined, read_pair
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
+from fcn_jax.data.inputs import Input, Moments, complete_input, encode_png, get_keys
 from fcn_jax.data.large_images import make_room
 from fcn_jax.data.mat_files import read_slice
 from fcn_jax.data.sources.source import Files, Found, Outlined, Slice
@@ -133,9 +134,22 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return height, width
 
     def open_records(self, split: str) -> Sequence[dict[str, Any]]:
-        """Open a split: a sequence of records with `name`, and with `image` and `label` as the bytes of image files."""
-        encoded = {key: tfds.decode.SkipDecoding() for key in ("image", "label")}  # TFDS would decode with OpenCV
+        """Open a split: a sequence of records with `name`, and `label` and the inputs as the bytes of image files."""
+        encoded = {key: tfds.decode.SkipDecoding() for key in (*self._keys, "label")}  # TFDS would decode with OpenCV
         return self.as_data_source(split, decoders=encoded)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return get_keys(self._found.inputs)
+
+    def describe_inputs(self, split: str) -> tuple[Input, ...]:
+        """Describe the inputs of the images. What they leave open is measured on a split, or on the first one."""
+        inputs = self._found.inputs
+        if all(given.mean for given in inputs):
+            return inputs
+        measured = self._metadata["moments"]
+        moments = Moments(*(measured.get(split) or next(iter(measured.values()))))
+        return tuple(given if given.mean else complete_input(given, moments) for given in inputs)
 
     @property
     def pixels(self) -> dict[str, list[int]]:
@@ -175,6 +189,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         try:
             return (
                 isinstance(self._metadata["left_out"], dict)
+                and (all(given.mean for given in self._found.inputs) or self._metadata["moments"])
                 and all(self.max_size)
                 and all(map(sum, self.pixels.values()))
                 and all(
@@ -189,7 +204,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "name": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(None, None, 3)),
+            **{key: tfds.features.Image(shape=(None, None, 3)) for key in self._keys},  # no shape that TFDS looks at
             "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
             "height": np.int32,
             "width": np.int32,
@@ -217,6 +232,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._metadata["left_out"] = {}
         self._metadata["max_size"] = [0, 0]
         self._metadata["pixels"] = {split: [0] * 256 for split in self._found.splits}
+        self._metadata["moments"] = {}
         starts, filled = [], SHARD
         for i, entry in enumerate(self._entries):
             if filled >= SHARD or entry.split != self._entries[i - 1].split:
@@ -235,31 +251,51 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 if isinstance(pair, list) and not self._skip_bad:
                     raise self._collect_problems(i + 1, pair)
                 self._advance(1)
+                if isinstance(pair, Pair) and (problem := self._add_moments(entry, pair)):
+                    if not self._skip_bad:
+                        raise self._describe([problem])
+                    pair = [problem]
                 if isinstance(pair, list):
                     self._metadata["left_out"][str(i)] = pair
                     continue
                 self._metadata["max_size"] = np.maximum(self.max_size, pair.shape).tolist()
                 self.pixels[entry.split] = np.add(self.pixels[entry.split], pair.counts).tolist()
                 height, width = pair.shape
-                record = {"image": pair.image, "label": pair.label, "height": height, "width": width}
-                yield i, {"name": entry.example.name, **record}
+                record = {"label": pair.label, "height": height, "width": width}
+                yield i, {"name": entry.example.name, **record, **dict(zip(self._keys, pair.images, strict=True))}
+
+    def _add_moments(self, entry: Entry, pair: Pair) -> str | None:
+        """Add the sums of an example to those of its split; return a text if its channels are not those of others."""
+        own, measured, split = pair.moments, self._metadata["moments"], entry.split
+        if own is None:
+            return None
+        for first in (Moments(*values) for values in measured.values()):
+            if (first.dtype, len(first.sums)) != (own.dtype, len(own.sums)):
+                return (
+                    f"{split}: {entry.example.name} has {len(own.sums)} channels of {own.dtype}, and images before it "
+                    f"have {len(first.sums)} of {first.dtype}; all must have the same"
+                )
+        measured[split] = list(Moments(*measured[split]).add(own) if split in measured else own)
+        return None
 
     def _read(self, entry: Entry) -> Pair | list[str]:
         """Read and check an example, or list what is wrong with it."""
         example, classes, label_map = entry.example, len(self._found.class_names), self._found.label_map
         try:
             if isinstance(example, Files):
-                with make_room(example.image, example.mask):
-                    return read_pair(example.image, example.mask, classes, label_map, example.variable)
+                files = example.image, *example.others
+                with make_room(*files, example.mask):
+                    return read_pair(files, example.mask, classes, label_map, example.variable, self._found.inputs)
             if isinstance(example, Outlined):
                 with make_room(example.image):
                     return read_outlined(example)
             if isinstance(example, Slice):
-                image, mask = read_slice(example.file, example.index, example.image, example.mask)
+                images, mask = read_slice(example.file, example.index, example.mask, example.arrays)
             else:
                 image, mask = example.draw()
+                images = [image]
             label = label_map.look_up(mask, example.name, classes)
-            return Pair(encode_png(image), encode_png(label), count_pixels(label), label.shape)
+            return Pair(tuple(map(encode_png, images)), encode_png(label), count_pixels(label), label.shape)
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
 

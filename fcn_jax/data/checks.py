@@ -1,16 +1,17 @@
-"""Read an image and its mask, and check both.
+"""Read the inputs of an image and its mask, and check them.
 
 A mask holds class numbers (see masks.py, and mat_files.py for MATLAB files). An 8-bit PNG whose numbers are the labels
 is kept without its palette; other masks are stored as PNG.
 
-A JPEG or PNG in RGB is kept byte for byte. Images that convert to RGB without loss (grey, palette, an alpha channel
-without transparent pixels, other file types) are stored as PNG. Other images are refused.
+A JPEG or PNG of colours in RGB is kept byte for byte. Images that convert to RGB without loss (grey, palette, an alpha
+channel without transparent pixels, other file types) are stored as PNG. Other images are refused. Inputs that are no
+such pictures are read by bands.py.
 
 EXIF orientation: the size of the mask shows whether it was drawn on the stored or on the turned image, and the image is
 turned to fit. If both images have the same size, the image is refused.
 """
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
+from fcn_jax.data.bands import read_bands
 from fcn_jax.data.exif import turn_upright
+from fcn_jax.data.inputs import COLOUR, Input, Moments, Pixels, encode_png, measure
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.masks import read_samples
 from fcn_jax.data.mat_files import read_mask_array
@@ -28,48 +31,51 @@ from fcn_jax.data.sources.source import Outlined
 from fcn_jax.errors import InputError
 
 
-def encode_png(array: UInt8[np.ndarray, "height width *channels"]) -> bytes:
-    """Encode an image or label as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "PNG", compress_level=3)  # half the time of the default 6
-    return file.getvalue()
-
-
 class Pair(NamedTuple):
     """An example as it is stored.
 
     Attributes:
-        image: a JPEG or PNG in RGB.
+        images: the file of each input: a JPEG or PNG in RGB, or a PNG with the channels below each other.
         label: a PNG with the class of each pixel, and 255 for void.
         counts: number of pixels of each label, int64 [256].
-        shape: height and width of both.
+        shape: height and width of all.
+        moments: sums over the input without a mean of its own; None: there is none.
     """
 
-    image: bytes
+    images: tuple[bytes, ...]
     label: bytes
     counts: Int64[np.ndarray, "256"]
     shape: tuple[int, int]
+    moments: Moments | None = None
 
 
-def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap, variable: str = "") -> Pair:
-    """Read and check the two files of an example.
+def read_pair(
+    images: Sequence[Path],
+    mask: Path,
+    num_classes: int,
+    label_map: LabelMap,
+    variable: str = "",
+    inputs: Sequence[Input] = (COLOUR,),
+) -> Pair:
+    """Read and check the files of an example.
 
     Args:
-        image: the image file.
+        images: the file of each input.
         mask: the mask file.
         num_classes: labels are 0..num_classes - 1.
         label_map: the labels of the samples of the mask.
         variable: for a mask in a MATLAB file, the variable that is the mask.
+        inputs: the inputs.
 
     Raises:
         InputError: something is wrong; the message has one line for each problem.
     """
-    problems = []
-    try:
-        found = open_picture(image, "image")
-        _check_colours(found, image.name)
-    except InputError as error:
-        problems.append(str(error))
+    problems, read = [], []
+    for file, given in zip(images, inputs, strict=True):
+        try:
+            read.append(_open_colours(file) if given.is_picture else read_bands(file, given))
+        except InputError as error:
+            problems.append(str(error))
     try:
         drawn = None if variable else open_picture(mask, "mask")
         in_colour = bool(label_map.colours)
@@ -79,10 +85,17 @@ def read_pair(image: Path, mask: Path, num_classes: int, label_map: LabelMap, va
         problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    stored = _store_image(found, image.name, label.shape, f"mask {mask.name}")
+    stored = tuple(
+        _store_image(found, file.name, label.shape, f"mask {mask.name}")
+        if isinstance(found, Picture)
+        else _store_bands(found, file.name, label.shape, f"mask {mask.name}")
+        for file, found in zip(images, read, strict=True)
+    )
+    bands = [array for array, given in zip(read, inputs, strict=True) if given.mean is None]
+    moments = measure(bands[0]) if bands else None
     if drawn and label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P"):
-        return Pair(stored, strip_palette(drawn.data), count_pixels(label), label.shape)
-    return Pair(stored, encode_png(label), count_pixels(label), label.shape)
+        return Pair(stored, strip_palette(drawn.data), count_pixels(label), label.shape, moments)
+    return Pair(stored, encode_png(label), count_pixels(label), label.shape, moments)
 
 
 def read_outlined(example: Outlined) -> Pair:
@@ -92,12 +105,11 @@ def read_outlined(example: Outlined) -> Pair:
         InputError: something is wrong with the image or the outlines.
     """
     name = example.image.name
-    found = open_picture(example.image, "image")
-    _check_colours(found, name)
+    found = _open_colours(example.image)
     # The size is checked before the mask is drawn, because a wrong one may be huge.
     stored = _store_image(found, name, example.shape, f"the mask of {name} in {example.outlines.name}")
     label = example.draw()
-    return Pair(stored, encode_png(label), count_pixels(label), example.shape)
+    return Pair((stored,), encode_png(label), count_pixels(label), example.shape)
 
 
 def _store_image(found: Picture, name: str, shape: tuple[int, int], mask: str) -> bytes:
@@ -112,9 +124,25 @@ def _store_image(found: Picture, name: str, shape: tuple[int, int], mask: str) -
     return found.data if as_found else encode_png(np.asarray(convert_to_rgb(turned)))
 
 
+def _store_bands(array: Pixels, name: str, shape: tuple[int, int], mask: str) -> bytes:
+    height, width, _ = array.shape
+    if shape != (height, width):
+        raise InputError(
+            f"{mask} has {shape[1]}x{shape[0]} pixels, {name} {width}x{height}: they must have the same size; make one "
+            "from the other"
+        )
+    return encode_png(array)
+
+
 def count_pixels(label: UInt8[np.ndarray, "height width"]) -> Int64[np.ndarray, "256"]:
     """Count the pixels of each label."""
     return np.bincount(label.ravel(), minlength=256)
+
+
+def _open_colours(file: Path) -> Picture:
+    found = open_picture(file, "image")
+    _check_colours(found, file.name)
+    return found
 
 
 def _check_colours(file: Picture, name: str) -> None:

@@ -3,6 +3,7 @@
 `name, image, label = prepare("voc2012", dir="VOCdevkit").source("val")[0]`
 """
 
+import dataclasses
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from fcn_jax.config import DataConfig, DataOptions
+from fcn_jax.config import DataConfig, DataOptions, InputConfig
 from fcn_jax.data import labels
 from fcn_jax.data.hold_out import set_apart
+from fcn_jax.data.inputs import COLOUR, Input, Pixels, decode_image, describe_inputs, get_keys, make_picture
 from fcn_jax.data.large_images import lift_limit
-from fcn_jax.data.sources import SOURCES, get_source
+from fcn_jax.data.sources import SOURCES, choose_inputs, get_source
 from fcn_jax.data.sources.source import Found, Request
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import expand_home, find_cache_folder
@@ -28,20 +30,25 @@ class Example(NamedTuple):
 
     Attributes:
         name: the name of the example, for files the stem of the image file.
-        image: red, green and blue, 0..255.
+        image: the channels of the inputs side by side; of colour red, green and blue, 0..255.
         label: the class of each pixel, 255 for void.
     """
 
     name: str
-    image: UInt8[np.ndarray, "height width 3"]
+    image: Pixels
     label: UInt8[np.ndarray, "height width"]
+
+    @property
+    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The image as a picture to look at, RGB; see `make_picture`."""
+        return make_picture(self.image)
 
 
 class Source(Sequence[Example]):
     """The examples of a split in the order of the data set; several threads may read at once."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], folder: Path):
-        self._records, self._folder = records, folder
+    def __init__(self, records: Sequence[dict[str, Any]], folder: Path, keys: Sequence[str] = ("image",)):
+        self._records, self._folder, self._keys = records, folder, keys
 
     def __len__(self) -> int:
         return len(self._records)
@@ -61,12 +68,9 @@ class Source(Sequence[Example]):
                 f"the prepared data in {self._folder} is damaged ({error}); delete that folder, and the same command "
                 "builds it again"
             ) from error
-        with (
-            lift_limit(),
-            Image.open(io.BytesIO(record["image"])) as image,
-            Image.open(io.BytesIO(record["label"])) as label,
-        ):
-            return Example(record["name"].decode(), np.asarray(image), np.asarray(label))
+        with lift_limit(), Image.open(io.BytesIO(record["label"])) as label:
+            image = decode_image([record[key] for key in self._keys], label.height)
+            return Example(record["name"].decode(), image, np.asarray(label))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,7 @@ class Dataset:
         pixels: the number of pixels of each label in each split; label 255 is void.
         left_out: a text that names the examples that were left out, and why; None: there are none.
         unlabelled: the number of images of each further split, which has no labels and is not prepared.
+        inputs: the inputs that its images have.
     """
 
     name: str
@@ -97,6 +102,12 @@ class Dataset:
     pixels: dict[str, Int64[np.ndarray, "256"]] = field(default_factory=dict, repr=False)
     left_out: str | None = None
     unlabelled: dict[str, int] = field(default_factory=dict)
+    inputs: tuple[Input, ...] = (COLOUR,)
+
+    @property
+    def input(self) -> InputConfig:
+        """The input of a network on its images that starts from no weights."""
+        return describe_inputs(self.inputs)
 
     def source(self, split: str) -> Source:
         """Open a split.
@@ -111,7 +122,7 @@ class Dataset:
             )
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r} here; it has {', '.join(self.splits)}")
-        return Source(self._open(split), self.folder)
+        return Source(self._open(split), self.folder, get_keys(self.inputs))
 
 
 def prepare(
@@ -123,6 +134,7 @@ def prepare(
     void: Iterable[int] = (),
     map: Iterable[str] = (),  # noqa: A002
     label_suffix: str = "",
+    inputs: Iterable[str] = (),
     hold_out: float = 0.0,
     train_split: str = "train",
     skip_bad: bool = False,
@@ -137,6 +149,7 @@ def prepare(
         void: only for "folder" and "voc", labels that count as void besides 255.
         map: only for "folder" and "voc", what the samples of masks mean, as "255=1" (`parse_label_map`).
         label_suffix: only for "folder" and "voc", what the stem of a mask has after that of its image.
+        inputs: names of the inputs to use, side by side in this order, of those that the data set has; none: its first.
         hold_out: share of `train_split` to set apart as the split `held-out`, 0 to below 1.
         train_split: the split that `hold_out` takes from.
         skip_bad: leave examples out whose files are missing or damaged, and name them, instead of raising an error.
@@ -153,7 +166,14 @@ def prepare(
         classes=expand_home(classes) if classes else None,
         label_suffix=label_suffix,
     )
-    config = DataConfig(name, tuple(int(label) for label in void), tuple(map), train_split, hold_out)
+    config = DataConfig(
+        name,
+        inputs=tuple(inputs),
+        void=tuple(int(label) for label in void),
+        map=tuple(map),
+        train_split=train_split,
+        hold_out=hold_out,
+    )
     return prepare_configured(config, options, skip_bad)
 
 
@@ -190,6 +210,7 @@ def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool 
         pixels={split: np.array(pixels) for split, pixels in builder.pixels.items()},
         left_out=builder.describe_left_out(),
         unlabelled={split: len(images) for split, images in found.unlabelled.items()},
+        inputs=builder.describe_inputs(config.train_split),
         _open=builder.open_records,
     )
 
@@ -205,6 +226,7 @@ def find_configured(config: DataConfig, options: DataOptions) -> Found:
         InputError: a value does not fit, or the data set is not there.
     """
     source = get_source(config.name)
+    chosen = choose_inputs(source, config.inputs)
     request = Request(
         dir=None if options.dir is None else expand_home(options.dir),
         cache=_find_cache(options),
@@ -212,6 +234,7 @@ def find_configured(config: DataConfig, options: DataOptions) -> Found:
         void=config.void,
         map=config.map,
         label_suffix=options.label_suffix,
+        inputs=tuple(given.name for given in chosen),
     )
     if request.classes and not source.takes_classes:
         takers = ", ".join(other.name for other in SOURCES.values() if other.takes_classes)
@@ -224,7 +247,7 @@ def find_configured(config: DataConfig, options: DataOptions) -> Found:
         )
     if request.dir is not None and not request.dir.exists():
         raise InputError(f"{request.dir} does not exist; give the folder of {source.name} as --data.dir")
-    found = source.find(request)
+    found = dataclasses.replace(source.find(request), inputs=chosen)
     return set_apart(found, config.train_split, config.hold_out) if config.hold_out else found
 
 

@@ -4,12 +4,14 @@ The data set's entry has the rate of a network with batch norm. `NETWORKS` has w
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from fcn_jax.config import Config, InputConfig, ModelConfig, OptimConfig, RunOptions
+from fcn_jax.config import Config, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.hold_out import HELD_OUT
-from fcn_jax.data.sources import get_source
+from fcn_jax.data.inputs import COLOUR, Input
+from fcn_jax.data.sources import choose_inputs, get_source
 from fcn_jax.errors import InputError
 
 
@@ -45,38 +47,44 @@ def get_network_defaults(model: ModelConfig) -> NetworkDefaults:
 def fill_config(config: Config) -> Config:
     """Return the configuration with every value set that decides a number of the training.
 
-    The input of a network that starts from weights stays open until the weights are read, and so does the size of its
-    features. Call the function again when the input is known.
+    The input of a network that starts from weights stays open until the weights are read, that of one on other inputs
+    than colour until the data is, and so does the size of their features. Call the function again when it is known.
 
     Raises:
-        InputError: the data set is unknown, or `config` is no `Config`.
+        InputError: the data set or one of its inputs is unknown, or `config` is no `Config`.
     """
     if not isinstance(config, Config):
         raise InputError(
             f"config is of type {type(config).__name__}; give a fcn_jax.config.Config, such as PRESETS['fcn8s'].config"
         )
-    defaults = get_source(config.data.name).defaults
+    source = get_source(config.data.name)
+    defaults, inputs = source.defaults, choose_inputs(source, config.data.inputs)
     model, augment = config.model, config.augment
-    if model.weights is None and model.init_from is None:
+    starts_new = model.weights is None and model.init_from is None and not model.init_streams
+    if starts_new and inputs == (COLOUR,):  # what else there is becomes known with the data
         model = dataclasses.replace(model, input=model.input_or_default)
     steps = defaults.steps if config.steps is None else config.steps
     return dataclasses.replace(
         config,
         model=model,
         augment=dataclasses.replace(augment, crop=augment.crop or defaults.crop, scale=augment.scale or defaults.scale),
-        optim=_fill_optim(config.optim, model, defaults.learning_rate, steps),
+        optim=_fill_optim(config.optim, model, inputs, defaults.learning_rate, steps),
         steps=steps,
         batch_size=config.batch_size or defaults.batch_size,
     )
 
 
-def _fill_optim(optim: OptimConfig, model: ModelConfig, learning_rate: float, steps: int) -> OptimConfig:
+def _fill_optim(
+    optim: OptimConfig, model: ModelConfig, inputs: Sequence[Input], learning_rate: float, steps: int
+) -> OptimConfig:
     network = get_network_defaults(model)
     feature_scale = optim.feature_scale
     if feature_scale is None and not network.follows_input:
         feature_scale = 1.0
     elif feature_scale is None and model.input is not None:
-        feature_scale = round(mean(InputConfig().std) / mean(model.input.std), 4)
+        # How large the input is, compared with one that has a deviation of 1. Measured deviations give just that.
+        deviations = [value for given in inputs for value in given.std or ()]
+        feature_scale = round(mean(deviations) / mean(model.input.std), 4) if deviations else 1.0
     warmup_steps = min(network.warmup_steps, steps // 10) if optim.warmup_steps is None else optim.warmup_steps
     return dataclasses.replace(
         optim,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fcn_jax.data.inputs import COLOUR
 from fcn_jax.data.sources.source import Drawn, Files, Found, Listed, Outlined, Slice
 
 FORMAT = 1  # version of the prepared records; with a new number every data set is built anew
@@ -69,20 +70,27 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
     """Describe examples of which a file is not there, in a line for each. The first has the rule."""
     if not examples:
         return []
-    images = [example for example in examples if example.image.exists()]
-    masks = [example for example in examples if example.mask.exists()]
+    images = [example for example in examples if example.image.exists() and not example.mask.exists()]
+    masks = [example for example in examples if example.mask.exists() and not example.image.exists()]
     neither = [example for example in examples if not example.image.exists() and not example.mask.exists()]
+    parted = [example for example in examples if example.image.exists() and example.mask.exists()]
     lines = [
         *(f"image {e.image.name} has no mask {e.mask.name} in {e.mask.parent}" for e in images),
         *(f"mask {e.mask.name} has no image {e.image.name} in {e.image.parent}" for e in masks),
         *(f"{e.name} has no image {e.image.name} in {e.image.parent} and no mask {e.mask.name}" for e in neither),
+        *(f"{e.name} has no {file.name} in {file.parent}" for e in parted for file in e.others if not file.exists()),
     ]
     suffix = _find_suffix({e.name for e in images}, [e.name for e in masks])
     remedy = "add the missing file, or remove its partner"
     if suffix:
         remedy = f"these seem to have {suffix!r} after it, so give --data.label-suffix={suffix}"
     rule = f"a mask has the name of its image, without the extension; {remedy}"
-    kinds = {"images without mask": images, "masks without image": masks, "names without both": neither}
+    kinds = {
+        "images without mask": images,
+        "masks without image": masks,
+        "names without both": neither,
+        "images without another input": parted,
+    }
     counts = ", ".join(f"{len(lone)} {what}" for what, lone in kinds.items() if lone)
     return [lines[0] + (f" ({counts})" if len(lines) > 1 else "") + f": {rule}", *lines[1:]]
 
@@ -106,7 +114,7 @@ def hash_source(found: Found, entries: Sequence[Entry]) -> str:
 def _list_files(example: Listed) -> tuple[Path, ...]:
     match example:
         case Files():
-            return example.image, example.mask
+            return example.image, *example.others, example.mask
         case Outlined():
             return example.image, example.outlines
         case Slice():
@@ -129,6 +137,8 @@ def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
     about: list[Any] = [FORMAT, found.class_names, labels.void, tuple(found.splits)]
     if labels.numbers or labels.colours:
         about.append([labels.numbers, labels.colours])
+    if found.inputs != (COLOUR,):
+        about.append([given.name for given in found.inputs])
     firsts = {entry.split: entry.example for entry in reversed(entries)}
     drawings = [_hash_drawing(example) for example in firsts.values()]
     names = [(entry.split, entry.example.name) for entry in entries]

@@ -1,11 +1,12 @@
 """Masks and images in MATLAB's `.mat` files: of version 5, and of version 7.3, which is HDF5."""
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Shaped, UInt16
 
 from fcn_jax.data.mat5 import MOST, describe_damage, read_array, read_file
 from fcn_jax.errors import InputError
@@ -42,28 +43,35 @@ def read_mask_array(file: Path, variable: str) -> UInt16[np.ndarray, "height wid
 
 
 def read_slice(
-    file: Path, index: int, image: str, mask: str
-) -> tuple[UInt8[np.ndarray, "height width 3"], UInt16[np.ndarray, "height width"]]:
-    """Read the image and the mask of one example of a file that has all of them. Other examples are not read.
+    file: Path, index: int, mask: str, arrays: Sequence[tuple[tuple[str, ...], Callable[..., np.ndarray]]]
+) -> tuple[list[Shaped[np.ndarray, "height width channels"]], UInt16[np.ndarray, "height width"]]:
+    """Read the inputs and the mask of one example of a file that has all of them. Other examples are not read.
 
     Args:
         file: a `.mat` file of version 7.3.
         index: number of the example, from 0.
-        image: name of the variable of the images, in MATLAB of the shape [height, width, 3, examples].
         mask: name of the variable of the masks, in MATLAB of the shape [height, width, examples].
+        arrays: for each input the variables that it is made of, in MATLAB of the shape [height, width, examples] or
+            [height, width, channels, examples], and the function that makes it of the arrays of an example, [height,
+            width] or [height, width, channels]. It raises ValueError if they are of another type or shape.
 
     Raises:
         InputError: the file is damaged, has no such variables, or has fewer examples.
     """
+    names = " and ".join([*dict.fromkeys(name for variables, _ in arrays for name in variables), mask])
     try:
         with h5py.File(file) as opened:
-            pixels = _read_part(_find(opened, image), (index,))
-            numbers = _read_part(_find(opened, mask), (index,))
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
-                raise ValueError(f"{image} of an example are {pixels.dtype} {list(pixels.shape)}, not uint8 [3, w, h]")
+            inputs = [
+                make(*(_read_part(_find(opened, name), (index,)).T for name in variables)) for variables, make in arrays
+            ]
+            numbers = _read_part(_find(opened, mask), (index,)).T
     except Exception as error:  # a damaged file can raise anything
-        raise describe_damage(f"example {index + 1} of {file.name}", f"{image} and {mask}", error) from error
-    return pixels.transpose(2, 1, 0), _narrow(numbers.T, f"{mask} of example {index + 1} of {file.name}")
+        raise describe_damage(f"example {index + 1} of {file.name}", names, error) from error
+    label = _narrow(numbers, f"{mask} of example {index + 1} of {file.name}")
+    if any(array.shape[:2] != label.shape for array in inputs):
+        error = ValueError(f"they have the sizes {', '.join(str(x.shape[:2]) for x in (*inputs, label))}")
+        raise describe_damage(f"example {index + 1} of {file.name}", names, error)
+    return inputs, label
 
 
 def _find(opened: h5py.File, path: str) -> h5py.Dataset:

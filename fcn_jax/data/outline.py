@@ -9,7 +9,7 @@ from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.data import labels
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.hold_out import HELD_OUT
-from fcn_jax.data.sources import get_source
+from fcn_jax.data.sources import choose_inputs, get_source
 
 
 def outline_dataset(config: DataConfig, options: DataOptions) -> Dataset | None:
@@ -39,6 +39,7 @@ def outline_dataset(config: DataConfig, options: DataOptions) -> Dataset | None:
         max_size=source.max_size,
         folder=Path(),
         contents="",
+        inputs=choose_inputs(source, config.inputs),
         pixels={split: np.ones(256, np.int64) for split in splits},  # no class is known to be absent
         _open=lambda split: (),
     )

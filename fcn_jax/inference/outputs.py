@@ -52,7 +52,7 @@ class Outputs:
 def write_results(result: Segmented, out: Path, outputs: Outputs) -> Path:
     """Write the files of an image, the mask last, and return the mask. Each file is complete or not there."""
     (example, class_map), stem = result[:2], result.example.name
-    picture = overlay(example.image, class_map, outputs.palette, outputs.alpha)
+    picture = overlay(example.picture, class_map, outputs.palette, outputs.alpha)
     if outputs.legend:
         picture = add_legend(picture, class_map, outputs.palette, outputs.class_names)
     save_png(picture, out / f"{stem}_overlay.png")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.image_kinds import describe_others, split_by_kind
+from fcn_jax.data.inputs import Pixels
 from fcn_jax.data.large_images import read_size
 from fcn_jax.errors import InputError
 from fcn_jax.inference.outputs import Outputs, write_results
@@ -83,6 +84,7 @@ def predict(
     workers: int = 4,
     origin: Mapping[str, Any] | None = None,
     done: Sequence[Path] = (),
+    read: Callable[[Path], Pixels] = read_image,
 ) -> Iterator[Path]:
     """Write the results of each image file: see `outputs.Outputs`.
 
@@ -97,6 +99,7 @@ def predict(
         workers: number of threads that read, and number of threads that write.
         origin: what the results are made by (`resume.describe_origin`), to be written to `out`; None: nothing is.
         done: the files whose results are there already, by `resume.find_done` with the same origin.
+        read: reads the image of a file, as the network takes it (`read_inputs.make_reader`).
 
     Yields:
         The mask of each other image once all its files are written.
@@ -131,7 +134,7 @@ def predict(
     # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
     sized = zip(map_in_threads(read_size, remaining, workers), remaining, strict=True)
     ordered = [file for _, file in sorted(sized, key=lambda pair: -math.prod(pair[0]))]
-    for file in map_in_threads(write, segment(_read_examples(ordered, unreadable, workers)), workers):
+    for file in map_in_threads(write, segment(_read_examples(ordered, read, unreadable, workers)), workers):
         finished.add(file.stem)
         yield file
     write_summaries([file for file in files if file.stem in finished], out, outputs)
@@ -157,16 +160,18 @@ def _name_results(file: Path) -> tuple[str, str]:
     return f"{file.stem}.png", f"{file.stem}_overlay.png"
 
 
-def _read_examples(files: Sequence[Path], unreadable: list[str], workers: int) -> Iterator[Example]:
+def _read_examples(
+    files: Sequence[Path], read: Callable[[Path], Pixels], unreadable: list[str], workers: int
+) -> Iterator[Example]:
     """Read images in threads; append the errors of those that cannot be read to `unreadable`."""
 
-    def read(file: Path) -> Example | InputError:
+    def read_example(file: Path) -> Example | InputError:
         try:
-            return make_unlabelled(file.stem, read_image(file))
+            return make_unlabelled(file.stem, read(file))
         except InputError as error:
             return error
 
-    for result in map_in_threads(read, files, workers):
+    for result in map_in_threads(read_example, files, workers):
         if isinstance(result, InputError):
             unreadable.append(str(result))
         else:

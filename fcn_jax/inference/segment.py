@@ -21,6 +21,7 @@ from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
 from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.inputs import Pixels
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
 from fcn_jax.layers.backend import count_local_devices, is_cpu, jit_options
@@ -131,7 +132,7 @@ def replicate_locally(variables: Any) -> Any:
     return jax.tree.map(copy, variables)
 
 
-def make_unlabelled(name: str, image: UInt8[np.ndarray, "height width 3"]) -> Example:
+def make_unlabelled(name: str, image: Pixels) -> Example:
     """Make an example of an image without a label: all of it is void."""
     return Example(name, image, np.full(image.shape[:2], IGNORE, np.uint8))
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 
 from fcn_jax.config import TILE, InputConfig
+from fcn_jax.data.inputs import Pixels
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import (
     Segmented,
@@ -24,7 +25,7 @@ from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.files import expand_home
 
-Image = UInt8[np.ndarray, "height width 3"]
+Image = Pixels
 ClassMap = UInt8[np.ndarray, "height width"]
 Probabilities = Float16[np.ndarray, "height width classes"]
 
@@ -45,7 +46,7 @@ class Segmenter:
 
     Args:
         model: the network.
-        input_config: the colour order, mean and standard deviation that the network expects.
+        input_config: the channels, their mean and standard deviation, that the network expects.
         variables: parameters and batch statistics.
         class_names: the name of each class.
         palette: the colour of each class, RGB.
@@ -69,6 +70,7 @@ class Segmenter:
     ):
         self.class_names, self.palette = class_names, palette
         self._variables, self._tiling, self._views = replicate_locally(variables), tiling, views
+        self._input = input_config
         self._classify = make_forward(model, input_config, labelled=False)
         self._score = make_forward(model, input_config, labelled=False, probabilities=True)
 
@@ -93,7 +95,7 @@ class Segmenter:
         with copy_for_reading(expand_home(run_dir), step) as folder:
             run = open_run(folder)
             model = build(run.config.model, len(run.class_names))
-            tiling = plan_tiles(model, tile)
+            tiling = plan_tiles(model, tile, run.config.model.input_or_default.num_channels)
             variables, _ = restore_variables(run, model, step)
         views = FLIP_AND_SCALES if tta is True else tta or None
         input_config = run.config.model.input_or_default
@@ -107,8 +109,9 @@ class Segmenter:
         """Compute the class of each pixel.
 
         Args:
-            images: one image, uint8[height, width, 3] in RGB, of any size; or a sequence of images, which may have
-                different sizes and are computed in batches.
+            images: one image of any size; or a sequence of images, which may have different sizes and are computed in
+                batches. An image is uint8[height, width, 3] in RGB, or for a network with other inputs their channels
+                side by side, uint16 if `input_config` says so.
 
         Returns:
             The class map, uint8[height, width]; for a sequence a list of class maps in the same order.
@@ -146,7 +149,7 @@ class Segmenter:
         several = isinstance(images, Sequence)
         members = images if several else [images]
         for image in members:
-            _check_image(image)
+            _check_image(image, self._input)
         batch_size = default_batch_size(None if several else 1)
         examples = [make_unlabelled(str(index), image) for index, image in enumerate(members)]
         forward = self._score if with_probabilities or self._views else self._classify
@@ -154,20 +157,26 @@ class Segmenter:
         return sorted(results, key=lambda result: int(result.example.name))
 
 
-def _check_image(image: Any) -> None:
-    """Raise InputError unless the image is uint8[height, width, 3] and has at least one pixel."""
-    rule = "an image is a NumPy array uint8[height, width, 3] of at least one pixel, in RGB"
+def _check_image(image: Any, given: InputConfig) -> None:
+    """Raise InputError unless the image has the type and the channels that the network takes, and a pixel."""
+    is_rgb = given.channels == InputConfig().channels
+    channels = "in RGB" if is_rgb else "with the channels " + ", ".join(f"{name} {n}" for name, n in given.channels)
+    count = given.num_channels
+    rule = f"an image is a NumPy array {given.dtype}[height, width, {count}] of at least one pixel, {channels}"
     if not isinstance(image, np.ndarray):
         raise InputError(
             f"the image is of type {type(image).__name__}; {rule}; convert it, for example with "
             'np.asarray(PIL.Image.open(file).convert("RGB"))'
         )
-    if image.dtype != np.uint8:
-        raise InputError(f"the image has dtype {image.dtype}; {rule}; scale it to 0..255 and convert it to uint8")
+    if image.dtype != given.dtype:
+        most = np.iinfo(given.dtype).max
+        raise InputError(
+            f"the image has dtype {image.dtype}; {rule}; scale it to 0..{most} and convert it to {given.dtype}"
+        )
     if image.ndim == 4:
         raise InputError(f"the image has shape {image.shape}; {rule}; give several images as a list: list(images)")
-    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-        raise InputError(
-            f"the image has shape {image.shape}; {rule}; drop an alpha channel with image[..., :3], "
-            "repeat a grey image with np.stack([image] * 3, axis=-1)"
-        )
+    if image.ndim != 3 or image.shape[-1] != count or not image.size:
+        remedy = "drop an alpha channel with image[..., :3], repeat a grey image with np.stack([image] * 3, axis=-1)"
+        if not is_rgb:
+            remedy = "join the inputs with np.concatenate([...], axis=-1)"
+        raise InputError(f"the image has shape {image.shape}; {rule}; {remedy}")

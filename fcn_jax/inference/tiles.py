@@ -9,10 +9,11 @@ network's coarsest stride, so that all windows are those of the whole image.
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.errors import InputError
@@ -58,13 +59,14 @@ class Tile(NamedTuple):
     inside: tuple[slice, slice]
 
 
-def plan_tiles(model: Network, side: int) -> Tiling | None:
+def plan_tiles(model: Network, side: int, channels: int = 3) -> Tiling | None:
     """Choose the size of the tiles for a network.
 
     Args:
         model: the network.
         side: wanted side of a tile, in pixels; it is rounded up to a multiple of the network's coarsest stride. 0: the
             network computes every image whole.
+        channels: number of channels of its images.
 
     Raises:
         InputError: the side is negative, or how far the network reaches is not known.
@@ -73,22 +75,23 @@ def plan_tiles(model: Network, side: int) -> Tiling | None:
         return None
     if side < 0:
         raise InputError(f"tile is {side}; it must be at least 1 pixel, or 0 to compute every image whole")
-    reach, stride = _measure_reach(model)  # pyright: ignore[reportArgumentType]  Flax makes modules hashable
+    reach, stride = _measure_reach(model, channels)  # pyright: ignore[reportArgumentType]  Flax makes modules hashable
     return Tiling(*(math.ceil(length / stride) * stride for length in (side, reach)))
 
 
 @functools.cache
-def _measure_reach(model: Network) -> tuple[float, int]:
+def _measure_reach(model: Network, channels: int) -> tuple[float, int]:
     """Return the reach and the coarsest stride of a network's logits; see `FeatureMap`. It computes shapes only."""
     run = functools.partial(model.init_with_output, mutable=True)
-    _, variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    if "logits" not in variables.get("intermediates", {}):
+    _, variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, 32, 32, channels)))
+    found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(variables.get("intermediates", {}))  # pyright: ignore
+    maps = [values[0] for path, values in found.items() if path[-1] == "logits"]  # late fusion has one for each stream
+    if not maps:
         raise InputError(
             f"how far the scores of {type(model).__name__} depend on the image is not known, so it cannot compute "
             "images in tiles; give the tile 0 to compute every image whole"
         )
-    (logits,) = variables["intermediates"]["logits"]
-    return logits.reach, logits.coarsest
+    return max(logits.reach for logits in maps), math.lcm(*(logits.coarsest for logits in maps))
 
 
 def choose_canvas(height: int, width: int, tiling: Tiling | None = None) -> Canvas:

@@ -42,7 +42,8 @@ def load_trained(
         InputError: there is no checkpoint, or not that one, or it is damaged, or `tile` is negative.
     """
     model = build(run.config.model, len(run.class_names))
-    tiling = plan_tiles(model, tile)
+    given = run.config.model.input_or_default
+    tiling = plan_tiles(model, tile, given.num_channels)
     variables, step = restore_variables(run, model, step)
-    forward = make_forward(model, run.config.model.input_or_default, labelled, probabilities)
+    forward = make_forward(model, given, labelled, probabilities)
     return Trained(forward, variables, step, tiling)

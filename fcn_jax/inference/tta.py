@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped
 from PIL import Image
 
 from fcn_jax.data.dataset import Example
@@ -75,9 +75,18 @@ def segment_views(
         yield from _average(forward, variables, group, batch_size, views, tiling, workers)
 
 
-def resize_image(image: UInt8[np.ndarray, "_ _ 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize an RGB image with a bilinear filter, which is as wide as the step between pixels if it becomes smaller."""
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+def resize_image(
+    image: Shaped[np.ndarray, "_ _ channels"], height: int, width: int
+) -> Shaped[np.ndarray, "height width channels"]:
+    """Resize an image with a bilinear filter, which is as wide as the step between pixels if it becomes smaller."""
+
+    def resize(array: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
+
+    if image.shape[-1] == 3 and image.dtype == np.uint8:
+        return resize(image)
+    planes = [resize(image[..., index].astype(np.float32)) for index in range(image.shape[-1])]
+    return np.stack(planes, axis=-1).round().astype(image.dtype)
 
 
 def _group(examples: Iterable[Example], pixels: int) -> Iterator[list[Example]]:

@@ -63,7 +63,7 @@ def predict_video(
             if example.name != f"{number:06}":
                 raise InputError(f"{file} has frames of several sizes; convert it to one size with ffmpeg")
             save_palette_png(class_map, outputs.palette, folder / f"{example.name}.png")
-            picture = overlay(example.image, class_map, outputs.palette, outputs.alpha)
+            picture = overlay(example.picture, class_map, outputs.palette, outputs.alpha)
             if writer is None:
                 writer = stack.enter_context(_open_writer(temporary, picture.shape[:2], rate, file))
                 stack.callback(writer.kill)

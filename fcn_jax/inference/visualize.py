@@ -101,7 +101,7 @@ class Panels:
     def add(self, example: Example, prediction: UInt8[np.ndarray, "height width"]) -> None:
         """Keep an example and its prediction if it is among the first; calls may come in any order and in threads."""
         if example.name in self._rows:
-            self._rows[example.name] = tuple(map(_resize, (example.image, example.label, prediction)))
+            self._rows[example.name] = tuple(map(_resize, (example.picture, example.label, prediction)))
 
     def draw(self) -> UInt8[np.ndarray, "tall wide 3"] | None:
         """Draw the examples that were added; None if there are none, as on a host that scored other examples."""

@@ -13,15 +13,16 @@ from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
+from fcn_jax.models.reference import LateFusion
 
-Network = FCN | DilatedFCN
+Network = FCN | DilatedFCN | LateFusion
 
 
 def build(config: ModelConfig, num_classes: int) -> Network:
     """Build the network of a configuration.
 
     Args:
-        config: the configuration of the model.
+        config: the configuration of the model; for late fusion its `input` names the streams.
         num_classes: number of classes, background included.
     """
     dtype = jnp.dtype(config.dtype)
@@ -45,9 +46,16 @@ def build(config: ModelConfig, num_classes: int) -> Network:
     if dilated:
         return DilatedFCN(num_classes, backbone, dtype=dtype)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
-    return head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
+    fcn = head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
+    return LateFusion(fcn, config.input_or_default.channels) if config.fusion == "late" else fcn
 
 
-def init_variables(model: Network, seed: int) -> dict[str, Any]:
-    """Initialize a network's variables: "params", float32, and with BatchNorm "batch_stats"; a function of the seed."""
-    return dict(model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3))))
+def init_variables(model: Network, seed: int, channels: int = 3) -> dict[str, Any]:
+    """Initialize a network's variables: "params", float32, and with BatchNorm "batch_stats"; a function of the seed.
+
+    Args:
+        model: the network.
+        seed: the seed.
+        channels: number of channels of its images.
+    """
+    return dict(model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, channels))))

@@ -5,9 +5,10 @@ weights give the same scores here. docs/weights.md lists the file for each netwo
 of FCNs: `JointFCN` has two tasks on one backbone, `LateFusion` averages the scores of two networks.
 """
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
@@ -56,14 +57,19 @@ class LateFusion(nn.Module):
 
     Attributes:
         network: the FCN of every stream; each stream has its own parameters.
-        streams: names of the streams. Each has the same number of the input's channels, in this order.
+        streams: name and number of channels of each stream; the channels of the images are theirs, in this order.
         has_auxiliary_scores: as in `FCN`.
     """
 
     has_auxiliary_scores: ClassVar[bool] = False
 
     network: FCN
-    streams: tuple[str, ...] = ("color", "hha")
+    streams: tuple[tuple[str, int], ...] = (("colour", 3), ("hha", 3))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of every stream."""
+        return self.network.num_classes
 
     @nn.compact
     def __call__(
@@ -71,25 +77,29 @@ class LateFusion(nn.Module):
         images: Float[ArrayLike, "batch height width channels"],
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
+        origin: Int[ArrayLike, "batch 2"] | None = None,
     ) -> Float[Array, "batch height width classes"]:
         """Compute logits; the arguments are those of `FCN`.
 
         Raises:
-            ValueError: the images cannot be split into the streams, or as in `FCN`.
+            ValueError: the images have other channels than the streams, or as in `FCN`.
         """
-        values = read_images(images, size).values
-        if values.shape[-1] % len(self.streams):
+        values = read_images(images, size, origin).values
+        ends = [0, *accumulate(channels for _, channels in self.streams)]
+        count = ends[-1]
+        if values.shape[-1] != count:
+            listing = ", ".join(f"{name} {channels}" for name, channels in self.streams)
             raise ValueError(
-                f"images have {values.shape[-1]} channels; they must be as many for each of the streams "
-                f"{', '.join(self.streams)}, one stream after the other"
+                f"images have {values.shape[-1]} channels; they must have {count}, those of the streams one after the "
+                f"other: {listing}"
             )
-        parts = jnp.split(values, len(self.streams), axis=-1)
         backbone = self.network.backbone
         logits = []
-        for stream, part in zip(self.streams, parts, strict=True):
+        for (stream, _), limits in zip(self.streams, pairwise(ends), strict=True):
+            part = jax.lax.slice_in_dim(values, *limits, axis=-1)
             # Each stream has a backbone of its own. One module in two networks would share its parameters.
             own = backbone.clone(parent=None) if isinstance(backbone, nn.Module) else backbone
-            logits.append(self.network.clone(backbone=own, parent=self, name=stream)(part, size, train))
+            logits.append(self.network.clone(backbone=own, parent=self, name=stream)(part, size, train, origin))
         return sum(logits[1:], logits[0]) / len(logits)
 
 

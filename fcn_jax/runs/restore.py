@@ -28,7 +28,8 @@ def restore_variables(run: Run, model: Network, step: int | None = None) -> tupl
         InputError: the run has no checkpoint, or none of `step`, or the checkpoint is damaged.
     """
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(partial(init_variables, model, 0))
+    channels = run.config.model.input_or_default.num_channels
+    shapes = jax.eval_shape(partial(init_variables, model, 0, channels))
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
     while True:
         with Checkpoints(run.checkpoints, read_only=True) as checkpoints:

@@ -26,6 +26,7 @@ def describe_needs(setup: Setup) -> str:
     """
     config, sharding, max_size = setup.config, setup.sharding, setup.dataset.max_size
     assert config.batch_size is not None
+    images_have = config.model.input_or_default
     state = jax.eval_shape(setup.init)
     batch = _make_batch(config, max_size)
     given = _describe_arrays(setup.everywhere, state), _describe_arrays(sharding, batch)
@@ -36,7 +37,7 @@ def describe_needs(setup: Setup) -> str:
     local = Mesh(np.array(jax.local_devices()), ("data",))
     canvas = choose_canvas(*max_size, tiling=setup.tiling)
     count = limit_batch_size(default_batch_size(setup.options.eval_batch_size), count_local_devices(), canvas)
-    empty = make_empty_batch(count, canvas)
+    empty = make_empty_batch(count, canvas, images_have.num_channels, images_have.dtype)
     empty = empty._replace(origin=empty.size)
     images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), empty)
     variables = _describe_arrays(NamedSharding(local, PartitionSpec()), state.variables)
@@ -78,8 +79,8 @@ def _list_unread(setup: Setup) -> list[str]:
 def _make_batch(config: Config, max_size: tuple[int, int]) -> Batch:
     """Make a training batch without images, of the shapes of those in training."""
     assert config.batch_size is not None
-    canvas, count = train_canvas(max_size, config), config.batch_size
-    batch = make_empty_batch(count, canvas)
+    canvas, count, given = train_canvas(max_size, config), config.batch_size, config.model.input_or_default
+    batch = make_empty_batch(count, canvas, given.num_channels, given.dtype)
     changes = draw_changes(config.seed, 0, np.asarray(batch.size), 0, count, config.augment)
     return batch._replace(changes=changes, origin=None if canvas == max_size else batch.size)
 

@@ -108,9 +108,10 @@ def unit(feature_scale: float, path: str) -> float:
     diverges: c is 57.6 for the pixels 0 to 255 of Caffe's networks. In these units it takes the same steps as in the
     network whose input is normalised.
     """
-    if path.startswith("backbone/") and path.endswith("/bias"):
+    modules = path.split("/")[:-1]
+    if "backbone" in modules[:2] and path.endswith("/bias"):  # late fusion has its backbones in streams
         return feature_scale
-    if path.startswith("score") and path.endswith("/kernel"):
+    if modules[-1:] and modules[-1].startswith("score") and path.endswith("/kernel"):
         return 1 / feature_scale
     return 1.0
 

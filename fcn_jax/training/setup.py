@@ -13,7 +13,9 @@ from fcn_jax.config import TILE, Config, RunOptions
 from fcn_jax.data.batches import require_room
 from fcn_jax.data.dataset import Dataset, Example, Source, prepare_configured
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.inputs import describe_inputs
 from fcn_jax.data.outline import outline_dataset
+from fcn_jax.data.sources import choose_inputs, get_source
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
 from fcn_jax.inference.tiles import Tiling, plan_tiles
@@ -89,23 +91,26 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
             f"{run_dir} has taken {resume_step} steps, and these flags end at step {config.ends[-1]}; give the --steps "
             "and --extend that it was trained with, or another --run-dir"
         )
-    weights = None
+    weights, inputs = None, choose_inputs(get_source(config.data.name), config.data.inputs)
     if resume_step is None and (is_at_hand(config.model) or not options.dry_run):
-        weights = read_start(config.model, options.data.cache)
+        weights = read_start(config.model, options.data.cache, [each.name for each in inputs])
     given = config.model.input
     if resume_step is not None and given is None:
         given = open_run(run_dir).config.model.input
-    model_config = dataclasses.replace(config.model, input=choose_input(given, weights, config.model.allow))
-    config = fill_config(dataclasses.replace(config, model=model_config))
+    if all(each.mean for each in inputs):  # nothing has to be measured, so wrong flags fail before the data is prepared
+        choose_input(given, weights, config.model.allow, describe_inputs(inputs))
 
     data = options.data
     dataset = outline_dataset(config.data, data) if options.dry_run else None
     dataset = dataset or prepare_configured(config.data, data, options.on_bad_example == "skip")
+    chosen = choose_input(given, weights, config.model.allow, dataset.input)
+    model_config = dataclasses.replace(config.model, input=chosen)
+    config = fill_config(dataclasses.replace(config, model=model_config))
     _check_class_weights(config, dataset.class_names)
     train_source = _open_split(dataset, "--data.train-split", config.data.train_split)
     val_source = _open_split(dataset, "--data.val-split", data.val_split, config.data.train_split)
     if data.decoded == "device":
-        require_room(len(train_source), dataset.max_size)
+        require_room(len(train_source), dataset.max_size, dataset.input.bytes_per_pixel + 1)
 
     model = build(config.model, len(dataset.class_names))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
@@ -129,7 +134,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
         start=start,
         step=make_step(model, config),
         forward=make_forward(model, config.model.input_or_default),
-        tiling=plan_tiles(model, TILE),
+        tiling=plan_tiles(model, TILE, config.model.input_or_default.num_channels),
     )
 
 

@@ -35,7 +35,8 @@ def list_stages(config: Config, run_dir: Path) -> list[tuple[Config, Path]]:
     for head, factor in zip(heads, config.stage_factors, strict=False):
         model = dataclasses.replace(config.model, head=head)
         if stages:
-            model = dataclasses.replace(model, weights=None, init_from=make_absolute(stages[-1][1]))
+            before = make_absolute(stages[-1][1])
+            model = dataclasses.replace(model, weights=None, init_streams=(), init_from=before)
         optim = dataclasses.replace(_drop_groups(config.optim, LATER[head]), learning_rate=rate * factor)
         extend = config.extend if head == heads[-1] else ()
         stage = dataclasses.replace(config, model=model, optim=optim, extend=extend, staged=False)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from fcn_jax.config import InputConfig, ModelConfig
+from fcn_jax.data.inputs import COLOUR
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import build, init_variables
 from fcn_jax.runs.mirror import copy_for_reading
@@ -21,20 +23,24 @@ from fcn_jax.runtime.files import find_cache_folder
 from fcn_jax.weights.imagenet import fetch_weights
 from fcn_jax.weights.merge import Match, match_weights
 from fcn_jax.weights.read import read_weights
+from fcn_jax.weights.streams import copy_to_streams, join_streams
 from fcn_jax.weights.upsampling import find_learned_kernels
 from fcn_jax.weights.weights import Weights
 
 
-def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
+def read_start(model: ModelConfig, cache: Path | None, inputs: Sequence[str] = ("colour",)) -> Weights | None:
     """Read the weights that a new network starts from, or return None if it starts from scratch.
 
     Args:
         model: configuration that names the weights.
         cache: folder for downloads; None: `find_cache_folder()`.
+        inputs: names of the data set's inputs that the network takes.
 
     Raises:
-        InputError: the weights cannot be read.
+        InputError: the weights cannot be read, or those of the streams do not fit together.
     """
+    if model.init_streams:
+        return join_streams([read_file_or_run(place) for place in model.init_streams], inputs)
     if model.init_from is not None:
         return read_file_or_run(model.init_from)
     if model.weights == "imagenet":
@@ -43,7 +49,9 @@ def read_start(model: ModelConfig, cache: Path | None) -> Weights | None:
 
 
 def is_at_hand(model: ModelConfig) -> bool:
-    """Return whether the weights that a new network starts from are there: in a file, not to be downloaded."""
+    """Return whether the weights that a new network starts from are there: in files, not to be downloaded."""
+    if model.init_streams:
+        return all(find_url(place) or place.exists() for place in model.init_streams)
     return model.weights is None or (model.weights != "imagenet" and Path(model.weights).exists())
 
 
@@ -63,24 +71,44 @@ def read_file_or_run(place: Path) -> Weights:
     return Weights(arrays, (), run.config.model.input_or_default, f"{url or place} (run, step {step})", run.class_names)
 
 
-def choose_input(given: InputConfig | None, weights: Weights | None, allow: tuple[str, ...] = ()) -> InputConfig:
-    """Choose the input of the network: that of the flags if they give one, else that of its weights, else the default.
+def choose_input(
+    given: InputConfig | None,
+    weights: Weights | None,
+    allow: tuple[str, ...] = (),
+    data: InputConfig = InputConfig(),  # noqa: B008
+) -> InputConfig:
+    """Choose the input of the network: that of the flags if they give one, else that of its weights, else the data's.
+
+    Weights say how the inputs look that they were trained with. Others of the data, such as depth beside colour, have
+    their own mean, and the deviation that makes them as large as those.
 
     Args:
         given: the input that the preset and the flags give; None: they give none.
         weights: the weights to start from; None: the network starts from scratch.
         allow: beginnings of paths that may differ from the weights, as "input/mean". The reference trains VGG16 further
             with the mean of NYUDv2.
+        data: the default input of the data, with every value set.
 
     Raises:
-        InputError: the flags differ from the input of the weights in what `allow` does not name.
+        InputError: the flags do not fit the data, or differ from the input of the weights in what `allow` does not
+            name.
     """
-    if weights is None or weights.input is None:
-        return given or InputConfig()
+    known = None if weights is None else weights.input
     if given is None:
-        return weights.input
-    pairs = zip(dataclasses.asdict(weights.input).items(), dataclasses.asdict(given).values(), strict=True)
-    refused = [(name, old, new) for (name, old), new in pairs if old != new and not f"input/{name}".startswith(allow)]
+        return data if known is None else _take_known(data, known, _get_scale(known))
+    if len(given.mean) != data.num_channels:
+        listing = ", ".join(f"{name} {count}" for name, count in data.channels)
+        raise InputError(
+            f"model.input.mean and model.input.std have {len(given.mean)} values, and the data has {data.num_channels} "
+            f"channels: {listing}; give a value for each"
+        )
+    given = dataclasses.replace(given, channels=data.channels, dtype=data.dtype)
+    if weights is None or known is None:
+        return given
+    # What the weights do not know is free, so only what they know of the given input is compared.
+    expected = dataclasses.asdict(_take_known(given, known))
+    pairs = [(name, expected[name], new) for name, new in dataclasses.asdict(given).items()]
+    refused = [(name, old, new) for name, old, new in pairs if old != new and not f"input/{name}".startswith(allow)]
     if not refused:
         return given
     listing = "\n  ".join(f"model.input.{name}: {old} -> {new}" for name, old, new in refused)
@@ -90,6 +118,40 @@ def choose_input(given: InputConfig | None, weights: Weights | None, allow: tupl
         "weights work only with the input they were trained with; leave --model.input out, or train them further with "
         f"the other one: --model.allow {names}"
     )
+
+
+def _take_known(given: InputConfig, known: InputConfig, scale: float = 1.0) -> InputConfig:
+    """Return an input with what the weights say of the inputs that they were trained with.
+
+    Args:
+        given: an input.
+        known: the input of the weights.
+        scale: factor on the deviation of what the weights do not know.
+    """
+    means, stds, log = list(given.mean), [scale * value for value in given.std], set(given.log)
+    for channel, there in enumerate(_list_known(given, known)):
+        if there is not None:
+            means[channel], stds[channel] = known.mean[there], known.std[there]
+            log = log - {channel} | ({channel} if there in known.log else set())
+    order = known.order if known.colour and given.colour else given.order
+    return dataclasses.replace(given, order=order, mean=tuple(means), std=tuple(stds), log=tuple(sorted(log)))
+
+
+def _get_scale(known: InputConfig) -> float:
+    """Return how large the deviations of weights are: 1 if their colours have torchvision's, 1/57.6 with Caffe's."""
+    return mean(known.std[known.colour]) / mean(COLOUR.std or ()) if known.colour else 1.0
+
+
+def _list_known(data: InputConfig, known: InputConfig) -> list[int | None]:
+    """List for each channel of the data its number in the weights' input; None if that does not have the input."""
+    firsts = {}
+    for name, count in known.channels:
+        firsts[name, count] = sum(before for _, before in known.channels[: len(firsts)])
+    places: list[int | None] = []
+    for name, count in data.channels:
+        first = firsts.get((name, count))
+        places += [None if first is None else first + index for index in range(count)]
+    return places
 
 
 def match_start(model: ModelConfig, shapes: dict[str, Any], weights: Weights, class_names: Sequence[str]) -> Match:
@@ -104,7 +166,10 @@ def match_start(model: ModelConfig, shapes: dict[str, Any], weights: Weights, cl
     Raises:
         InputError: the weights do not fit (`match_weights`), or fixed upsampling would leave out learned kernels.
     """
-    match = match_weights(shapes, weights, class_names, model.allow)
+    given = model.input_or_default
+    if model.fusion == "late" and not any(path.split("/")[1] == given.channels[0][0] for path in weights.arrays):
+        weights = copy_to_streams(weights, [name for name, _ in given.channels])
+    match = match_weights(shapes, weights, class_names, model.allow, given)
     if model.upsampling == "fixed" and any("/upscore" in path for path in match.unused):
         _require_bilinear(model, weights, class_names)
     return match
@@ -113,8 +178,9 @@ def match_start(model: ModelConfig, shapes: dict[str, Any], weights: Weights, cl
 def _require_bilinear(model: ModelConfig, weights: Weights, class_names: Sequence[str]) -> None:
     """Check that the kernels which learned upsampling would take are bilinear, so that fixed upsampling equals them."""
     learned = build(dataclasses.replace(model, upsampling="learned"), len(class_names))
-    shapes = jax.eval_shape(partial(init_variables, learned, 0))
-    differences = find_learned_kernels(match_weights(shapes, weights, class_names, model.allow))
+    given = model.input_or_default
+    shapes = jax.eval_shape(partial(init_variables, learned, 0, given.num_channels))
+    differences = find_learned_kernels(match_weights(shapes, weights, class_names, model.allow, given))
     refused = {
         path.split("/")[1]: difference
         for path, difference in differences.items()

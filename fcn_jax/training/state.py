@@ -32,7 +32,7 @@ class TrainState(struct.PyTreeNode):
 
 def init_state(model: Network, config: Config) -> TrainState:
     """Initialise the state before the first step, a function of the model and the configuration with its seed."""
-    variables = init_variables(model, config.seed)
+    variables = init_variables(model, config.seed, config.model.input_or_default.num_channels)
     return TrainState(jnp.zeros((), jnp.int32), variables, make_optimizer(config).init(variables["params"]))
 
 

@@ -5,7 +5,7 @@ become convolutions (FCN paper, section 3.1; surgery.py of the reference), and i
 differently in some of the reference's nets:
 
 - The two heads of SIFT Flow, score_fr_sem and score_fr_geo, become one with the classes of both (`reference.JointFCN`).
-- The two nets of late fusion, conv1_1color and conv1_1hha, become two (`reference.LateFusion`).
+- The two nets of late fusion, conv1_1color and conv1_1hha, become the streams colour and hha (`reference.LateFusion`).
 - conv1_1_bgrd is conv1_1 with a fourth input channel, depth.
 """
 
@@ -23,12 +23,19 @@ from fcn_jax.weights.weights import Weights
 # The means that the reference's siftflow_layers.py and nyud_layers.py subtract. HHA images stay in their order.
 SIFTFLOW_INPUT = InputConfig("bgr", (114.578, 115.294, 108.353), (1.0, 1.0, 1.0))
 NYUD_INPUT = InputConfig("bgr", (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
-HHA_INPUT = InputConfig("rgb", (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
+HHA_INPUT = InputConfig("rgb", (132.431, 94.076, 118.477), (1.0, 1.0, 1.0), channels=(("hha", 3),))
+COLOUR_D_INPUT = InputConfig(
+    "bgr", (*NYUD_INPUT.mean, 7.844), (1.0,) * 4, log=(3,), channels=(("colour", 3), ("depth", 1)), dtype="uint16"
+)
+COLOUR_HHA_INPUT = InputConfig(
+    "bgr", (*NYUD_INPUT.mean, *HHA_INPUT.mean), (1.0,) * 6, channels=(("colour", 3), ("hha", 3))
+)
 NYUD_CLASSES = 40
 # A kernel of n groups becomes one with n times as many numbers, so n needs a limit. Masks have at most 255 classes.
 MOST_CLASSES = 255
 
 TASKS = ("_sem", "_geo")
+STREAMS = {"color": "colour", "hha": "hha", None: ""}
 LAYER = re.compile(
     r"(?P<trunk>conv[1-5](_[1-4])?|fc[67])(_bgrd)?(?P<stream>color|hha)?"
     r"|(?P<head>score_(fr|pool[34])|upscore(2|8|16|_pool4)?)((?P<of_stream>color|hha)|(?P<task>_sem|_geo))?"
@@ -92,7 +99,7 @@ def _find_place(name: str) -> tuple[str, str, str] | None:
     """Find the place of a Caffe layer: stream (or ""), path of our layer, task (or ""); None if it has none."""
     if match := LAYER.fullmatch(name):
         path = f"backbone/{match['trunk']}" if match["trunk"] else match["head"]
-        return match["stream"] or match["of_stream"] or "", path, match["task"] or ""
+        return STREAMS[match["stream"] or match["of_stream"]], path, match["task"] or ""
     if name in GOOGLENET_STEM:
         return "", f"backbone/{GOOGLENET_STEM[name]}/conv", ""
     match = GOOGLENET_BLOCK.fullmatch(name)
@@ -167,10 +174,12 @@ def _check_scale(layer: Layer, file: Path) -> None:
 
 
 def _identify_input(arrays: dict[str, np.ndarray], scores: dict[str, Layer], file: Path) -> InputConfig | None:
-    """Identify the input by the scores of the data set; None if there are not three channels."""
+    """Identify the input by the channels, and by the scores of the data set; None if the channels are others."""
     first = arrays.get("params/backbone/conv1_1/kernel")
-    if any(path.startswith("params/color") for path in arrays) or (first is not None and first.shape[2] != 3):
-        return None
+    if any(path.startswith("params/colour/") for path in arrays):
+        return COLOUR_HHA_INPUT
+    if first is not None and first.shape[2] != 3:
+        return COLOUR_D_INPUT if first.shape[2] == 4 else None
     if any(task in scores for task in TASKS):
         return SIFTFLOW_INPUT
     if "" in scores and len(scores[""].blobs[0]) == NYUD_CLASSES:

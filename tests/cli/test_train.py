@@ -1,5 +1,6 @@
 """`fcn-jax train`: flags, and whole processes that are killed, stopped and resumed."""
 
+import dataclasses
 import json
 import re
 import signal
@@ -25,10 +26,11 @@ FLAGS = """
 --steps --extend --batch-size --accumulate --seed --staged --stage-factors --run-dir --eval-every --checkpoint-every
 --keep --log-every --eval-batch-size --workers --on-bad-example --on-divergence --stuck-after --profile --dry-run
 --data.name --data.dir --data.cache --data.classes --data.label-suffix --data.void --data.map
---data.train-split --data.hold-out --data.val-split --data.decoded
+--data.train-split --data.hold-out --data.inputs --data.val-split --data.decoded
 --model.head --model.backbone --model.fc-features --model.fc-kernel --model.padding --model.skip-scales
 --model.upsampling --model.dtype --model.output-stride --model.freeze-bn --model.weights --model.init-from
---model.allow --model.input.order --model.input.mean --model.input.std
+--model.fusion --model.init-streams --model.allow --model.input.order --model.input.mean --model.input.std
+--model.input.log --model.input.channels --model.input.dtype
 --augment.crop --augment.scale --augment.flip --augment.colour
 --optim.learning-rate --optim.schedule --optim.power --optim.warmup-steps --optim.rate-cuts --optim.momentum
 --optim.weight-decay --optim.clip-norm --optim.feature-scale --optim.reduction --optim.class-weights
@@ -64,7 +66,11 @@ def test_a_preset_without_flags_is_itself(name):
     preset = PRESETS[name]
     read, config, options, *_ = read_flags([name])
     assert read == name
-    if preset.config.model.weights not in (
+    model = preset.config.model
+    if model.init_streams:  # so are the files of several networks
+        files = tuple(Path.cwd() / file for file in model.init_streams)
+        assert config == dataclasses.replace(preset.config, model=dataclasses.replace(model, init_streams=files))
+    elif preset.config.model.weights not in (
         None,
         "imagenet",
     ):  # its file of weights is looked for in the working directory

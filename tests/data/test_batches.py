@@ -253,7 +253,7 @@ def test_every_image_comes_once_an_epoch_and_whole():
         (
             np.zeros((4, 5, 3), np.uint8),
             np.zeros((4, 5), np.int64),
-            "an image of uint8 and a label of int64; both must",
+            "an image of uint8 and a label of int64; they must",
         ),
         (np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8), r"shape \(4, 5\) and a label of shape \(4, 5\)"),
         (np.zeros((4, 5, 3), np.uint8), np.zeros((3, 5), np.uint8), r"\(4, 5, 3\) and a label of shape \(3, 5\); they"),

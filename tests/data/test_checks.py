@@ -24,7 +24,7 @@ def pair(tmp_path):
 
 def read(image, label, classes=3, void=()):
     """The pixels of what is stored for a pair of files."""
-    image, label, counts, shape = read_pair(image, label, classes, LabelMap(void))
+    (image,), label, counts, shape = read_pair([image], label, classes, LabelMap(void))
     image, label = (np.asarray(Image.open(io.BytesIO(data))) for data in (image, label))
     assert shape == label.shape == image.shape[:2]
     assert image.dtype == label.dtype == np.uint8
@@ -44,9 +44,11 @@ def refuse(image, label, **options):
 
 def test_jpeg_and_png_in_rgb_are_kept_byte_for_byte(pair):
     image, label = pair
-    assert read_pair(image, label, 3, LabelMap()).image == image.read_bytes()
+    assert read_pair([image], label, 3, LabelMap()).images[0] == image.read_bytes()
     save(picture(), image.with_suffix(".jpg"), quality=80)
-    assert read_pair(image.with_suffix(".jpg"), label, 3, LabelMap()).image == image.with_suffix(".jpg").read_bytes()
+    assert (
+        read_pair([image.with_suffix(".jpg")], label, 3, LabelMap()).images[0] == image.with_suffix(".jpg").read_bytes()
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_masks_keep_their_compressed_pixels_and_lose_their_palette(tmp_path, cas
         data = data[:-4]
     (tmp_path / "a.png").write_bytes(data)
     save(picture(6, 8), tmp_path / "a.jpg")
-    _, stored, _, shape = read_pair(tmp_path / "a.jpg", tmp_path / "a.png", 21, LabelMap())
+    _, stored, _, shape = read_pair([tmp_path / "a.jpg"], tmp_path / "a.png", 21, LabelMap())
     assert shape == label.shape
     assert pixels[:9] in stored
     assert pixels[9:] in stored

@@ -7,6 +7,7 @@ import pytest
 
 from fcn_jax.data.entries import hash_contents, hash_source, list_entries, list_problems
 from fcn_jax.data.label_map import LabelMap
+from fcn_jax.data.sources.nyud import take_colour
 from fcn_jax.data.sources.source import Drawn, Files, Found, Slice
 
 
@@ -107,7 +108,9 @@ def test_a_file_of_all_examples(tmp_path):
     """Its bytes count once in all, and its time is part of the hash."""
     file = tmp_path / "all.mat"
     file.write_bytes(bytes(100))
-    found = Found(("a",), {"train": [Slice(str(i), file, i, "images", "labels", 4) for i in range(4)]})
+    found = Found(
+        ("a",), {"train": [Slice(str(i), file, i, "labels", 4, ((("images",), take_colour),)) for i in range(4)]}
+    )
     entries = list_entries(found)
     assert [entry.size for entry in entries] == [25] * 4
     assert all(entry.is_complete for entry in entries)

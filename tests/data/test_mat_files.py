@@ -10,6 +10,7 @@ from fcn_jax.data import mat_files
 from fcn_jax.data.checks import read_pair
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.mat_files import UNLABELLED, read_mask_array, read_slice
+from fcn_jax.data.sources.nyud import take_colour
 from fcn_jax.errors import InputError
 
 MASK = np.array([[0, 1, 458, 3], [65534, 5, 6, 7]])
@@ -49,13 +50,13 @@ def test_labels_of_a_pair(tmp_path):
     image = tmp_path / "a.png"
     save(picture(2, 4), image)
     labels = LabelMap(void=(0,), numbers=((458, 2), (65534, 1), (3, 0), (5, 0), (6, 0), (7, 0)))
-    pair = read_pair(image, save_mat5(tmp_path / "a.mat", {"S": MASK.astype("u2")}), 3, labels, "S")
+    pair = read_pair([image], save_mat5(tmp_path / "a.mat", {"S": MASK.astype("u2")}), 3, labels, "S")
     assert pair.shape == (2, 4)
     assert {value: count for value, count in enumerate(pair.counts.tolist()) if count} == {0: 4, 1: 2, 2: 1, 255: 1}
     with pytest.raises(InputError, match=r"label 458 in a.mat is outside 0..2 and is not 255"):
-        read_pair(image, tmp_path / "a.mat", 3, LabelMap(numbers=labels.numbers[1:]), "S")
+        read_pair([image], tmp_path / "a.mat", 3, LabelMap(numbers=labels.numbers[1:]), "S")
     with pytest.raises(InputError, match=r"mask a.mat has 4x3 pixels, its image a.png 4x2"):
-        read_pair(image, save_mat5(tmp_path / "a.mat", {"S": np.zeros((3, 4))}), 3, labels, "S")
+        read_pair([image], save_mat5(tmp_path / "a.mat", {"S": np.zeros((3, 4))}), 3, labels, "S")
 
 
 def test_damaged_hdf5(tmp_path, monkeypatch):
@@ -94,10 +95,18 @@ def everything(tmp_path):
     return tmp_path / "all.mat", images, labels
 
 
+IMAGES = ((("images",), take_colour),)
+
+
+def convert(array):
+    return array[..., None] + 1
+
+
 def test_slices(everything):
     file, images, labels = everything
     for index in range(4):
-        image, mask = read_slice(file, index, "images", "labels")
+        (image, depth), mask = read_slice(file, index, "labels", (*IMAGES, (("labels",), convert)))
+        np.testing.assert_array_equal(depth, labels[..., index, None] + 1)
         np.testing.assert_array_equal(image, images[..., index])
         np.testing.assert_array_equal(mask, labels[..., index])
 
@@ -105,17 +114,19 @@ def test_slices(everything):
 def test_a_slice_does_not_read_the_whole(everything, monkeypatch):
     file, images, _ = everything
     monkeypatch.setattr(mat_files, "MOST", images.size // 4)
-    read_slice(file, 0, "images", "labels")
+    read_slice(file, 0, "labels", IMAGES)
     monkeypatch.setattr(mat_files, "MOST", images.size // 4 - 1)
     with pytest.raises(InputError, match="/images has 144 numbers, which are more than 143 bytes"):
-        read_slice(file, 0, "images", "labels")
+        read_slice(file, 0, "labels", IMAGES)
 
 
 def test_slices_that_are_not_there(everything, tmp_path):
     file = everything[0]
     with pytest.raises(InputError, match=r"example 5 of all.mat cannot be read .* images and labels .*ndex"):
-        read_slice(file, 4, "images", "labels")
-    with pytest.raises(InputError, match=r"labels of an example are uint16 \[8, 6\], not uint8 \[3, w, h\]"):
-        read_slice(file, 0, "labels", "labels")
+        read_slice(file, 4, "labels", IMAGES)
+    with pytest.raises(InputError, match=r"the image is uint16 \[6, 8\], not uint8 \[height, width, 3\]"):
+        read_slice(file, 0, "labels", ((("labels",), take_colour),))
+    with pytest.raises(InputError, match=r"they have the sizes \(8, 6\), \(6, 8\)"):
+        read_slice(file, 0, "labels", ((("images",), lambda array: array.transpose(1, 0, 2)),))
     with pytest.raises(InputError, match=r"images of example 1 of all.mat has the shape \[6, 8, 3\]"):
-        read_slice(file, 0, "images", "images")
+        read_slice(file, 0, "images", IMAGES)

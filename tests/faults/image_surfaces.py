@@ -13,10 +13,12 @@ from faults.harness import Surface
 from faults.mutations import damage
 from PIL import Image
 
+from fcn_jax.data.bands import read_bands
 from fcn_jax.data.checks import read_pair
 from fcn_jax.data.label_map import LabelMap, parse_label_map
 from fcn_jax.data.large_images import make_room
 from fcn_jax.data.sources.class_file import read_classes
+from fcn_jax.data.sources.folder import BANDS
 from fcn_jax.data.sources.listing import read_list
 from fcn_jax.inference.read_image import read_image
 
@@ -29,6 +31,12 @@ COLOURS = parse_label_map((), (), 2, ((0, 0, 0), (128, 0, 0)))
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def to_npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
     return file.getvalue()
 
 
@@ -106,7 +114,7 @@ def read_in_colour(file: Path) -> None:
 
 def _read_pair(image: Path, mask: Path, label_map: LabelMap) -> None:
     with make_room(image, mask):
-        read_pair(image, mask, 3, label_map)
+        read_pair([image], mask, 3, label_map)
 
 
 def _beside(file: Path, data: bytes) -> Path:
@@ -121,7 +129,10 @@ def promise(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
 
 
 STILL = [PNGS[0], OTHERS[0], *TIFFS[:2]]
+ARRAYS = [to_npy(np.zeros((4, 5, 6), np.uint16)), to_npy(np.ones((4, 5), np.uint8))]
+
 SURFACES = [
+    Surface("bands: NumPy array", ARRAYS, lambda file: read_bands(file, BANDS), file="a.npy"),
     Surface("image to predict: PNG", PNGS, read_image, promise),
     Surface("image to predict: TIFF", TIFFS, read_image),
     Surface("image to predict: other formats", OTHERS, read_image, share=1.5),

@@ -9,6 +9,7 @@ from faults.harness import Surface
 from matlab_writer import save_mat5, save_mat73, save_sbd
 
 from fcn_jax.data.mat_files import read_mask_array, read_slice
+from fcn_jax.data.sources.nyud import take_colour
 
 MASK = mask(20, 30)
 
@@ -34,10 +35,11 @@ WHOLES = collect(
     lambda file: save_mat73(file, ALL),
     lambda file: save_mat73(file, ALL, chunks=True, compression="gzip"),
 )
+IMAGES = ((("images",), take_colour),)
 
 SURFACES = [
     Surface("mask: MATLAB 5", MAT5, lambda file: read_mask_array(file, "S")),
     Surface("mask: a struct of MATLAB 5", STRUCTS, lambda file: read_mask_array(file, "GTcls.Segmentation")),
     Surface("mask: MATLAB 7.3", MAT73, lambda file: read_mask_array(file, "S")),
-    Surface("examples in one MATLAB file", WHOLES, lambda file: read_slice(file, 1, "images", "labels"), share=0.5),
+    Surface("examples in one MATLAB file", WHOLES, lambda file: read_slice(file, 1, "labels", IMAGES), share=0.5),
 ]

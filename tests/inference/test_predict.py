@@ -278,7 +278,7 @@ def all_whole(folder: Path) -> int:
     return len(files)
 
 
-def test_files_are_read_ahead_and_written_behind(tmp_path, monkeypatch):
+def test_files_are_read_ahead_and_written_behind(tmp_path):
     (tmp_path / "in").mkdir()
     for index in range(40):
         Image.fromarray(RGB).save(tmp_path / "in" / f"p{index}.png")
@@ -301,9 +301,8 @@ def test_files_are_read_ahead_and_written_behind(tmp_path, monkeypatch):
             time.sleep(0.001)
         return by_red(variables, batch)
 
-    monkeypatch.setattr(module, "read_image", slowly)
     files = find_images([str(tmp_path / "in")])
-    assert len(list(predict(segmenting(forward), files, out, Outputs(palette(5))))) == 40
+    assert len(list(predict(segmenting(forward), files, out, Outputs(palette(5)), read=slowly))) == 40
     assert ahead == [1, 2, 3, 4, 5]
 
 

@@ -70,7 +70,7 @@ def test_images_and_sizes_of_any_origin_are_read():
     assert traced.size.shape == (2, 2)
 
 
-@pytest.mark.parametrize("model", [FCN(3), DilatedFCN(3), LateFusion(FCN(3), streams=("one",))])
+@pytest.mark.parametrize("model", [FCN(3), DilatedFCN(3), LateFusion(FCN(3), streams=(("one", 3),))])
 def test_networks_check_their_images(model):
     with pytest.raises(ValueError, match=r"images have the shape \(2, 0, 9, 3\)"):
         init(model, IMAGES[:, :0])
@@ -89,7 +89,10 @@ def test_networks_check_their_images(model):
         (FCN(3, ResNet(depths=(1, 1, 0, 1))), r"depths are \(1, 1, 0, 1\); they must be 4 integers"),
         (DilatedFCN(0), "num_classes is 0; it must be an integer of at least 1"),
         (DilatedFCN(3, dtype=int), "dtype is <class 'int'>; it must be a floating-point type"),
-        (LateFusion(FCN(3)), "images have 3 channels; they must be as many for each of the streams color, hha"),
+        (
+            LateFusion(FCN(3)),
+            "images have 3 channels; they must have 6, those of the streams one after the other: colour 3, hha 3",
+        ),
     ],
 )
 def test_attributes_with_other_values_are_refused(model, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from full_config import FROM_RUN, FULL, ONLY_FROM_RUN, flatten
+from full_config import FROM_RUN, FROM_STREAMS, FULL, ONLY_FROM_RUN, ONLY_FROM_STREAMS, flatten
 
 from fcn_jax.config import Config, DataOptions, InputConfig, OptimConfig, RunOptions
 from fcn_jax.data.dataset import Dataset
@@ -23,7 +23,9 @@ def test_every_value_of_the_configuration_is_compared():
     default.pop("model.input")  # it has no parts here, and parts there
     parts = {f"model.input.{field.name}" for field in dataclasses.fields(InputConfig)}
     lines = list_differences(Config(), FULL)
-    assert {line.split(": ")[0] for line in lines} == (set(default) | parts) - ONLY_FROM_RUN - {"extend"}
+    assert {line.split(": ")[0] for line in lines} == (set(default) | parts) - ONLY_FROM_RUN - ONLY_FROM_STREAMS - {
+        "extend"
+    }
     assert "model.head: fcn8s -> fcn16s" in lines
     assert "augment.scale: None -> [0.75, 1.5]" in lines
     assert "batch_size: None -> 12" in lines
@@ -33,7 +35,7 @@ def test_every_value_of_the_configuration_is_compared():
     assert "extend: [70000, 80000] -> []" in list_differences(FULL, Config())
 
 
-@pytest.mark.parametrize("config", [Config(), FULL, FROM_RUN])
+@pytest.mark.parametrize("config", [Config(), FULL, FROM_RUN, FROM_STREAMS])
 def test_a_configuration_does_not_differ_from_itself(config):
     assert list_differences(config, copy.deepcopy(config)) == []
 

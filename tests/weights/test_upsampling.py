@@ -56,7 +56,7 @@ def test_only_kernels_and_classes_that_are_taken_count():
     weights = Weights(arrays, (), None, "w", ("sky", "sea", "sand"))
 
     def find(loaded=(), by_class=(), classes=()) -> dict[str, float]:
-        return find_learned_kernels(Match(weights, loaded, by_class, (), (), classes))
+        return find_learned_kernels(Match(weights, loaded, by_class, (), (), (), classes))
 
     assert find(tuple(arrays)) == {"params/upscore2/kernel": pytest.approx(0.5)}
     assert find(("params/upscore8/kernel",)) == {}

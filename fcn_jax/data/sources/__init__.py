@@ -1,7 +1,9 @@
 """The table of data sets. Each data set has a file in this folder and an entry in `SOURCES`."""
 
 import textwrap
+from collections.abc import Iterable
 
+from fcn_jax.data.inputs import Input
 from fcn_jax.data.sources import (
     ade20k,
     camvid,
@@ -55,6 +57,23 @@ def get_source(name: str) -> DataSource:
             "are for images of your own"
         )
     return SOURCES[name]
+
+
+def choose_inputs(source: DataSource, names: Iterable[str]) -> tuple[Input, ...]:
+    """Return the inputs of a data set by their names, or its first one if there are no names.
+
+    Raises:
+        InputError: the data set has no such input, or one is named twice.
+    """
+    known = {given.name: given for given in source.inputs}
+    chosen = tuple(names) or tuple(known)[:1]
+    if unknown := [name for name in chosen if name not in known]:
+        raise InputError(
+            f"{source.name} has no input {unknown[0]!r}; it has {', '.join(known)}: give some of them as --data.inputs"
+        )
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"data.inputs is {' '.join(chosen)}; name each input once")
+    return tuple(known[name] for name in chosen)
 
 
 def describe_sources() -> str:

@@ -2,12 +2,15 @@
 
 import sys
 
+from fcn_jax.data.inputs import COLOUR, Input
 from fcn_jax.data.label_map import parse_label_map
 from fcn_jax.data.sources.class_file import read_classes
 from fcn_jax.data.sources.listing import list_pictures, pair_files, require_split_name
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
 from fcn_jax.errors import InputError
 
+# All channels of the image files, as they are stored. Mean and deviation are those of the split to train on.
+BANDS = Input("bands", None, None)
 LAYOUT = (
     "a folder with images/SPLIT/* and labels/SPLIT/* with the same stems, in sub-folders or not (labels: PNG with the "
     "class number of each pixel, 255 for void), and classes.txt with one class name per line, the first for label 0"
@@ -20,9 +23,15 @@ def find(request: Request) -> Found:
     A split of images/ that labels/ does not have is one without labels.
 
     Raises:
-        InputError: the folder is not given or has no splits, or a split, class or entry of the label map is invalid.
+        InputError: the folder is not given or has no splits, two inputs are asked for, or a split, class or entry of
+            the label map is invalid.
     """
     dir = request.require_dir("folder", LAYOUT)  # noqa: A001
+    if len(request.inputs) > 1:
+        raise InputError(
+            f"data.inputs is {' '.join(request.inputs)}; an example of folder has one image, so give colour, 8-bit "
+            "RGB, or bands, any channels of 8 or 16 bits"
+        )
     classes = read_classes(request.classes or dir / "classes.txt")
     label_map = parse_label_map(request.map, request.void, len(classes.names), classes.colours or ())
     kinds = {kind: {f.name for f in (dir / kind).glob("[!.]*") if f.is_dir()} for kind in ("images", "labels")}
@@ -55,4 +64,5 @@ SOURCE = DataSource(
     find=find,
     takes_classes=True,
     takes_map=True,
+    inputs=(COLOUR, BANDS),
 )

@@ -11,24 +11,27 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fcn_jax.data.inputs import COLOUR, Input
 from fcn_jax.data.label_map import Colour, LabelMap
 from fcn_jax.errors import InputError
 
 
 class Files(NamedTuple):
-    """An example stored in two files.
+    """An example stored in a file for each input and one for the mask.
 
     Attributes:
         name: the name of the example, unique in its split.
-        image: a picture.
+        image: the file of the first input: a picture, if that is colour.
         mask: a PNG that holds the class of each pixel, or a MATLAB file.
         variable: for a MATLAB file, the variable that is the mask, or a field in it, such as `GTcls.Segmentation`.
+        others: the files of the further inputs that are used, in their order.
     """
 
     name: str
     image: Path
     mask: Path
     variable: str = ""
+    others: tuple[Path, ...] = ()
 
 
 class Slice(NamedTuple):
@@ -38,17 +41,18 @@ class Slice(NamedTuple):
         name: the name of the example, unique in its split.
         file: the file, of version 7.3.
         index: number of the example in the file, from 0.
-        image: the variable of the images, in MATLAB of the shape [height, width, 3, examples].
         mask: the variable of the masks, in MATLAB of the shape [height, width, examples].
         count: number of examples in the file.
+        arrays: for each input that is used, the variables that it is made of, in MATLAB of the shape [height, width,
+            examples] or [height, width, 3, examples], and the function that makes it of the arrays of an example.
     """
 
     name: str
     file: Path
     index: int
-    image: str
     mask: str
     count: int
+    arrays: tuple[tuple[tuple[str, ...], Callable[..., np.ndarray]], ...]
 
 
 class Outlined(NamedTuple):
@@ -98,6 +102,7 @@ class Request:
         void: labels that count as void besides 255, only for a data set with `takes_map`.
         map: what the samples of masks mean, as 255=1, only for a data set with `takes_map`.
         label_suffix: what the stem of a mask has after that of its image, only for a data set with `takes_map`.
+        inputs: names of the inputs to use, of those that the data set has.
     """
 
     dir: Path | None
@@ -106,6 +111,7 @@ class Request:
     void: tuple[int, ...] = ()
     map: tuple[str, ...] = ()
     label_suffix: str = ""
+    inputs: tuple[str, ...] = ("colour",)
 
     def require_dir(self, name: str, layout: str) -> Path:
         """Return `dir`, which the user must give for a data set that is never downloaded.
@@ -133,6 +139,7 @@ class Found:
         colours: red, green and blue of each class; None for the colours of PASCAL VOC.
         unlabelled: the image files of each further split, in order, which have no labels, as those of test sets whose
             labels are kept by a server. They are segmented, and not prepared.
+        inputs: the inputs that the images of the examples have.
     """
 
     class_names: tuple[str, ...]
@@ -140,6 +147,7 @@ class Found:
     label_map: LabelMap = field(default_factory=LabelMap)
     colours: tuple[Colour, ...] | None = None
     unlabelled: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    inputs: tuple[Input, ...] = (COLOUR,)
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,7 @@ class DataSource:
         max_size: the largest height and the largest width of its images, for a dry run without its files; None: they
             are not known.
         submission: what its test server takes; None: there is no test server.
+        inputs: the inputs that it has; the first one is used if the user names none.
     """
 
     name: str
@@ -213,3 +222,4 @@ class DataSource:
     takes_map: bool = False
     max_size: tuple[int, int] | None = None
     submission: Submission | None = None
+    inputs: tuple[Input, ...] = (COLOUR,)

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Integer, UInt8, UInt64
+from jaxtyping import Integer, UInt8, UInt16, UInt64
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -23,7 +23,9 @@ BANDS = 8  # a hash is compared only with those that equal it in one of so many 
 NEAR = BANDS - 1  # bits; two hashes that differ in no more have an equal band
 
 
-def hash_pixels(pixels: UInt8[np.ndarray, "height width *rgb"]) -> bytes:
+def hash_pixels(
+    pixels: UInt8[np.ndarray, "height width *channels"] | UInt16[np.ndarray, "height width *channels"],
+) -> bytes:
     """Hash the size and all pixels of an image or a label to 16 bytes."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16, key=repr(pixels.shape).encode()).digest()
 

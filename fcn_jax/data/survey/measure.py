@@ -40,7 +40,7 @@ def measure(split: str, index: int, example: Example) -> Measured:
     """Measure an example of a split."""
     labels, counts = np.unique_counts(example.label)
     height, width = example.label.shape
-    right, down = hash_appearance(example.image).tolist()
+    right, down = hash_appearance(example.picture).tolist()
     return Measured(
         split=split,
         index=index,

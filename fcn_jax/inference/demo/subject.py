@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from fcn_jax.config import InputConfig
 from fcn_jax.data.dataset import prepare_configured
 from fcn_jax.errors import InputError
 from fcn_jax.inference.spread import spread_indices
@@ -56,6 +57,16 @@ def describe_run(run: Run, step: int, examples: Sequence[Path]) -> Subject:
     )
 
 
+def require_colour(run: Run) -> None:
+    """Raise InputError unless the network takes photographs: colour alone."""
+    channels = run.config.model.input_or_default.channels
+    if channels != InputConfig().channels:
+        raise InputError(
+            f"{run.folder} takes {' and '.join(name for name, _ in channels)}, and the page takes photographs; segment "
+            "files by `fcn-jax predict`"
+        )
+
+
 def write_examples(run: Run, folder: Path, count: int) -> list[Path]:
     """Write images of the run's val split as PNGs, evenly spread over it. Nothing is downloaded for them.
 
@@ -76,5 +87,5 @@ def write_examples(run: Run, folder: Path, count: int) -> list[Path]:
     for index in spread_indices(len(source), count):
         example = source[index]
         files.append(folder / f"{Path(example.name).name}.png")
-        save_png(example.image, files[-1])
+        save_png(example.picture, files[-1])
     return files

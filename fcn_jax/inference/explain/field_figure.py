@@ -68,7 +68,7 @@ def draw_field(
     largest = np.nanmax(heat)
     # The square root shows the weak border of the field too.
     heat_map = colour_shares(np.sqrt(heat / largest) if largest > 0 else heat)
-    photograph = _cut_window(examples[0].image, shown)
+    photograph = _cut_window(examples[0].picture, shown)
     larger = "Both are" if coarsest > shown else "The blue one is"
     hidden = "" if shown == side else f" {larger} larger than the picture, {shown} px, and not seen."
     listing = "; ".join(

@@ -27,6 +27,7 @@ from fcn_jax.inference.explain.streams import draw_streams, list_streams, weigh_
 from fcn_jax.inference.tiles import choose_canvas
 from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
+from fcn_jax.models.reference import LateFusion
 from fcn_jax.runtime.progress import track
 
 MOST_EXAMPLES = 4  # number of examples that the figures are computed from
@@ -43,7 +44,7 @@ def draw_explanations(
     class_names: Sequence[str],
     palette: UInt8[np.ndarray, "classes 3"],
 ) -> list[Figure]:
-    """Draw the figures that apply to a network.
+    """Draw the figures that apply to a network; there are none for late fusion.
 
     These are the detail of each stream and what each skip adds (FCN-16s and FCN-8s), the receptive field, the learned
     upsampling kernels, class heat maps, and the coarse output (FCN-32s). The first 4 examples are used, and of images
@@ -57,6 +58,8 @@ def draw_explanations(
         class_names: the name of each class.
         palette: the colour of each class, RGB.
     """
+    if isinstance(model, LateFusion):  # its score layers and kernels are those of several networks
+        return []
     kernels = draw_kernels(model, variables["params"])
     shown = [cut_middle(example) for example in examples[:MOST_EXAMPLES]]
     if not shown:

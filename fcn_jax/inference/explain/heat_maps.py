@@ -45,7 +45,7 @@ def draw_probabilities(
     class_map = logits.argmax(axis=-1).astype(np.uint8)
     probabilities = compute_probabilities(logits)
     classes = choose_classes(example.label, class_map)
-    panels = [Panel("image", example.image), Panel("prediction", colourise(class_map, palette))]
+    panels = [Panel("image", example.picture), Panel("prediction", colourise(class_map, palette))]
     for index in classes:
         heat = probabilities[..., index]
         panels.append(Panel(f"{class_names[index]}: {format_percent(float(heat.mean()))}", colour_shares(heat)))
@@ -106,7 +106,7 @@ def draw_coarse_output(
         draw_grid(
             [
                 [
-                    Panel("image", example.image),
+                    Panel("image", example.picture),
                     Panel(f"classes, {rows} x {columns} cells", colourise(class_map, palette)),
                     Panel(class_names[chosen], colour_shares(probabilities[..., chosen])),
                 ]

@@ -36,7 +36,7 @@ def list_streams(model: Network) -> tuple[str, ...]:
 def weigh_streams(
     model: Network,
     variables: Any,
-    images: Float[Array, "batch height width 3"],
+    images: Float[Array, "batch height width channels"],
     size: Int[Array, "batch 2"],
     weights: Float[Array, "rows streams"],
 ) -> Float[Array, "rows batch height width classes"]:
@@ -105,7 +105,7 @@ def _draw_detail(
         headings.append(f"{'+ ' if index else ''}{name}\nmean IU {format_percent(score)}")
     rows = []
     for index, (example, maps) in enumerate(zip(examples, class_maps, strict=True)):
-        pictures = [example.image, *(colourise(m, palette) for m in maps), colourise(example.label, palette)]
+        pictures = [example.picture, *(colourise(m, palette) for m in maps), colourise(example.label, palette)]
         row_headings = [*headings, "truth"] if index == 0 else [""] * len(pictures)
         rows.append([Panel(*pair) for pair in zip(row_headings, pictures, strict=True)])
     shown = [np.unique(array) for e, m in zip(examples, class_maps, strict=True) for array in (e.label, m)]
@@ -127,11 +127,11 @@ def _draw_detail(
 
 def _draw_changes(streams: Sequence[str], examples: Sequence[Example], class_maps: Sequence[ClassMaps]) -> Figure:
     counts = np.zeros((len(streams) - 1, 3))
-    rows = [[Panel("" if index else "image", example.image)] for index, example in enumerate(examples)]
+    rows = [[Panel("" if index else "image", example.picture)] for index, example in enumerate(examples)]
     for row, example, maps in zip(rows, examples, class_maps, strict=True):
         for index, name in enumerate(streams[1:]):
             kinds = find_changes(example.label, maps[index], maps[index + 1])
-            picture = to_grey(example.image, 0.4)
+            picture = to_grey(example.picture, 0.4)
             for kind, colour in enumerate(CHANGES):
                 picture[kinds[kind]] = colour
             counts[index] += kinds.sum(axis=(1, 2))

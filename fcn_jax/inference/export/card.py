@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from fcn_jax.config import InputConfig
 from fcn_jax.inference.export.parity import Parity
 from fcn_jax.runs.run_dir import Run
 
@@ -53,6 +54,13 @@ _MEANINGS = {
 }
 
 
+def _describe_image(given: InputConfig) -> str:
+    if given.channels == InputConfig().channels:
+        return "uint8[batch, height, width, 3], RGB, 0 to 255"
+    channels = ", ".join(f"{name} ({count})" for name, count in given.channels)
+    return f"{given.dtype}[batch, height, width, {given.num_channels}], with the channels {channels} side by side"
+
+
 def write_card(
     run: Run, step: int, scores: Mapping[str, Any] | None, parities: Mapping[str, Parity], probabilities: bool
 ) -> str:
@@ -79,7 +87,7 @@ def write_card(
         "",
         "## Input and output",
         "",
-        "- `image`: uint8[batch, height, width, 3], RGB, 0 to 255, any size. Colour order, mean and deviation of the "
+        f"- `image`: {_describe_image(model.input_or_default)}, any size. Colour order, mean and deviation of the "
         "training are part of the program: give plain images.",
         "- `class_map`: uint8[batch, height, width], the index of each pixel's class.",
     ]

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from fcn_jax.config import InputConfig
 from fcn_jax.data.dataset import Example
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import list_colours, write_card
@@ -90,6 +91,10 @@ def export(
     return parities
 
 
+def _get_input(run: Run) -> InputConfig:
+    return run.config.model.input_or_default
+
+
 def _describe(parity: Parity) -> str:
     share = f"{parity.other_classes} of {parity.pixels:,} pixels have another class"
     ious = f"; mean IU {parity.mean_iu:.4f}, that of the network {parity.mean_iu_of_network:.4f}"
@@ -99,7 +104,7 @@ def _describe(parity: Parity) -> str:
 def _write_stablehlo(
     file: Path, run: Run, scores: Scores, variables: Any, probabilities: bool
 ) -> Callable[..., Result]:
-    write_atomically(file, make_stablehlo(make_program(scores, variables, probabilities)))
+    write_atomically(file, make_stablehlo(make_program(scores, variables, probabilities), _get_input(run)))
     program = jax.export.deserialize(bytearray(file.read_bytes()))
 
     def compute(image: np.ndarray) -> Result:
@@ -118,7 +123,7 @@ def _write_onnx(file: Path, run: Run, scores: Scores, variables: Any, probabilit
         raise InputError(
             f"ONNX needs the package {error.name}: pip install 'fcn-jax[export]', or give --formats stablehlo"
         ) from error
-    model = make_onnx(scores, variables, len(run.class_names), probabilities)
+    model = make_onnx(scores, variables, len(run.class_names), probabilities, _get_input(run))
     notes = {"class_names": "\n".join(run.class_names), "palette": "\n".join(list_colours(run.palette))}
     onnx.helper.set_model_props(model, notes)
     write_atomically(file, model.SerializeToString(deterministic=True))

@@ -9,26 +9,36 @@ import onnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
-from fcn_jax.inference.export.onnx_graph import FLOAT, UINT8, Graph, Value, make_model, translate
+from fcn_jax.config import InputConfig
+from fcn_jax.inference.export.onnx_graph import FLOAT, UINT8, UINT16, Graph, Value, make_model, translate
 from fcn_jax.inference.export.program import MULTIPLE, Scores
 from fcn_jax.layers import plain_methods
 
 
-def make_onnx(scores: Scores, variables: Any, num_classes: int, probabilities: bool) -> onnx.ModelProto:
-    """Write a network as ONNX: `image` uint8[batch, height, width, 3], RGB, to `class_map` uint8[batch, height, width].
+def make_onnx(
+    scores: Scores,
+    variables: Any,
+    num_classes: int,
+    probabilities: bool,
+    given: InputConfig = InputConfig(),  # noqa: B008
+) -> onnx.ModelProto:
+    """Write a network as ONNX: `image` to `class_map` uint8[batch, height, width].
+
+    The image is uint8[batch, height, width, 3] in RGB, or of the type and the channels of another input.
 
     Args:
         scores: from `program.make_scores`.
         variables: parameters and batch statistics, which are stored in the model.
         num_classes: number of classes.
         probabilities: whether there is a second output, `probabilities` float32[batch, height, width, classes].
+        given: the input of the network.
 
     Raises:
         InputError: the network has an operation that is not translated.
     """
     batch, down, across = export.symbolic_shape("batch, down, across")
     arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
-    canvas = jax.ShapeDtypeStruct((batch, MULTIPLE * down, MULTIPLE * across, 3), jnp.uint8)
+    canvas = jax.ShapeDtypeStruct((batch, MULTIPLE * down, MULTIPLE * across, given.num_channels), given.dtype)
     size = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
 
     def of_arrays(arrays: dict[str, Any], canvas: Any, size: Any) -> Any:
@@ -48,7 +58,9 @@ def make_onnx(scores: Scores, variables: Any, num_classes: int, probabilities: b
         pads.append(graph.add("Sub", graph.add("Mul", steps[-1], np.array([MULTIPLE])), side))
     zeros = np.zeros(5, np.int64)
     padding = graph.add("Concat", zeros, *pads, np.array([0]), axis=0)
-    padded = graph.add("Pad", "image", padding, np.array(0, np.uint8))
+    # onnxruntime pads no uint16.
+    image = "image" if given.dtype == "uint8" else graph.add("Cast", "image", to=onnx.TensorProto.INT32)
+    padded = graph.add("Pad", image, padding, np.array(0, np.uint8 if given.dtype == "uint8" else np.int32))
     length = graph.add("Cast", graph.add("Concat", *sides[1:], axis=0), to=onnx.TensorProto.INT32)
     length = graph.add("Expand", length, graph.add("Concat", sides[0], 2 * one, axis=0))
 
@@ -63,4 +75,5 @@ def make_onnx(scores: Scores, variables: Any, num_classes: int, probabilities: b
     if probabilities:
         graph.add("Softmax", cut, name="probabilities", axis=3)
         outputs["probabilities"] = (FLOAT, ["batch", "height", "width", num_classes])
-    return make_model(graph, {"image": (UINT8, ["batch", "height", "width", 3])}, outputs)
+    kind = UINT8 if given.dtype == "uint8" else UINT16
+    return make_model(graph, {"image": (kind, ["batch", "height", "width", given.num_channels])}, outputs)

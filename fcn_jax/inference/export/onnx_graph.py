@@ -32,6 +32,7 @@ _ELEMENTWISE: Mapping[str, tuple[str, Callable[..., Any]]] = {
     "div": ("Div", jax.lax.div),
     "exp": ("Exp", jnp.exp),
     "gt": ("Greater", jnp.greater),
+    "log": ("Log", jnp.log),
     "lt": ("Less", jnp.less),
     "max": ("Max", jnp.maximum),
     "min": ("Min", jnp.minimum),
@@ -363,4 +364,4 @@ def make_model(
     return model
 
 
-UINT8, FLOAT = TensorProto.UINT8, TensorProto.FLOAT
+UINT8, UINT16, FLOAT = TensorProto.UINT8, TensorProto.UINT16, TensorProto.FLOAT

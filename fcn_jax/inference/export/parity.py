@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer, UInt8
 
 from fcn_jax.data.batches import place_on_canvas
 from fcn_jax.data.dataset import Example
@@ -86,7 +86,7 @@ def _cut(example: Example, height: int, width: int) -> Example:
 
 
 def compare(
-    what: str, run: Callable[[UInt8[np.ndarray, "1 height width 3"]], Result], references: Iterable[Reference]
+    what: str, run: Callable[[Integer[np.ndarray, "1 height width channels"]], Result], references: Iterable[Reference]
 ) -> Parity:
     """Compare an exported file with its network.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Integer
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
@@ -25,12 +25,12 @@ def make_scores(model: Network, input_config: InputConfig) -> Scores:
         input_config: the colour order, mean and standard deviation that it expects.
 
     Returns:
-        A function of the variables, of a canvas uint8[batch, 32 * m, 32 * n, 3] in RGB that shows an image at its top
-        left, and of the image's size, int32[batch, 2]. Its result is float32[batch, 32 * m, 32 * n, classes].
+        A function of the variables, of a canvas [batch, 32 * m, 32 * n, channels] that shows an image at its top left,
+        and of the image's size, int32[batch, 2]. Its result is float32[batch, 32 * m, 32 * n, classes].
     """
 
     def scores(
-        variables: Any, canvas: UInt8[Array, "batch height width 3"], size: Int[Array, "batch 2"]
+        variables: Any, canvas: Integer[Array, "batch height width channels"], size: Int[Array, "batch 2"]
     ) -> Float[Array, "batch height width classes"]:
         return model.apply(variables, normalise(canvas, input_config), size)  # pyright: ignore[reportReturnType]
 
@@ -38,7 +38,7 @@ def make_scores(model: Network, input_config: InputConfig) -> Scores:
 
 
 def make_program(scores: Scores, variables: Any, probabilities: bool) -> Callable[[Any], tuple[Any, ...]]:
-    """Make the function from uint8[batch, height, width, 3], RGB, of any size, to its class maps.
+    """Make the function from images [batch, height, width, channels], of any size, to their class maps.
 
     Args:
         scores: from `make_scores`.
@@ -49,7 +49,7 @@ def make_program(scores: Scores, variables: Any, probabilities: bool) -> Callabl
         A function whose first result is uint8[batch, height, width].
     """
 
-    def program(image: UInt8[Array, "batch height width 3"]) -> tuple[Any, ...]:
+    def program(image: Integer[Array, "batch height width channels"]) -> tuple[Any, ...]:
         batch, *sides, _ = image.shape
         rows, columns = ((-(-side // MULTIPLE)) * MULTIPLE - side for side in sides)
         canvas = jnp.pad(image, ((0, 0), (0, rows), (0, columns), (0, 0)))

@@ -100,7 +100,7 @@ def show_examples(
         drawn[index] = Shown(
             name=source[index].name,
             mean_iu=scores[index],
-            image=embed_photograph(example.image),
+            image=embed_photograph(example.picture),
             truth=embed_drawing(colourise(example.label, palette)),
             prediction=embed_drawing(colourise(prediction, palette)),
             errors=embed_drawing(draw_errors(example.label, prediction)),

@@ -78,7 +78,9 @@ def read_record(run: Run) -> Record:
     stored = parse_json((run.folder / "config.json").read_text())
     lines = [line for line in map(_keep_numbers, read_log(run.folder)) if "step" in line]
     checkpoints = {step: _measure(run.checkpoints / str(step)) for step in list_complete(run.checkpoints)}
-    shapes = jax.eval_shape(partial(init_variables, build(run.config.model, len(run.class_names)), 0))
+    model = run.config.model
+    channels = model.input_or_default.num_channels
+    shapes = jax.eval_shape(partial(init_variables, build(model, len(run.class_names)), 0, channels))
     versions = stored.get("versions")
     return Record(
         train=[line for line in lines if line.get("split") == "train"],

@@ -96,7 +96,7 @@ def score_run(
         )
     source, classes = dataset.source(split), len(run.class_names)
     model = build(run.config.model, classes)
-    tiling = plan_tiles(model, tile)
+    tiling = plan_tiles(model, tile, run.config.model.input_or_default.num_channels)
     with show_step("reading the checkpoint"):
         variables, step = restore_variables(run, model, step)
     lock, ious, boundaries = threading.Lock(), {}, np.zeros((2, classes), np.int64)

@@ -96,7 +96,7 @@ def _draw_small(example: Example, palette: np.ndarray) -> Image.Image:
     height, width = example.label.shape
     factor = SIDE / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small = Image.fromarray(example.image).resize(size, Image.Resampling.BOX)
+    small = Image.fromarray(example.picture).resize(size, Image.Resampling.BOX)
     label = Image.fromarray(example.label).resize(size, Image.Resampling.NEAREST)
     both = np.concatenate([np.asarray(small), overlay(np.asarray(small), np.asarray(label), palette)], axis=1)
     return Image.fromarray(both)

@@ -30,7 +30,8 @@ def outline_dataset(config: DataConfig, options: DataOptions) -> Dataset | None:
     if options.dir is not None or source.max_size is None:
         return None
     count = int(source.classes)
-    splits = re.findall(r"[\w-]+", source.splits) + [HELD_OUT] * (config.hold_out > 0)
+    labelled = re.sub(r"\w+ without labels", "", source.splits)
+    splits = re.findall(r"[\w-]+", labelled) + [HELD_OUT] * (config.hold_out > 0)
     return Dataset(
         name=source.name,
         class_names=tuple(f"class {label}" for label in range(count)),

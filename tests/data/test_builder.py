@@ -138,11 +138,12 @@ def test_what_is_wrong_only_once_is_reported(tree, monkeypatch):
     """A disk that fails may give the file when it is read again."""
     read_pair, failed = builder_module.read_pair, []
 
-    def read(image, *rest):
+    def read(images, *rest):
+        (image,) = images
         if image.stem == "a" and image not in failed:
             failed.append(image)
             raise InputError(f"image {image.name} cannot be read")
-        return read_pair(image, *rest)
+        return read_pair(images, *rest)
 
     monkeypatch.setattr(builder_module, "read_pair", read)
     heading, lines = refuse(tree)

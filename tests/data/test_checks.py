@@ -24,7 +24,7 @@ def pair(tmp_path):
 
 def read(image, label, classes=3, void=()):
     """The pixels of what is stored for a pair of files."""
-    (image,), label, counts, shape = read_pair([image], label, classes, LabelMap(void))
+    (image,), label, counts, shape, _ = read_pair([image], label, classes, LabelMap(void))
     image, label = (np.asarray(Image.open(io.BytesIO(data))) for data in (image, label))
     assert shape == label.shape == image.shape[:2]
     assert image.dtype == label.dtype == np.uint8
@@ -173,7 +173,7 @@ def test_masks_keep_their_compressed_pixels_and_lose_their_palette(tmp_path, cas
         data = data[:-4]
     (tmp_path / "a.png").write_bytes(data)
     save(picture(6, 8), tmp_path / "a.jpg")
-    _, stored, _, shape = read_pair([tmp_path / "a.jpg"], tmp_path / "a.png", 21, LabelMap())
+    _, stored, _, shape, _ = read_pair([tmp_path / "a.jpg"], tmp_path / "a.png", 21, LabelMap())
     assert shape == label.shape
     assert pixels[:9] in stored
     assert pixels[9:] in stored

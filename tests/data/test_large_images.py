@@ -44,7 +44,7 @@ def test_a_pair_beyond_the_limit_is_read(pair):
     with pytest.raises(Image.DecompressionBombError):
         Image.open(pair[0])
     with make_room(*pair):
-        assert read_pair(*pair, 3, LabelMap()).shape == (6, 9)
+        assert read_pair([pair[0]], pair[1], 3, LabelMap()).shape == (6, 9)
     assert Image.MAX_IMAGE_PIXELS == 20
 
 

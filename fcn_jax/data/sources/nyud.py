@@ -2,8 +2,9 @@
 
 It is read in two layouts: the reference's (data/nyud of its repository) with a file for each image, and the official
 one. There nyu_depth_v2_labeled.mat, of version 7.3, has images (uint8, in HDF5 [1449, 3, 640, 480]), depths (float32,
-metres, without holes, and rawDepths, with holes, [1449, 640, 480]) and labels (uint16, [1449, 640, 480]) of 894 classes; classMapping40.mat has
-the class of each, 1 to 40, in mapClass; and splits.mat has trainNdxs (795) and testNdxs (654), from 1.
+metres, without holes, and rawDepths, with holes, [1449, 640, 480]) and labels (uint16, [1449, 640, 480]) of 894
+classes; classMapping40.mat has the class of each, 1 to 40, in mapClass; and splits.mat has trainNdxs (795) and testNdxs
+(654), from 1.
 
 Depth is in millimetres: the reference's files have 16 bits, and its mean log depth, 7.844, is that of 2.55 m. HHA is
 horizontal disparity, height above the ground and the angle to gravity (Gupta et al., ECCV 2014).

@@ -161,7 +161,7 @@ def test_a_preset_of_which_nothing_was_published():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_network_of_a_preset_can_be_built(name):
-    model = build(PRESETS[name].config.model, num_classes=21)
+    model = build(PRESETS[name].config.model, 21)
     assert model.num_classes == 21
 
 

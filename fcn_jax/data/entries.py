@@ -55,8 +55,16 @@ def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
             for name, count in names.items()
             if count > 1
         ]
-        lone = [entry.example for entry in members if not entry.is_complete and isinstance(entry.example, Files)]
+        files = [entry.example for entry in members if not entry.is_complete and isinstance(entry.example, Files)]
+        lone = [e for e in files if not (e.image.exists() and e.mask.exists())]
         problems += [f"{split}: {line}" for line in _describe_lone(lone)]
+        problems += [
+            f"{split}: image {e.image.name} has no mask {mask.name} in {mask.parent}; add the mask, or remove the image"
+            for e in files
+            if e not in lone
+            for mask in e.other_masks
+            if not mask.exists()
+        ]
         problems += [
             f"{split}: {e.outlines.name} has outlines for the image {e.image.name}, which is not in {e.image.parent}; "
             "add the image, or remove it from that file"
@@ -114,7 +122,7 @@ def hash_source(found: Found, entries: Sequence[Entry]) -> str:
 def _list_files(example: Listed) -> tuple[Path, ...]:
     match example:
         case Files():
-            return example.image, *example.others, example.mask
+            return example.image, *example.others, example.mask, *example.other_masks
         case Outlined():
             return example.image, example.outlines
         case Slice():
@@ -139,6 +147,8 @@ def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
         about.append([labels.numbers, labels.colours])
     if found.inputs != (COLOUR,):
         about.append([given.name for given in found.inputs])
+    if found.others:
+        about.append([found.task, [[other.task, other.class_names, vars(other.label_map)] for other in found.others]])
     firsts = {entry.split: entry.example for entry in reversed(entries)}
     drawings = [_hash_drawing(example) for example in firsts.values()]
     names = [(entry.split, entry.example.name) for entry in entries]

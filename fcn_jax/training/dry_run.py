@@ -27,7 +27,8 @@ def describe_needs(setup: Setup) -> str:
     assert config.batch_size is not None
     images_have = config.model.input_or_default
     state = jax.eval_shape(setup.init)
-    batch = _make_batch(config, max_size)
+    tasks = len(setup.dataset.tasks)
+    batch = _make_batch(config, max_size, tasks)
     given = _describe_arrays(setup.everywhere, state), _describe_arrays(sharding, batch)
     training = setup.step.trace(*given)
     operations = count_flops(training.jaxpr.jaxpr)
@@ -36,7 +37,7 @@ def describe_needs(setup: Setup) -> str:
     local = Mesh(np.array(jax.local_devices()), ("data",))
     canvas = choose_canvas(*max_size, tiling=setup.tiling)
     count = limit_batch_size(default_batch_size(setup.options.eval_batch_size), count_local_devices(), canvas)
-    empty = make_empty_batch(count, canvas, images_have.num_channels, images_have.dtype)
+    empty = make_empty_batch(count, canvas, images_have.num_channels, images_have.dtype, tasks)
     empty = empty._replace(origin=empty.size)
     images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), empty)
     variables = _describe_arrays(NamedSharding(local, PartitionSpec()), state.variables)
@@ -59,11 +60,11 @@ def describe_needs(setup: Setup) -> str:
     )
 
 
-def _make_batch(config: Config, max_size: tuple[int, int]) -> Batch:
+def _make_batch(config: Config, max_size: tuple[int, int], tasks: int) -> Batch:
     """Make a training batch without images, of the shapes of those in training."""
     assert config.batch_size is not None
     canvas, count, given = train_canvas(max_size, config), config.batch_size, config.model.input_or_default
-    batch = make_empty_batch(count, canvas, given.num_channels, given.dtype)
+    batch = make_empty_batch(count, canvas, given.num_channels, given.dtype, tasks)
     changes = draw_changes(config.seed, 0, np.asarray(batch.size), 0, count, config.augment)
     return batch._replace(changes=changes, origin=None if canvas == max_size else batch.size)
 

@@ -81,7 +81,8 @@ def open_decoded(dataset: Dataset, split: str) -> Decoded:
         except OSError as error:
             raise InputError(
                 f"decoded images cannot be written to {folder} ({error}); make room for "
-                f"{given.bytes_per_pixel + tasks} bytes per pixel, or give another --data.cache, or --data.decoded never"
+                f"{given.bytes_per_pixel + tasks} bytes per pixel, or give another --data.cache, or --data.decoded "
+                "never"
             ) from error
     found = _open(stem, about, given, tasks)
     if found is None:

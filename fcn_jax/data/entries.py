@@ -55,16 +55,8 @@ def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
             for name, count in names.items()
             if count > 1
         ]
-        files = [entry.example for entry in members if not entry.is_complete and isinstance(entry.example, Files)]
-        lone = [e for e in files if not (e.image.exists() and e.mask.exists())]
+        lone = [entry.example for entry in members if not entry.is_complete and isinstance(entry.example, Files)]
         problems += [f"{split}: {line}" for line in _describe_lone(lone)]
-        problems += [
-            f"{split}: image {e.image.name} has no mask {mask.name} in {mask.parent}; add the mask, or remove the image"
-            for e in files
-            if e not in lone
-            for mask in e.other_masks
-            if not mask.exists()
-        ]
         problems += [
             f"{split}: {e.outlines.name} has outlines for the image {e.image.name}, which is not in {e.image.parent}; "
             "add the image, or remove it from that file"
@@ -86,7 +78,12 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
         *(f"image {e.image.name} has no mask {e.mask.name} in {e.mask.parent}" for e in images),
         *(f"mask {e.mask.name} has no image {e.image.name} in {e.image.parent}" for e in masks),
         *(f"{e.name} has no image {e.image.name} in {e.image.parent} and no mask {e.mask.name}" for e in neither),
-        *(f"{e.name} has no {file.name} in {file.parent}" for e in parted for file in e.others if not file.exists()),
+        *(
+            f"{e.name} has no {file.name} in {file.parent}"
+            for e in parted
+            for file in _list_files(e)
+            if not file.exists()
+        ),
     ]
     suffix = _find_suffix({e.name for e in images}, [e.name for e in masks])
     remedy = "add the missing file, or remove its partner"
@@ -97,7 +94,7 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
         "images without mask": images,
         "masks without image": masks,
         "names without both": neither,
-        "images without another input": parted,
+        "examples without another input or mask": parted,
     }
     counts = ", ".join(f"{len(lone)} {what}" for what, lone in kinds.items() if lone)
     return [lines[0] + (f" ({counts})" if len(lines) > 1 else "") + f": {rule}", *lines[1:]]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 
 class Task(NamedTuple):
@@ -51,7 +51,7 @@ def add_axis(tasks: int) -> tuple[int, ...]:
     return () if tasks == 1 else (tasks,)
 
 
-def count_maps(label: UInt8[np.ndarray, "height width *tasks"]) -> int:
+def count_maps(label: Shaped[np.ndarray, "height width *tasks"]) -> int:
     """Return the number of tasks of a label."""
     return 1 if label.ndim == 2 else label.shape[2]
 

@@ -23,7 +23,6 @@ from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.inputs import Pixels
 from fcn_jax.data.labels import IGNORE
-from fcn_jax.data.tasks import count_maps
 from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
 from fcn_jax.layers.backend import compiler_options, count_local_devices, is_cpu
 from fcn_jax.models.build import Network
@@ -245,8 +244,7 @@ def _has_room(canvas: Canvas, other: Canvas) -> bool:
 
 def _place_tiles(tiles: list[Tile], count: int, canvas: Canvas) -> Batch:
     """Put tiles with their margins on canvases; the margins are void, so that each label counts once."""
-    examples, origins = [tile.example for tile in tiles], [tile.origin for tile in tiles]
-    batch = place_on_canvas(examples, count, canvas, origins, count_maps(examples[0].label))
+    batch = place_on_canvas([tile.example for tile in tiles], count, canvas, [tile.origin for tile in tiles])
     for tile, label in zip(tiles, batch.label, strict=False):
         inside = _find_inside(tile)
         kept = label[inside].copy()

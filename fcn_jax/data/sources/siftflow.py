@@ -49,7 +49,7 @@ def find(tasks: tuple[str, ...], request: Request) -> Found:
 
     def list_files(name: str) -> Files:
         mask, *others = (root / folder / SCENES / f"{name}.mat" for folder in folders)
-        return Files(name, root / "Images" / SCENES / f"{name}.jpg", mask, "S", tuple(others))
+        return Files(name, root / "Images" / SCENES / f"{name}.jpg", mask, "S", other_masks=tuple(others))
 
     splits = {split: list(map(list_files, names)) for split, names in lists.items()}
     first, *others = (Labels(task, names, _map_labels(names)) for task in tasks for _, names in [TASKS[task]])

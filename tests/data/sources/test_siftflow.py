@@ -92,7 +92,7 @@ def test_everything_wrong_with_both_tasks(tmp_path):
     with pytest.raises(InputError) as caught:
         datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
     lines = str(caught.value).splitlines()
-    assert f"train: image {TRAIN[1]}.jpg has no mask {TRAIN[1]}.mat in {geometric}; add the mask" in lines[1]
+    assert f"train: {TRAIN[1]} has no {TRAIN[1]}.mat in {geometric}: a mask has the name of its image" in lines[1]
     assert [line.split()[1:4] for line in lines[2:]] == [
         ["image", f"{TRAIN[0]}.jpg", "cannot"],
         ["label", "34", "in"],

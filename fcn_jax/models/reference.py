@@ -9,7 +9,6 @@ from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 

@@ -30,7 +30,9 @@ ON_DEPTH = {
     "nyud-fcn32s-hha": (("hha",), 1e-10, HHA_MEAN, "24.2"),
     "nyud-fcn32s-color-hha": (("colour", "hha"), 1e-12, None, "32.8"),
 }
-GENERAL = [name for name in PRESETS if name not in (*RECIPES, *OURS, *ON_DEPTH)]
+# siftflow-HEAD of the reference: base_lr of the last stage's solver.prototxt.
+JOINT = {"siftflow-fcn32s": 1e-10, "siftflow-fcn16s": 1e-12, "siftflow-fcn8s": 1e-12}
+GENERAL = [name for name in PRESETS if name not in (*RECIPES, *OURS, *ON_DEPTH, *JOINT)]
 # The folders of the reference, with base_lr of their solver.prototxt; those of a folder in stages are the ones before.
 BASE_RATES = {"voc-fcn32s": 1e-10, "voc-fcn16s": 1e-12, "voc-fcn8s": 1e-14, "voc-fcn8s-atonce": 1e-10}
 
@@ -107,6 +109,23 @@ def test_recipes_on_depth_are_those_of_the_reference(name):
         data = describe_inputs(choose_inputs(SOURCES["nyud"], inputs))
         chosen = choose_input(given, Weights({}, (), CAFFE_INPUT, "VGG16"), config.model.allow, data)
         assert (chosen.mean, chosen.channels) == (mean, data.channels)
+
+
+@pytest.mark.parametrize(("name", "rate"), JOINT.items())
+def test_recipes_of_both_tasks_are_those_of_the_reference(name, rate):
+    preset, config, optim = PRESETS[name], PRESETS[name].config, PRESETS[name].config.optim
+    head = name.removeprefix("siftflow-")
+    assert (config.data, config.model.head, config.staged) == (DataConfig("siftflow"), head, head != "fcn32s")
+    last = ("fcn32s", "fcn16s", "fcn8s").index(head)
+    assert optim.learning_rate * config.stage_factors[last] == pytest.approx(rate)
+    assert (optim.momentum, optim.weight_decay, optim.bias_factor, optim.reduction) == (0.99, 5e-4, 2.0, "sum")
+    # solve.py takes 50 times 2 000 steps of one image.
+    assert (config.steps, config.batch_size, config.augment.crop, config.augment.flip) == (100_000, 1, 256, False)
+    assert (config.model.backbone, config.model.padding, config.model.upsampling) == ("vgg16", "reference", "fixed")
+    data = describe_inputs(choose_inputs(SOURCES["siftflow"], ()))
+    chosen = choose_input(config.model.input, Weights({}, (), CAFFE_INPUT, "VGG16"), config.model.allow, data)
+    assert (chosen.order, chosen.mean, chosen.std) == ("bgr", (114.578, 115.294, 108.353), (1.0,) * 3)
+    assert ("39.5 on val" in preset.published, "94.3" in preset.published) == (head == "fcn16s",) * 2
 
 
 @pytest.mark.parametrize("name", OURS)

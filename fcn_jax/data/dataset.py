@@ -143,9 +143,14 @@ class Dataset:
         known = [task.class_names for task in self.tasks]
         if any(task.class_names not in known for task in tasks):
             return None
-        kept = tuple(known.index(task.class_names) for task in tasks)
-        pixels = {split: counts[list(kept)] for split, counts in self.pixels.items()}
-        return dataclasses.replace(self, tasks=tuple(self.tasks[number] for number in kept), pixels=pixels, _kept=kept)
+        places = [known.index(task.class_names) for task in tasks]
+        stored = range(len(known)) if self._kept is None else self._kept
+        return dataclasses.replace(
+            self,
+            tasks=tuple(self.tasks[place] for place in places),
+            pixels={split: counts[places] for split, counts in self.pixels.items()},
+            _kept=tuple(stored[place] for place in places),
+        )
 
 
 def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool = False) -> Dataset:

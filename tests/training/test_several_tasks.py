@@ -2,9 +2,11 @@
 
 import json
 
+import caffe_peer
 import numpy as np
 import pytest
 from drawn_scenes import NAMES, TESTED, draw_scene, write_scenes
+from flax import traverse_util
 from PIL import Image
 from small_runs import NORMED
 
@@ -14,9 +16,13 @@ from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, Model
 from fcn_jax.data.dataset import prepare
 from fcn_jax.data.sources.siftflow import SCENES
 from fcn_jax.errors import InputError
+from fcn_jax.models import build as module
 from fcn_jax.models.backbones import BACKBONES
+from fcn_jax.models.backbones.vgg import VGG
+from fcn_jax.models.reference import JointFCN
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training.loop import train
+from fcn_jax.weights import caffe
 
 METRICS = {"pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu", "per_class_iu", "per_class_accuracy"}
 
@@ -173,6 +179,26 @@ def test_data_of_one_of_the_tasks(root, capsys):
         InputError, match=r"was trained on the classes semantic: awning, .*; geometric: sky, .* has sky"
     ):
         evaluate.run([str(root / "run"), *data, "--data.name", "siftflow-geometric"])
+
+
+def test_published_weights_are_scored_in_both_tasks(root, monkeypatch):
+    """A file with the two heads of siftflow-fcn8s, whose scores are those of `JointFCN`; OpenCV computes the same."""
+    net = caffe_peer.siftflow(small=True, stride=8)
+    file = root / "siftflow-fcn8s-heavy.caffemodel"
+    file.write_bytes(caffe_peer.caffemodel(net, net.random_weights()))
+    monkeypatch.setitem(module.BACKBONES, "vgg16", lambda dtype: VGG((1,) * 5, dtype=dtype))
+    model = ModelConfig(backbone="vgg16", fc_features=16, padding="reference", weights=str(file))
+    evaluation = train(make_config(model=model, steps=0), make_options(root), root / "published", lambda line: None)
+    assert [score.task.name for score in evaluation.tasks] == ["semantic", "geometric"]
+    image = prepare("siftflow", root / "data", root / "cache").source("val")[0].image
+    weights = caffe.read(file)
+    joint = JointFCN(36, VGG((1,) * 5, 16, padding="reference"), tasks=(33, 3))
+    pixels = image[None, :, :, ::-1].astype(np.float32) - np.array([114.578, 115.294, 108.353], np.float32)
+    scores = joint.apply(traverse_util.unflatten_dict(weights.arrays, sep="/"), pixels)
+    class_map = Segmenter.from_run(root / "published")(image)
+    for task, expected in enumerate(scores):
+        assert expected[0].shape[:2] == class_map.shape[:2]
+        assert (np.asarray(expected[0]).argmax(axis=-1) != class_map[..., task]).mean() < 1e-3  # ties
 
 
 def test_what_is_for_one_task_only(root):

@@ -6,6 +6,7 @@ from drawn import picture, save
 from matlab_writer import save_mat5
 
 from fcn_jax.data import dataset as datasets
+from fcn_jax.data.decoded import open_decoded
 from fcn_jax.data.sources import siftflow
 from fcn_jax.errors import InputError
 
@@ -98,3 +99,25 @@ def test_everything_wrong_with_both_tasks(tmp_path):
         ["label", "34", "in"],
         ["label", "4", "in"],
     ]
+
+
+def test_decoded_examples_have_both_tasks(tmp_path):
+    write(tmp_path, "official")
+    data = datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    for stored, decoded in zip(data.source("train"), open_decoded(data, "train"), strict=True):
+        np.testing.assert_array_equal(stored.image, decoded.image)
+        np.testing.assert_array_equal(stored.label, decoded.label)
+
+
+def test_some_tasks_of_a_data_set(tmp_path):
+    write(tmp_path, "official")
+    data = datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    geometric = data.select(data.tasks[1:])
+    np.testing.assert_array_equal(geometric.source("val")[0].label, data.source("val")[0].label[..., 1])
+    np.testing.assert_array_equal(geometric.pixels["train"], data.pixels["train"][1:])
+    assert geometric.class_names == siftflow.GEOMETRIC
+    swapped = data.select(data.tasks[::-1])
+    np.testing.assert_array_equal(swapped.source("val")[0].label, data.source("val")[0].label[..., ::-1])
+    again = swapped.select(data.tasks[:1]).source("val")[0]
+    np.testing.assert_array_equal(again.label, data.source("val")[0].label[..., 0])
+    assert geometric.select(data.tasks) is None

@@ -181,6 +181,7 @@ def test_data_of_one_of_the_tasks(root, capsys):
         evaluate.run([str(root / "run"), *data, "--data.name", "siftflow-geometric"])
 
 
+@pytest.mark.slow
 def test_published_weights_are_scored_in_both_tasks(root, monkeypatch):
     """A file with the two heads of siftflow-fcn8s, whose scores are those of `JointFCN`; OpenCV computes the same."""
     net = caffe_peer.siftflow(small=True, stride=8)

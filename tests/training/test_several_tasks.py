@@ -11,7 +11,7 @@ from PIL import Image
 from small_runs import NORMED
 
 from fcn_jax import Segmenter
-from fcn_jax.cli import evaluate, export, predict, report
+from fcn_jax.cli import data, evaluate, export, predict, report
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.dataset import prepare
 from fcn_jax.data.sources.siftflow import SCENES
@@ -53,8 +53,8 @@ def make_config(**changes) -> Config:
 
 
 def make_options(root, **changes) -> RunOptions:
-    data = DataOptions(dir=root / "data", cache=root / "cache", **changes)
-    return RunOptions(data=data, eval_every=6, log_every=1)
+    places = DataOptions(dir=root / "data", cache=root / "cache", **changes)
+    return RunOptions(data=places, eval_every=6, log_every=1)
 
 
 def segment_all(root) -> dict[str, np.ndarray]:
@@ -165,20 +165,21 @@ def test_the_report_shows_the_classes_of_each_task(root, capsys):
     assert "mean IU" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_data_of_one_of_the_tasks(root, capsys):
     """A run on one task is scored on data with more; one on both is not scored on data with less."""
-    data = ["--data.dir", str(root / "data"), "--split", "val"]
+    place = ["--data.dir", str(root / "data"), "--split", "val"]
     config = make_config(data=DataConfig("siftflow-geometric"), steps=0)
     train(config, make_options(root), root / "alone", lambda line: None)
-    evaluate.run([str(root / "alone"), *data, "--data.name", "siftflow", "--json", str(root / "alone.json")])
+    evaluate.run([str(root / "alone"), *place, "--data.name", "siftflow", "--json", str(root / "alone.json")])
     both = np.array(json.loads((root / "alone.json").read_text())["confusion"])
-    evaluate.run([str(root / "alone"), *data, "--json", str(root / "alone.json")])
+    evaluate.run([str(root / "alone"), *place, "--json", str(root / "alone.json")])
     np.testing.assert_array_equal(json.loads((root / "alone.json").read_text())["confusion"], both)
     capsys.readouterr()
     with pytest.raises(
         InputError, match=r"was trained on the classes semantic: awning, .*; geometric: sky, .* has sky"
     ):
-        evaluate.run([str(root / "run"), *data, "--data.name", "siftflow-geometric"])
+        evaluate.run([str(root / "run"), *place, "--data.name", "siftflow-geometric"])
 
 
 @pytest.mark.slow
@@ -210,3 +211,21 @@ def test_what_is_for_one_task_only(root):
     ):
         export.run([str(root / "run"), "--out", str(root / "exported")])
     assert not (root / "weighted").exists()
+    with pytest.raises(InputError, match="a check is of one task: give a data set of one of them"):
+        data.run(["check", "siftflow", "--dir", str(root / "data"), "--out", str(root / "check.html")])
+    assert not (root / "check.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ({"../up": {"class_names": ["a"], "palette": [[0, 0, 0]]}}, r"it has the task '\.\./up', and names of tasks"),
+        ({"geometric": {"class_names": ["a", "b"], "palette": [[0, 0, 0]]}}, "it has 2 class names and 1 colours"),
+        (["geometric"], "has no attribute 'items'"),
+    ],
+)
+def test_tasks_that_a_damaged_run_stores(root, tmp_path, other, problem):
+    stored = json.loads((root / "run/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stored | {"other_tasks": other}))
+    with pytest.raises(InputError, match=problem):
+        open_run(tmp_path)

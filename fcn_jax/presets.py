@@ -167,6 +167,21 @@ def _configure_nyud(*inputs: str, rate: float = 1e-10, **model: Any) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
 
 
+def _configure_siftflow(head: Head) -> Config:
+    """Make the configuration of the reference's folder siftflow-HEAD: both tasks, on images of 256x256 pixels.
+
+    Its stages have the rates 1e-10, 1e-12 and 1e-12.
+    """
+    return _configure_reference(
+        head,
+        DataConfig("siftflow"),
+        crop=256,
+        steps=100_000,
+        stage_factors=(1.0, 1e-2, 1e-2),
+        input=InputConfig("bgr", (114.578, 115.294, 108.353), (1.0, 1.0, 1.0)),  # siftflow_layers.py
+    )
+
+
 # The means of the reference's nyud_layers.py. VGG16 was trained with another mean of colours, so `allow` names it.
 _NYUD_MEAN, _LOG_DEPTH_MEAN, _HHA_MEAN = (116.190, 97.203, 92.318), 7.844, (132.431, 94.076, 118.477)
 _ON_TEST = RunOptions(DataOptions(val_split="test"))
@@ -332,6 +347,20 @@ PRESETS = {
         source="shelhamer/fcn.berkeleyvision.org; starts from its two networks in the working directory, or from "
         "--model.init-streams COLOUR_RUN HHA_RUN",
         published="32.8 on test (CVPR paper)",
+    ),
+    "siftflow-fcn32s": Preset(
+        "FCN-32s on SIFT Flow, semantic and geometric classes together",
+        _configure_siftflow("fcn32s"),
+        source=_REFERENCE,
+    ),
+    "siftflow-fcn16s": Preset(
+        "FCN-16s on SIFT Flow, trained after FCN-32s",
+        _configure_siftflow("fcn16s"),
+        source=_REFERENCE,
+        published="39.5 on val, geometric pixel accuracy 94.3 (CVPR paper, whose network was trained in another way)",
+    ),
+    "siftflow-fcn8s": Preset(
+        "FCN-8s on SIFT Flow, trained after FCN-32s and FCN-16s", _configure_siftflow("fcn8s"), source=_REFERENCE
     ),
     # The article gives rate, decay and backbone, but no momentum; PyTorch's default is 0. The steps are 60 epochs.
     "voc-resnet34": Preset(

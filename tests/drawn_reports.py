@@ -7,7 +7,8 @@ import numpy as np
 from fcn_jax.config import Config, DataOptions, ModelConfig, RunOptions
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.labels import palette
-from fcn_jax.inference.evaluate import Evaluation
+from fcn_jax.data.tasks import Task
+from fcn_jax.inference.evaluate import Evaluation, TaskScore
 from fcn_jax.inference.explain.figure import Figure
 from fcn_jax.inference.metrics import compute_metrics
 from fcn_jax.inference.report.calibration import BINS, Bins, calibrate
@@ -26,11 +27,13 @@ CONFUSION = np.array(
     [[900, 50, 50, 0, 0], [100, 100, 0, 0, 0], [1, 2, 297, 0, 0], [0, 0, 0, 0, 0], [10, 0, 30, 0, 0]], np.int64
 )
 
+TASK = Task("", NAMES, palette(len(NAMES)))
+
 
 def draw_run(names: tuple[str, ...] = NAMES, **changes) -> Run:
     config = fill_config(Config(model=ModelConfig(backbone="resnet18"), steps=40, **changes))
     options = fill_options(RunOptions(data=DataOptions(dir=Path("<b>place</b>"))), config)
-    return Run(Path("run"), config, options, names, palette(len(names)), "abc123")
+    return Run(Path("run"), config, options, (Task("", names, palette(len(names))),), "abc123")
 
 
 def draw_record(**changes) -> Record:
@@ -75,8 +78,8 @@ def draw_scores(side: int = 24) -> Scores:
         split="val",
         available=40,
         same_data=False,
-        evaluation=Evaluation(0.75, compute_metrics(CONFUSION), CONFUSION, 10, 2.0, 1),
-        boundary_iu=np.array([0.5, 0.25, 0.75, np.nan, 0.0]),
+        evaluation=Evaluation(0.75, (TaskScore(TASK, compute_metrics(CONFUSION), CONFUSION),), 10, 2.0, 1),
+        boundary_iu=(np.array([0.5, 0.25, 0.75, np.nan, 0.0]),),
         calibration=calibrate([bins]),
         examples={"best": [shown], "median": [], "worst": [shown._replace(name="w")]},
         figures=[Figure("Field <of> view", "It is round.", "A round spot", np.zeros((20, 30, 3), np.uint8))],

@@ -29,8 +29,10 @@ ON_DEPTH = {
     "nyud-fcn32s-hha": (("hha",), HHA_MEAN, "24.2"),
     "nyud-fcn32s-color-hha": (("colour", "hha"), None, "32.8"),
 }
+# siftflow-HEAD of the reference, on two tasks.
+JOINT = ("siftflow-fcn32s", "siftflow-fcn16s", "siftflow-fcn8s")
 RECIPES = [name for name in PRESETS if name.startswith(("voc-", "pascalcontext-", "nyud-")) and name not in ON_DEPTH]
-GENERAL = [name for name in PRESETS if name not in (*RECIPES, *OURS, *ON_DEPTH)]
+GENERAL = [name for name in PRESETS if name not in (*RECIPES, *OURS, *ON_DEPTH, *JOINT)]
 
 
 def test_the_names_of_the_design():
@@ -105,6 +107,15 @@ def test_recipes_on_depth_take_the_inputs_of_the_reference(name):
         assert (chosen.mean, chosen.channels) == (mean, data.channels)
 
 
+@pytest.mark.parametrize("name", JOINT)
+def test_recipes_of_both_tasks_take_the_input_of_the_reference(name):
+    preset, config = PRESETS[name], PRESETS[name].config
+    data = describe_inputs(choose_inputs(SOURCES["siftflow"], ()))
+    chosen = choose_input(config.model.input, Weights({}, (), CAFFE_INPUT, "VGG16"), config.model.allow, data)
+    assert (chosen.order, chosen.mean, chosen.std) == ("bgr", (114.578, 115.294, 108.353), (1.0,) * 3)
+    assert ("39.5 on val" in preset.published, "94.3" in preset.published) == (name == "siftflow-fcn16s",) * 2
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_recipe_of_ours_claims_what_its_experiment_measured(name):
     """The score is the mean of the seeds in results.csv, after the last step."""
@@ -164,7 +175,7 @@ def test_a_preset_of_which_nothing_was_published():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_network_of_a_preset_can_be_built(name):
-    model = build(PRESETS[name].config.model, num_classes=21)
+    model = build(PRESETS[name].config.model, 21)
     assert model.num_classes == 21
 
 

@@ -13,7 +13,8 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.inputs import describe_inputs
 from fcn_jax.data.sources import SOURCES, choose_inputs
 from fcn_jax.models.build import build
-from fcn_jax.models.reference import NETWORKS
+from fcn_jax.models.fcn import FCN
+from fcn_jax.models.reference import NETWORKS, JointFCN
 from fcn_jax.presets import PRESETS, convert_to_mean
 from fcn_jax.training.optim import make_schedule, mask_decayed, rate_factor
 from fcn_jax.training.staged import list_stages
@@ -29,6 +30,9 @@ SOLVERS = {
     "pascalcontext-fcn32s": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
     "pascalcontext-fcn16s": "base_lr: 1e-12 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
     "pascalcontext-fcn8s": "base_lr: 1e-14 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
+    "siftflow-fcn32s": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
+    "siftflow-fcn16s": "base_lr: 1e-12 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
+    "siftflow-fcn8s": "base_lr: 1e-12 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
     "nyud-fcn32s-color": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
     "nyud-fcn32s-color-d": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
     "nyud-fcn32s-hha": "base_lr: 1e-10 momentum: 0.99 iter_size: 1 max_iter: 300000 weight_decay: 0.0005",
@@ -39,6 +43,7 @@ LOOPS = {
     "voc": "for _ in range(25): solver.step(4000)",
     "voc-fcn8s-atonce": "for _ in range(75): solver.step(4000)",
     "pascalcontext": "for _ in range(50): solver.step(8000)",
+    "siftflow": "for _ in range(50): solver.step(2000)",
     "nyud": "for _ in range(50): solver.step(2000)",
 }
 # From train.prototxt or trainval.prototxt, and the layers of data that they name.
@@ -46,6 +51,7 @@ DATA = {
     "voc": "split: train mean: 104.00699 116.66877 122.67892 num_output: 21 normalize: false",
     "voc-fcn-alexnet": "split: train mean: 104.00699 116.66877 122.67892 num_output: 21 normalize: true",
     "pascalcontext": "split: train mean: 104.007 116.669 122.679 num_output: 60 normalize: false",
+    "siftflow": "split: trainval mean: 114.578 115.294 108.353 num_output: 33 3 normalize: false",
     "nyud": "split: trainval mean: 116.190 97.203 92.318 num_output: 40 normalize: false",
     "nyud-fcn32s-color-d": "split: trainval mean: 116.190 97.203 92.318 7.844 num_output: 40 normalize: false",
     "nyud-fcn32s-hha": "split: trainval mean: 132.431 94.076 118.477 num_output: 40 normalize: false",
@@ -105,9 +111,9 @@ def test_a_stage_is_the_folder_before(name):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_data_and_the_loss(name):
-    config, data = resolve(name), parse(find(DATA, name))
-    assert config.data.train_split == ("trainaug" if name.startswith("voc") else data["split"][0])
-    assert SOURCES[config.data.name].classes == data["num_output"][0]
+    config, data, kind = resolve(name), parse(find(DATA, name)), name.split("-")[0]
+    assert config.data.train_split == {"voc": "trainaug", "siftflow": "train"}.get(kind, data["split"][0])
+    assert SOURCES[config.data.name].classes == " and ".join(data["num_output"])
     # Without an input of its own a preset takes that of the .caffemodel; late fusion takes those of its two networks.
     given, on_colour = config.model.input or CAFFE_INPUT, "hha" not in config.data.inputs
     if config.model.fusion != "late":
@@ -117,7 +123,7 @@ def test_the_data_and_the_loss(name):
     assert config.optim.reduction == {"true": "mean", "false": "sum"}[data["normalize"][0]]
     # Whole images, as they are.
     assert (config.augment.scale, config.augment.flip, config.augment.colour) == ((1, 1), False, 0)
-    assert config.augment.crop == (640 if name.startswith("nyud") else 500)
+    assert config.augment.crop == {"nyud": 640, "siftflow": 256}.get(kind, 500)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -139,7 +145,11 @@ def test_the_network(name):
     source = SOURCES[config.data.name]
     given = describe_inputs(choose_inputs(source, config.data.inputs))  # its names of channels are the streams
     model = dataclasses.replace(config.model, input=given)
-    assert build(model, int(source.classes)) == NETWORKS[name]
+    network = NETWORKS[name]
+    if isinstance(network, JointFCN):  # it only returns the scores of its tasks apart
+        values = {field.name: getattr(network, field.name) for field in dataclasses.fields(network) if field.init}
+        network = FCN(**{name: value for name, value in values.items() if name not in ("parent", "name")})
+    assert build(model, *map(int, source.classes.split(" and "))) == network
     assert config.model.upsampling == "fixed"  # lr_mult: 0
 
 

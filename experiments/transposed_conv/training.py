@@ -247,7 +247,8 @@ def train(study: Study, name: str, seed: int, dataset: Dataset) -> Iterator[Row]
             state, metrics = train_step(state, next(batches))
             losses.append(metrics["loss"])
             if step % study.eval_every == 0 or step == study.steps:
-                result = evaluate(forward, state.variables, val, num_classes, jax.local_device_count(), options.workers)
+                devices = jax.local_device_count()
+                result = evaluate(forward, state.variables, val, dataset.tasks, devices, options.workers)
                 logits = compute_logits(model, config, state.variables, val)
                 yield {
                     "seed": f"{seed}",

@@ -96,9 +96,12 @@ def _describe_split(dataset: "Dataset", split: str) -> list[str]:
     from fcn_jax.data.absent import describe_absent_classes
     from fcn_jax.data.sources import get_source
 
-    absent = describe_absent_classes(dataset.pixels[split], dataset.class_names, get_source(dataset.name).takes_map)
-    lines = [f"  {absent.replace('--data.', '--')}"] if absent else []
-    return [f"{dataset.name} {split}: {dataset.splits[split]} images", *lines]
+    lines = [f"{dataset.name} {split}: {dataset.splits[split]} images"]
+    takes_map = get_source(dataset.name).takes_map
+    for task, pixels in zip(dataset.tasks, dataset.pixels[split], strict=True):
+        absent = describe_absent_classes(pixels, task.class_names, takes_map)
+        lines += [f"  {absent.replace('--data.', '--')}"] if absent else []
+    return lines
 
 
 def _describe_unlabelled(dataset: "Dataset") -> list[str]:
@@ -121,6 +124,11 @@ def _check(flags: Check) -> None:
     from fcn_jax.runtime.files import write_atomically
     from fcn_jax.runtime.json_values import to_json
 
+    if len(dataset.tasks) > 1:
+        raise InputError(
+            f"{flags.name} has the tasks {', '.join(task.name for task in dataset.tasks)}, and a check is of one task: "
+            f"give a data set of one of them, as {flags.name}-{dataset.tasks[0].name}"
+        )
     survey = survey_dataset(dataset, flags.train_split)
     for split in dataset.splits:
         first, *absent = _describe_split(dataset, split)

@@ -49,6 +49,7 @@ def run(words: list[str]) -> None:
                 import gradio  # noqa: F401
         except ImportError as error:
             raise InputError(f"the page needs the package {error.name}: pip install 'fcn-jax[demo]'") from error
+        from fcn_jax.data.tasks import count_classes
         from fcn_jax.inference.demo.page import STYLE, make_page
         from fcn_jax.inference.demo.subject import describe_run, require_colour, write_examples
         from fcn_jax.inference.segmenter import Segmenter
@@ -61,7 +62,7 @@ def run(words: list[str]) -> None:
         with copy_for_reading(flags.run, flags.step) as run_dir:
             run = open_run(run_dir)
             start_jax(None)
-            model = build(run.config.model, len(run.class_names))
+            model = build(run.config.model, *count_classes(run.tasks))
             require_colour(run)
             tiling = plan_tiles(model, flags.tile)
             with show_step("reading the checkpoint"):
@@ -73,7 +74,7 @@ def run(words: list[str]) -> None:
                 examples = []
             subject = describe_run(run, step, examples)
         input_config = run.config.model.input_or_default
-        segment = Segmenter(model, input_config, variables, run.class_names, run.palette, tiling)
+        segment = Segmenter(model, input_config, variables, run.tasks, tiling)
         page = make_page(subject, segment, folder)
         if not is_loopback(opened):
             print("warning: everyone who reaches this machine can use the page", file=sys.stderr, flush=True)

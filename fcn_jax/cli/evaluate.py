@@ -43,7 +43,7 @@ class OtherData:
 
 @dataclass(frozen=True)
 class Eval:
-    """Score a run on a split of its data set, or of another one with the same classes."""
+    """Score a run on a split of its data set, or of another one with the same classes; each task has a table."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run directory, made by `fcn-jax train`"""
@@ -73,7 +73,8 @@ def run(words: list[str]) -> None:
     require_batch_size(flags.batch_size)
     require_writable(flags.json, flags.picture)
     from fcn_jax.data.dataset import prepare_configured
-    from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
+    from fcn_jax.data.tasks import describe_classes
+    from fcn_jax.inference.evaluate import describe_scores, evaluate, format_tables
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.visualize import Panels, save_png
@@ -95,14 +96,15 @@ def run(words: list[str]) -> None:
     dataset = prepare_configured(config, options, on_bad_example == "skip")
     if dataset.left_out:
         print(f"warning: {dataset.left_out}")
-    if dataset.class_names != run.class_names:
+    scored = dataset.select(run.tasks)
+    if scored is None:
         raise InputError(
-            f"{name} was trained on the classes {', '.join(run.class_names)}, and {dataset.name} has "
-            f"{', '.join(dataset.class_names)}; score it on data with the same classes"
+            f"{name} was trained on the classes {describe_classes(run.tasks)}, and {dataset.name} has "
+            f"{describe_classes(dataset.tasks)}; score it on data with the same classes"
         )
     split = options.val_split or "val"
-    source = dataset.source(split)
-    panels = Panels(source, run.palette, run.class_names)
+    source = scored.source(split)
+    panels = Panels(source, run.tasks)
 
     def show(example: "Example", class_map: "np.ndarray") -> None:
         panels.add(example, class_map)
@@ -116,20 +118,20 @@ def run(words: list[str]) -> None:
             forward,
             trained.variables,
             source,
-            len(run.class_names),
+            run.tasks,
             default_batch_size(flags.batch_size or run.options.eval_batch_size),
             run.options.workers,
             show,
             trained.tiling,
         )
-    print(format_table(result, run.class_names))
+    print(format_tables(result))
     print(
         f"{result.num_examples} images of {dataset.name} {split} in {result.seconds:.1f} s, "
         f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} canvas sizes; "
         f"step {trained.step} of {name}"
     )
     if flags.json:
-        scores = {"step": trained.step, "split": split, **describe_scores(result, run.class_names)}
+        scores = {"step": trained.step, "split": split, **describe_scores(result)}
         write_atomically(flags.json, json.dumps(to_json(scores), indent=1) + "\n")
     if flags.picture and (picture := panels.draw()) is not None:
         save_png(picture, flags.picture)

@@ -31,6 +31,7 @@ class Predict:
 
     OUT/<stem>.png holds the index of each pixel's class, OUT/<stem>_overlay.png shows the classes over the photograph.
     Of a video OUT/<stem>_overlay.mp4 is written, and OUT/<stem>/ with the class map of each frame. It needs ffmpeg.
+    With several tasks these are the files of the first one; those of another have <stem>_TASK in place of <stem>.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -100,6 +101,7 @@ def run(words: list[str]) -> None:
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
     hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
+    from fcn_jax.data.tasks import count_classes
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.resume import describe_origin, find_done
     from fcn_jax.inference.segment import default_batch_size
@@ -136,7 +138,10 @@ def run(words: list[str]) -> None:
     with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
 
         def segment(examples: Iterable["Example"]) -> Iterator["Segmented"]:
-            return segment_views(forward, trained.variables, examples, batch_size, views, trained.tiling, workers)
+            counts = count_classes(run.tasks)
+            return segment_views(
+                forward, trained.variables, examples, batch_size, views, trained.tiling, workers, counts
+            )
 
         if files:
             results = predict(segment, files, flags.out, outputs, workers, origin, done, read)
@@ -245,4 +250,5 @@ def _choose_outputs(flags: Predict, run: "Run", split: Split | None) -> "Outputs
         flags.probabilities,
         flags.counts,
         flags.polygons,
+        run.tasks[1:],
     )

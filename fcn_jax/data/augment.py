@@ -168,14 +168,14 @@ def find_origin(
 
 def augment(
     image: Integer[Array, "height width channels"],
-    label: UInt8[Array, "height width"],
+    label: UInt8[Array, "height width *tasks"],
     size: Int[Array, "2"],
     changes: Changes,
     origin: Int[Array, "2"] | None,
     *,
     config: AugmentConfig,
     input_config: InputConfig,
-) -> tuple[Float[Array, "crop crop channels"], UInt8[Array, "crop crop"]]:
+) -> tuple[Float[Array, "crop crop channels"], UInt8[Array, "crop crop *tasks"]]:
     """Make a training example: a square crop of a zoomed, mirrored, recoloured image, normalised, and its labels.
 
     Zoom, crop and mirror image are those of all channels, and colours change in the colour channels alone. Where the
@@ -184,7 +184,7 @@ def augment(
 
     Args:
         image: the image, at the top left of its canvas.
-        label: the label of the image, on a canvas of the same size.
+        label: the label of the image, on a canvas of the same size; those of all tasks are changed alike.
         size: rows and columns of the image.
         changes: changes to this image.
         origin: row and column of the image at which the canvas begins, if the canvas holds only the part that the crop
@@ -202,7 +202,7 @@ def augment(
     if config.colour and input_config.colour:
         deviation = jnp.array(DEVIATION) / jnp.array(input_config.std[input_config.colour])
         pixels = _change_channels(pixels, input_config.colour, lambda part: _recolour(part, colour, deviation))
-    height, width = label.shape
+    height, width = label.shape[:2]
     top, left = (0, 0) if origin is None else origin
     pixels = jnp.einsum("ih,hwc->iwc", _compute_tent(rows, size[0], top, height, zoom), pixels)
     pixels = jnp.einsum("jw,iwc->ijc", _compute_tent(columns, size[1], left, width, zoom), pixels)
@@ -211,7 +211,7 @@ def augment(
     inside = _is_within(near_rows, size[0])[:, None] & _is_within(near_columns, size[1])[None, :]
     near_rows, near_columns = near_rows - top, near_columns - left
     picked = label[jnp.clip(near_rows, 0, height - 1)][:, jnp.clip(near_columns, 0, width - 1)]
-    return pixels, jnp.where(inside, picked, jnp.uint8(IGNORE))
+    return pixels, jnp.where(jnp.expand_dims(inside, range(2, label.ndim)), picked, jnp.uint8(IGNORE))
 
 
 def normalise(

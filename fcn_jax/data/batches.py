@@ -22,6 +22,7 @@ from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.augment import Changes, Numbers, draw_changes, draw_numbers, find_origin, place_crop, reach
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.tasks import add_axis, count_maps
 from fcn_jax.errors import InputError
 from fcn_jax.layers.backend import count_local_devices
 from fcn_jax.runtime.host_memory import read_free_memory
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
 
     Attributes:
         image: the channels of the inputs, as in `Example`; 0 outside the image.
-        label: class indices, `IGNORE` outside the image.
+        label: class indices, `IGNORE` outside the image; of several tasks [batch, height, width, tasks].
         size: rows and columns of each whole image; 0 for a place without an image.
         changes: the random changes to each image in training.
         origin: the row and column of each image at which its canvas begins, if images may be larger than the canvas;
@@ -42,17 +43,19 @@ class Batch(NamedTuple):
     """
 
     image: Integer[np.ndarray | jax.Array, "batch height width channels"]
-    label: UInt8[np.ndarray | jax.Array, "batch height width"]
+    label: UInt8[np.ndarray | jax.Array, "batch height width *tasks"]
     size: Int32[np.ndarray | jax.Array, "batch 2"]
     changes: Changes | None = None
     origin: Int32[np.ndarray | jax.Array, "batch 2"] | None = None
 
 
-def make_empty_batch(count: int, canvas: tuple[int, int], channels: int = 3, dtype: DTypeLike = np.uint8) -> Batch:
-    """Make a batch of `count` canvases of (height, width) without images."""
+def make_empty_batch(
+    count: int, canvas: tuple[int, int], channels: int = 3, dtype: DTypeLike = np.uint8, tasks: int = 1
+) -> Batch:
+    """Make a batch of `count` canvases of (height, width) without images, for labels of a number of tasks."""
     return Batch(
         image=np.zeros((count, *canvas, channels), dtype),
-        label=np.full((count, *canvas), IGNORE, np.uint8),
+        label=np.full((count, *canvas, *add_axis(tasks)), IGNORE, np.uint8),
         size=np.zeros((count, 2), np.int32),
     )
 
@@ -66,7 +69,7 @@ def place_on_canvas(
     """Put 1 to `count` examples on canvases of (height, width).
 
     Args:
-        examples: images with labels, of the same number of channels and type.
+        examples: images with labels, of the same number of channels and tasks, and of one type.
         count: number of canvases.
         canvas: height and width of a canvas.
         origins: row and column of each example at which its canvas begins; None: all canvases hold whole images, and
@@ -75,7 +78,8 @@ def place_on_canvas(
     examples = iter(examples)
     first = next(examples)
     channels = first.image.shape[-1] if first.image.ndim == 3 else 3
-    batch = make_empty_batch(count, canvas, channels, np.uint16 if first.image.dtype == np.uint16 else np.uint8)
+    dtype = np.uint16 if first.image.dtype == np.uint16 else np.uint8
+    batch = make_empty_batch(count, canvas, channels, dtype, count_maps(first.label))
     examples = itertools.chain([first], examples)
     for index, (example, origin) in enumerate(zip(examples, origins or itertools.repeat((0, 0)), strict=False)):
         _put(batch, index, example, origin)
@@ -92,23 +96,24 @@ def _put(batch: Batch, index: int, example: Example, origin: tuple[int, int] = (
     Raises:
         InputError: image and label are of other types than the batch has, or not of one size.
     """
-    channels, dtype = batch.image.shape[-1], batch.image.dtype
-    if example.label.ndim != 2 or example.image.shape != (*example.label.shape, channels):
+    channels, dtype, shape = batch.image.shape[-1], batch.image.dtype, example.label.shape[:2]
+    if example.label.ndim != batch.label.ndim - 1 or example.image.shape != (*shape, channels):
         raise InputError(
             f"{example.name} has an image of shape {example.image.shape} and a label of shape {example.label.shape}; "
-            f"they must be [height, width, {channels}] and [height, width]"
+            f"they must be [height, width, {channels}] and [height, width"
+            f"{''.join(f', {tasks}' for tasks in batch.label.shape[3:])}]"
         )
     if example.image.dtype != dtype or example.label.dtype != np.uint8:  # others would be cut to 0..255 silently
         raise InputError(
             f"{example.name} has an image of {example.image.dtype} and a label of {example.label.dtype}; they must be "
             f"{dtype}, the samples of the image, and uint8, classes"
         )
-    (top, left), (rows, columns) = origin, batch.label.shape[1:]
+    (top, left), (rows, columns) = origin, batch.label.shape[1:3]
     label = example.label[top : top + rows, left : left + columns]
-    height, width = label.shape
+    height, width = label.shape[:2]
     batch.image[index, :height, :width] = example.image[top : top + rows, left : left + columns]
     batch.label[index, :height, :width] = label
-    batch.size[index] = example.label.shape
+    batch.size[index] = shape
 
 
 def train_canvas(max_size: tuple[int, int], config: Config) -> tuple[int, int]:
@@ -148,6 +153,7 @@ def train_batches(
     canvas = train_canvas(max_size, config)
     cuts = canvas != max_size
     shard = partial(jax.tree.map, partial(jax.make_array_from_process_local_data, sharding))
+    tasks = count_maps(source[0].label)
 
     if options.data.decoded == "device":
         resident = load_on_devices(source, max_size, sharding, options.workers)
@@ -165,10 +171,10 @@ def train_batches(
 
         def load(step: int, indices: np.ndarray) -> Any:
             numbers = draw_numbers(config.seed, step, own, batch_size, config.augment)
-            batch, parts = make_empty_batch(share, canvas, given.num_channels, given.dtype), []
+            batch, parts = make_empty_batch(share, canvas, given.num_channels, given.dtype, tasks), []
             for place, index in enumerate(indices[own]):  # one large image at a time is in memory
                 example, one = source[int(index)], slice(place, place + 1)
-                size = np.array([example.label.shape], np.int32)
+                size = np.array([example.label.shape[:2]], np.int32)
                 changes = place_crop(Numbers(*(x[one] for x in numbers)), size, config.augment)
                 origin = find_origin(changes, size, canvas)
                 _put(batch, place, example, tuple(origin[0].tolist()))
@@ -203,9 +209,9 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
     Raises:
         InputError: the split needs more than half of the free memory; the other half is for training.
     """
-    image = source[0].image  # all have as many channels
-    channels, dtype = image.shape[-1], image.dtype
-    pixel = channels * dtype.itemsize + 1
+    first = source[0]  # all have as many channels and tasks
+    channels, dtype, tasks = first.image.shape[-1], first.image.dtype, count_maps(first.label)
+    pixel = channels * dtype.itemsize + tasks
     require_room(len(source), canvas, pixel)
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     replicate = partial(jax.tree.map, partial(jax.make_array_from_process_local_data, everywhere))
@@ -214,7 +220,9 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
     def empty() -> Batch:
         shape = (len(source), *canvas)
         return Batch(
-            jnp.zeros((*shape, channels), dtype), jnp.zeros(shape, jnp.uint8), jnp.zeros((len(source), 2), jnp.int32)
+            jnp.zeros((*shape, channels), dtype),
+            jnp.zeros((*shape, *add_axis(tasks)), jnp.uint8),
+            jnp.zeros((len(source), 2), jnp.int32),
         )
 
     @partial(jax.jit, donate_argnums=0, out_shardings=everywhere)

@@ -19,12 +19,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import dataset_info_path
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from fcn_jax.data.checks import Pair, count_pixels, read_outlined, read_pair
+from fcn_jax.data.checks import Pair, read_outlined, read_tasks, store_drawn
 from fcn_jax.data.entries import Entry, hash_contents, hash_source, list_entries, list_problems
-from fcn_jax.data.inputs import Input, Moments, complete_input, encode_png, get_keys
+from fcn_jax.data.inputs import Input, Moments, complete_input, get_keys
 from fcn_jax.data.large_images import make_room
 from fcn_jax.data.mat_files import read_slice
 from fcn_jax.data.sources.source import Files, Found, Outlined, Slice
+from fcn_jax.data.tasks import join_maps, split_maps
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import lock_file, write_atomically
 from fcn_jax.runtime.progress import show_progress
@@ -153,7 +154,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @property
     def pixels(self) -> dict[str, list[int]]:
-        """Number of pixels of each label, 0 to 255, in each split."""
+        """Number of pixels of each label, 0 to 255, in each split; those of several tasks follow each other."""
         return self._metadata["pixels"]
 
     def describe_left_out(self) -> str | None:
@@ -231,7 +232,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             raise self._collect_problems(0)
         self._metadata["left_out"] = {}
         self._metadata["max_size"] = [0, 0]
-        self._metadata["pixels"] = {split: [0] * 256 for split in self._found.splits}
+        self._metadata["pixels"] = {split: [0] * 256 * len(self._found.tasks) for split in self._found.splits}
         self._metadata["moments"] = {}
         starts, filled = [], SHARD
         for i, entry in enumerate(self._entries):
@@ -280,12 +281,12 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _read(self, entry: Entry) -> Pair | list[str]:
         """Read and check an example, or list what is wrong with it."""
-        example, classes, label_map = entry.example, len(self._found.class_names), self._found.label_map
+        example, tasks = entry.example, self._found.tasks
         try:
             if isinstance(example, Files):
-                files = example.image, *example.others
-                with make_room(*files, example.mask):
-                    return read_pair(files, example.mask, classes, label_map, example.variable, self._found.inputs)
+                files, masks = (example.image, *example.others), (example.mask, *example.other_masks)
+                with make_room(*files, *masks):
+                    return read_tasks(files, masks, tasks, example.variable, self._found.inputs)
             if isinstance(example, Outlined):
                 with make_room(example.image):
                     return read_outlined(example)
@@ -294,8 +295,8 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             else:
                 image, mask = example.draw()
                 images = [image]
-            label = label_map.look_up(mask, example.name, classes)
-            return Pair(tuple(map(encode_png, images)), encode_png(label), count_pixels(label), label.shape)
+            maps = zip(tasks, split_maps(mask, len(tasks)), strict=True)
+            return store_drawn(images, join_maps([task.look_up(drawn, example.name) for task, drawn in maps]))
         except InputError as error:
             return [f"{entry.split}: {line}" for line in str(error).splitlines()]
 

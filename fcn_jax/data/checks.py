@@ -27,7 +27,8 @@ from fcn_jax.data.masks import read_samples
 from fcn_jax.data.mat_files import read_mask_array
 from fcn_jax.data.pictures import JPEG, Picture, convert_to_rgb, open_picture
 from fcn_jax.data.png import strip_palette
-from fcn_jax.data.sources.source import Outlined
+from fcn_jax.data.sources.source import Labels, Outlined
+from fcn_jax.data.tasks import count_maps, split_maps, stack_label
 from fcn_jax.errors import InputError
 
 
@@ -36,15 +37,15 @@ class Pair(NamedTuple):
 
     Attributes:
         images: the file of each input: a JPEG or PNG in RGB, or a PNG with the channels below each other.
-        label: a PNG with the class of each pixel, and 255 for void.
-        counts: number of pixels of each label, int64 [256].
-        shape: height and width of all.
+        label: a PNG with the class of each pixel, and 255 for void; the labels of several tasks are below each other.
+        counts: number of pixels of each label, 256 numbers for each task.
+        shape: height and width of the images.
         moments: sums over the input without a mean of its own; None: there is none.
     """
 
     images: tuple[bytes, ...]
     label: bytes
-    counts: Int64[np.ndarray, "256"]
+    counts: Int64[np.ndarray, "labels"]
     shape: tuple[int, int]
     moments: Moments | None = None
 
@@ -57,45 +58,74 @@ def read_pair(
     variable: str = "",
     inputs: Sequence[Input] = (COLOUR,),
 ) -> Pair:
-    """Read and check the files of an example.
+    """Read and check the files of an example with one mask, whose labels are 0..num_classes - 1; see `read_tasks`."""
+    task = Labels("", tuple(map(str, range(num_classes))), label_map)
+    return read_tasks(images, (mask,), (task,), variable, inputs)
+
+
+def read_tasks(
+    images: Sequence[Path],
+    masks: Sequence[Path],
+    tasks: Sequence[Labels],
+    variable: str = "",
+    inputs: Sequence[Input] = (COLOUR,),
+) -> Pair:
+    """Read and check the files of an example with a mask for each task.
 
     Args:
         images: the file of each input.
-        mask: the mask file.
-        num_classes: labels are 0..num_classes - 1.
-        label_map: the labels of the samples of the mask.
-        variable: for a mask in a MATLAB file, the variable that is the mask.
+        masks: the mask files, in the order of the tasks.
+        tasks: what the masks mean.
+        variable: for masks in MATLAB files, the variable that is the mask.
         inputs: the inputs.
 
     Raises:
         InputError: something is wrong; the message has one line for each problem.
     """
-    problems, read = [], []
+    problems, read, found = [], [], []
     for file, given in zip(images, inputs, strict=True):
         try:
             read.append(_open_colours(file) if given.is_picture else read_bands(file, given))
         except InputError as error:
             problems.append(str(error))
-    try:
-        drawn = None if variable else open_picture(mask, "mask")
-        in_colour = bool(label_map.colours)
-        samples = read_samples(drawn, mask.name, in_colour) if drawn else read_mask_array(mask, variable)
-        label = label_map.look_up(samples, mask.name, num_classes)
-    except InputError as error:
-        problems.append(str(error))
+    for mask, task in zip(masks, tasks, strict=True):
+        try:
+            found.append(_read_mask(mask, task, variable))
+        except InputError as error:
+            problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    stored = tuple(
-        _store_image(found, file.name, label.shape, f"mask {mask.name}")
-        if isinstance(found, Picture)
-        else _store_bands(found, file.name, label.shape, f"mask {mask.name}")
-        for file, found in zip(images, read, strict=True)
-    )
+    stored: tuple[bytes, ...] = ()
+    for mask, (label, _) in zip(masks, found, strict=True):
+        stored = tuple(
+            _store_image(picture, file.name, label.shape, f"mask {mask.name}")
+            if isinstance(picture, Picture)
+            else _store_bands(picture, file.name, label.shape, f"mask {mask.name}")
+            for file, picture in zip(images, read, strict=True)
+        )
+    arrays = [label for label, _ in found]
+    counts = np.concatenate([count_pixels(label) for label in arrays])
+    png = found[0][1] if len(found) == 1 else encode_png(np.concatenate(arrays))
     bands = [array for array, given in zip(read, inputs, strict=True) if given.mean is None]
-    moments = measure(bands[0]) if bands else None
+    return Pair(stored, png, counts, arrays[0].shape, measure(bands[0]) if bands else None)
+
+
+def _read_mask(mask: Path, task: Labels, variable: str) -> tuple[UInt8[np.ndarray, "height width"], bytes]:
+    """Return the label of each pixel, and a PNG of them."""
+    drawn = None if variable else open_picture(mask, "mask")
+    in_colour = bool(task.label_map.colours)
+    samples = read_samples(drawn, mask.name, in_colour) if drawn else read_mask_array(mask, variable)
+    label = task.look_up(samples, mask.name)
     if drawn and label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P"):
-        return Pair(stored, strip_palette(drawn.data), count_pixels(label), label.shape, moments)
-    return Pair(stored, encode_png(label), count_pixels(label), label.shape, moments)
+        return label, strip_palette(drawn.data)
+    return label, encode_png(label)
+
+
+def store_drawn(images: Sequence[np.ndarray], label: UInt8[np.ndarray, "height width *tasks"]) -> Pair:
+    """Store the arrays of all inputs and the checked labels."""
+    maps = split_maps(label, count_maps(label))
+    counts = np.concatenate([count_pixels(one) for one in maps])
+    return Pair(tuple(map(encode_png, images)), encode_png(stack_label(label)), counts, label.shape[:2])
 
 
 def read_outlined(example: Outlined) -> Pair:

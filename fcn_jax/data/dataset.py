@@ -20,7 +20,8 @@ from fcn_jax.data.hold_out import set_apart
 from fcn_jax.data.inputs import COLOUR, Input, Pixels, decode_image, describe_inputs, get_keys, make_picture
 from fcn_jax.data.large_images import lift_limit
 from fcn_jax.data.sources import SOURCES, choose_inputs, get_source
-from fcn_jax.data.sources.source import Found, Request
+from fcn_jax.data.sources.source import Found, Labels, Request
+from fcn_jax.data.tasks import Task, count_maps, join_maps, split_maps, unstack_label
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import expand_home, find_cache_folder
 
@@ -31,12 +32,12 @@ class Example(NamedTuple):
     Attributes:
         name: the name of the example, for files the stem of the image file.
         image: the channels of the inputs side by side; of colour red, green and blue, 0..255.
-        label: the class of each pixel, 255 for void.
+        label: the class of each pixel, 255 for void; of several tasks one beside the other, [height, width, tasks].
     """
 
     name: str
     image: Pixels
-    label: UInt8[np.ndarray, "height width"]
+    label: UInt8[np.ndarray, "height width *tasks"]
 
     @property
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
@@ -47,8 +48,15 @@ class Example(NamedTuple):
 class Source(Sequence[Example]):
     """The examples of a split in the order of the data set; several threads may read at once."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], folder: Path, keys: Sequence[str] = ("image",)):
-        self._records, self._folder, self._keys = records, folder, keys
+    def __init__(
+        self,
+        records: Sequence[dict[str, Any]],
+        folder: Path,
+        keys: Sequence[str] = ("image",),
+        kept: tuple[int, ...] | None = None,
+    ):
+        """Take the records of a split, their folder, the keys of the inputs, and the tasks to read; None: all."""
+        self._records, self._folder, self._keys, self._kept = records, folder, keys, kept
 
     def __len__(self) -> int:
         return len(self._records)
@@ -69,8 +77,12 @@ class Source(Sequence[Example]):
                 "builds it again"
             ) from error
         with lift_limit(), Image.open(io.BytesIO(record["label"])) as label:
-            image = decode_image([record[key] for key in self._keys], label.height)
-            return Example(record["name"].decode(), image, np.asarray(label))
+            image = decode_image([record[key] for key in self._keys], int(record["height"]))
+            classes = unstack_label(np.asarray(label), len(image))
+        if self._kept is not None:
+            maps = split_maps(classes, count_maps(classes))
+            classes = join_maps([maps[number] for number in self._kept])
+        return Example(record["name"].decode(), image, classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,35 +91,44 @@ class Dataset:
 
     Attributes:
         name: the name of the data set.
-        class_names: the name of each label from 0 on.
-        palette: red, green and blue of each class.
+        tasks: its tasks with their classes, at least one.
         splits: the number of examples of each split.
         max_size: the largest height and the largest width of all images.
         folder: the folder of its records.
         contents: a hash of its names and sizes, the same for a copy in another place.
-        pixels: the number of pixels of each label in each split; label 255 is void.
+        pixels: the number of pixels of each label in each split, for each task; label 255 is void.
         left_out: a text that names the examples that were left out, and why; None: there are none.
         unlabelled: the number of images of each further split, which has no labels and is not prepared.
         inputs: the inputs that its images have.
     """
 
     name: str
-    class_names: tuple[str, ...]
-    palette: UInt8[np.ndarray, "classes 3"]
+    tasks: tuple[Task, ...]
     splits: dict[str, int]
     max_size: tuple[int, int]
     folder: Path
     contents: str
     _open: Callable[[str], Sequence[dict[str, Any]]] = field(repr=False)
-    pixels: dict[str, Int64[np.ndarray, "256"]] = field(default_factory=dict, repr=False)
+    pixels: dict[str, Int64[np.ndarray, "tasks 256"]] = field(default_factory=dict, repr=False)
     left_out: str | None = None
     unlabelled: dict[str, int] = field(default_factory=dict)
     inputs: tuple[Input, ...] = (COLOUR,)
+    _kept: tuple[int, ...] | None = field(default=None, repr=False)
 
     @property
     def input(self) -> InputConfig:
         """The input of a network on its images that starts from no weights."""
         return describe_inputs(self.inputs)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label from 0 on, in the first task."""
+        return self.tasks[0].class_names
+
+    @property
+    def palette(self) -> UInt8[np.ndarray, "classes 3"]:
+        """Red, green and blue of each class of the first task."""
+        return self.tasks[0].palette
 
     def source(self, split: str) -> Source:
         """Open a split.
@@ -122,7 +143,21 @@ class Dataset:
             )
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r} here; it has {', '.join(self.splits)}")
-        return Source(self._open(split), self.folder, get_keys(self.inputs))
+        return Source(self._open(split), self.folder, get_keys(self.inputs), self._kept)
+
+    def select(self, tasks: Sequence[Task]) -> "Dataset | None":
+        """Return the data set with the labels of these tasks only, found by their classes; None if it lacks one."""
+        known = [task.class_names for task in self.tasks]
+        if any(task.class_names not in known for task in tasks):
+            return None
+        places = [known.index(task.class_names) for task in tasks]
+        stored = range(len(known)) if self._kept is None else self._kept
+        return dataclasses.replace(
+            self,
+            tasks=tuple(self.tasks[place] for place in places),
+            pixels={split: counts[places] for split, counts in self.pixels.items()},
+            _kept=tuple(stored[place] for place in places),
+        )
 
 
 def prepare(
@@ -198,16 +233,14 @@ def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool 
 
     builder = SegmentationBuilder(config.name, found, _find_cache(options), skip_bad)
     builder.build()
-    colours = labels.palette(len(found.class_names)) if found.colours is None else np.array(found.colours, np.uint8)
     return Dataset(
         name=config.name,
-        class_names=found.class_names,
-        palette=colours,
+        tasks=tuple(_colour(given) for given in found.tasks),
         splits={split: builder.info.splits[split].num_examples for split in found.splits},
         max_size=builder.max_size,
         folder=Path(builder.data_dir),
         contents=builder.contents,
-        pixels={split: np.array(pixels) for split, pixels in builder.pixels.items()},
+        pixels={split: np.array(pixels).reshape(-1, 256) for split, pixels in builder.pixels.items()},
         left_out=builder.describe_left_out(),
         unlabelled={split: len(images) for split, images in found.unlabelled.items()},
         inputs=builder.describe_inputs(config.train_split),
@@ -253,3 +286,9 @@ def find_configured(config: DataConfig, options: DataOptions) -> Found:
 
 def _find_cache(options: DataOptions) -> Path:
     return expand_home(options.cache) if options.cache else find_cache_folder()
+
+
+def _colour(given: Labels) -> Task:
+    """Give the classes of a task their colours."""
+    colours = labels.palette(len(given.class_names)) if given.colours is None else np.array(given.colours, np.uint8)
+    return Task(given.task, given.class_names, colours)

@@ -18,6 +18,7 @@ import PIL
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.dataset import Dataset, Example
+from fcn_jax.data.tasks import add_axis
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.files import lock_file, replace_atomically
 from fcn_jax.runtime.progress import show_progress
@@ -29,10 +30,12 @@ THREADS = os.cpu_count() or 1  # number of threads that decode
 class Decoded(Sequence[Example]):
     """The examples of a split in the order of the source, as views of the file; several threads may read at once."""
 
-    def __init__(self, pixels: np.memmap, names: list[str], sizes: list[tuple[int, int]], input: InputConfig):  # noqa: A002
-        """Take the memory map of SPLIT.uint8, the name and (height, width) of each example, and what images have."""
-        self._pixels, self._names, self._sizes, self._input = pixels, names, sizes, input
-        self._ends = np.cumsum([_count_bytes(size, input) for size in sizes], dtype=np.int64)
+    def __init__(
+        self, pixels: np.memmap, names: list[str], sizes: list[tuple[int, int]], given: InputConfig, tasks: int
+    ):
+        """Take the memory map of SPLIT.uint8, name and (height, width) of each example, input and number of tasks."""
+        self._pixels, self._names, self._sizes, self._input, self._tasks = pixels, names, sizes, given, tasks
+        self._ends = np.cumsum([_count_bytes(size, given, tasks) for size in sizes], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -45,14 +48,14 @@ class Decoded(Sequence[Example]):
         """
         place = range(len(self))[index]
         height, width = self._sizes[place]
-        image, label = np.split(self.view_bytes(place), [-height * width])
+        image, label = np.split(self.view_bytes(place), [-height * width * self._tasks])
         image = image.view(self._input.dtype).reshape(height, width, self._input.num_channels)
-        return Example(self._names[place], image, label.reshape(height, width))
+        return Example(self._names[place], image, label.reshape(height, width, *add_axis(self._tasks)))
 
     def view_bytes(self, place: int) -> np.ndarray:
         """Return the bytes of an example in the file: its image, then its label."""
         end = int(self._ends[place])
-        return self._pixels[end - _count_bytes(self._sizes[place], self._input) : end].view(np.ndarray)
+        return self._pixels[end - _count_bytes(self._sizes[place], self._input, self._tasks) : end].view(np.ndarray)
 
 
 def open_decoded(dataset: Dataset, split: str) -> Decoded:
@@ -67,31 +70,32 @@ def open_decoded(dataset: Dataset, split: str) -> Decoded:
     source = dataset.source(split)
     folder = dataset.folder / "decoded"
     about = [dataset.contents, split, len(source), PIL.__version__]  # Pillow: its versions may decode JPEGs differently
-    if (found := _open(folder / split, about, dataset.input)) is not None:
+    stem, given, tasks = folder / split, dataset.input, len(dataset.tasks)
+    if (found := _open(stem, about, given, tasks)) is not None:
         return found
     with lock_file(folder / "lock"):
-        if (found := _open(folder / split, about, dataset.input)) is not None:
+        if (found := _open(stem, about, given, tasks)) is not None:
             return found
         try:
             _write(folder / split, about, source)
         except OSError as error:
             raise InputError(
                 f"decoded images cannot be written to {folder} ({error}); make room for "
-                f"{dataset.input.bytes_per_pixel + 1} bytes per pixel, or give another --data.cache, or --data.decoded "
+                f"{given.bytes_per_pixel + tasks} bytes per pixel, or give another --data.cache, or --data.decoded "
                 "never"
             ) from error
-    found = _open(folder / split, about, dataset.input)
+    found = _open(stem, about, given, tasks)
     if found is None:
         raise InputError(f"{folder / split}.uint8 differs from what was just written to it; check the disk")
     return found
 
 
-def _count_bytes(size: tuple[int, int], given: InputConfig) -> int:
+def _count_bytes(size: tuple[int, int], given: InputConfig, tasks: int) -> int:
     """Count the bytes of an image of (height, width) and its label."""
-    return size[0] * size[1] * (given.bytes_per_pixel + 1)
+    return size[0] * size[1] * (given.bytes_per_pixel + tasks)
 
 
-def _open(stem: Path, about: list[Any], given: InputConfig) -> Decoded | None:
+def _open(stem: Path, about: list[Any], given: InputConfig, tasks: int) -> Decoded | None:
     """Return the decoded examples, or None if their file is missing, damaged or of other data."""
     try:
         index = json.loads(stem.with_suffix(".json").read_text())
@@ -99,9 +103,9 @@ def _open(stem: Path, about: list[Any], given: InputConfig) -> Decoded | None:
             return None
         file = stem.with_suffix(".uint8")
         sizes = [(height, width) for height, width in index["sizes"]]
-        if file.stat().st_size != sum(_count_bytes(size, given) for size in sizes):
+        if file.stat().st_size != sum(_count_bytes(size, given, tasks) for size in sizes):
             return None
-        found = Decoded(np.memmap(file, np.uint8, "r"), index["names"], sizes, given)
+        found = Decoded(np.memmap(file, np.uint8, "r"), index["names"], sizes, given, tasks)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     with ThreadPoolExecutor() as pool:
@@ -122,7 +126,7 @@ def _write(stem: Path, about: list[Any], source: Sequence[Example]) -> None:
     ):
         for example in map_in_threads(source.__getitem__, range(len(source)), THREADS):
             names.append(example.name)
-            sizes.append(example.label.shape)
+            sizes.append(example.label.shape[:2])
             pixels = example.image.tobytes() + example.label.tobytes()
             sums.append(zlib.crc32(pixels))
             file.write(pixels)

@@ -78,7 +78,12 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
         *(f"image {e.image.name} has no mask {e.mask.name} in {e.mask.parent}" for e in images),
         *(f"mask {e.mask.name} has no image {e.image.name} in {e.image.parent}" for e in masks),
         *(f"{e.name} has no image {e.image.name} in {e.image.parent} and no mask {e.mask.name}" for e in neither),
-        *(f"{e.name} has no {file.name} in {file.parent}" for e in parted for file in e.others if not file.exists()),
+        *(
+            f"{e.name} has no {file.name} in {file.parent}"
+            for e in parted
+            for file in _list_files(e)
+            if not file.exists()
+        ),
     ]
     suffix = _find_suffix({e.name for e in images}, [e.name for e in masks])
     remedy = "add the missing file, or remove its partner"
@@ -89,7 +94,7 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
         "images without mask": images,
         "masks without image": masks,
         "names without both": neither,
-        "images without another input": parted,
+        "examples without another input or mask": parted,
     }
     counts = ", ".join(f"{len(lone)} {what}" for what, lone in kinds.items() if lone)
     return [lines[0] + (f" ({counts})" if len(lines) > 1 else "") + f": {rule}", *lines[1:]]
@@ -114,7 +119,7 @@ def hash_source(found: Found, entries: Sequence[Entry]) -> str:
 def _list_files(example: Listed) -> tuple[Path, ...]:
     match example:
         case Files():
-            return example.image, *example.others, example.mask
+            return example.image, *example.others, example.mask, *example.other_masks
         case Outlined():
             return example.image, example.outlines
         case Slice():
@@ -139,6 +144,8 @@ def _hash(found: Found, entries: Sequence[Entry], files: list) -> str:
         about.append([labels.numbers, labels.colours])
     if found.inputs != (COLOUR,):
         about.append([given.name for given in found.inputs])
+    if found.others:
+        about.append([found.task, [[other.task, other.class_names, vars(other.label_map)] for other in found.others]])
     firsts = {entry.split: entry.example for entry in reversed(entries)}
     drawings = [_hash_drawing(example) for example in firsts.values()]
     names = [(entry.split, entry.example.name) for entry in entries]

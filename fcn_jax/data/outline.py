@@ -10,6 +10,7 @@ from fcn_jax.data import labels
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.data.sources import choose_inputs, get_source
+from fcn_jax.data.tasks import Task
 
 
 def outline_dataset(config: DataConfig, options: DataOptions) -> Dataset | None:
@@ -29,18 +30,20 @@ def outline_dataset(config: DataConfig, options: DataOptions) -> Dataset | None:
     source = get_source(config.name)
     if options.dir is not None or source.max_size is None:
         return None
-    count = int(source.classes)
+    counts = [int(count) for count in re.findall(r"\d+", source.classes)]
     labelled = re.sub(r"\w+ without labels", "", source.splits)
     splits = re.findall(r"[\w-]+", labelled) + [HELD_OUT] * (config.hold_out > 0)
     return Dataset(
         name=source.name,
-        class_names=tuple(f"class {label}" for label in range(count)),
-        palette=labels.palette(count),
+        tasks=tuple(
+            Task(f"task {number}", tuple(f"class {label}" for label in range(count)), labels.palette(count))
+            for number, count in enumerate(counts)
+        ),
         splits=dict.fromkeys(splits, 0),
         max_size=source.max_size,
         folder=Path(),
         contents="",
         inputs=choose_inputs(source, config.inputs),
-        pixels={split: np.ones(256, np.int64) for split in splits},  # no class is known to be absent
+        pixels={split: np.ones((len(counts), 256), np.int64) for split in splits},  # no class is known to be absent
         _open=lambda split: (),
     )

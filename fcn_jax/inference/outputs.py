@@ -1,12 +1,16 @@
 """The files that are written for each segmented image."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, UInt8
 from PIL import Image
 
+from fcn_jax.data.dataset import Example
+from fcn_jax.data.tasks import Task, split_maps, split_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Segmented
 from fcn_jax.inference.visualize import add_legend, overlay, save_grey_png, save_palette_png, save_png
@@ -17,6 +21,8 @@ from fcn_jax.runtime.files import replace_atomically
 class Outputs:
     """What is written for each image: always `<stem>.png`, the mask, and `<stem>_overlay.png`.
 
+    Further tasks have files of the same kinds, with `<stem>_TASK` in place of `<stem>`.
+
     Attributes:
         palette: the colour of each class, RGB.
         class_names: the name of each class, for the legend.
@@ -26,6 +32,7 @@ class Outputs:
         probabilities: whether `<stem>.npz` is written; see `save_probabilities`.
         counts: whether `counts.csv` is written for all images; see `summaries.write_counts`.
         polygons: whether `polygons.json` is written for all images; see `summaries.write_polygons`.
+        others: the tasks after the first one, to which `palette` and `class_names` belong.
 
     Raises:
         InputError: `alpha` is not within 0 to 1.
@@ -39,6 +46,7 @@ class Outputs:
     probabilities: bool = False
     counts: bool = False
     polygons: bool = False
+    others: tuple[Task, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -46,20 +54,50 @@ class Outputs:
 
     def name_files(self, stem: str) -> tuple[str, ...]:
         """Return the names of the files of an image, the mask first."""
-        return f"{stem}.png", f"{stem}_overlay.png", *((f"{stem}.npz",) if self.probabilities else ())
+        endings = (".png", "_overlay.png", *((".npz",) if self.probabilities else ()))
+        return tuple(f"{stem}{suffix}{ending}" for suffix, _ in self.split_tasks() for ending in endings)
+
+    def split_tasks(self) -> list[tuple[str, "Outputs"]]:
+        """Return what is written for each task, with what is added to the stem in the names of its files."""
+        first = dataclasses.replace(self, others=())
+        others = [
+            (f"_{task.name}", dataclasses.replace(first, palette=task.palette, class_names=task.class_names))
+            for task in self.others
+        ]
+        return [("", first), *others]
 
 
 def write_results(result: Segmented, out: Path, outputs: Outputs) -> Path:
     """Write the files of an image, the mask last, and return the mask. Each file is complete or not there."""
-    (example, class_map), stem = result[:2], result.example.name
+    written = outputs.split_tasks()
+    maps = split_maps(result.class_map, len(written))
+    shares: tuple[Any, ...] = (None,) * len(written)
+    if outputs.probabilities:
+        assert result.probabilities is not None, "the forward pass gives no probabilities"
+        shares = split_scores(result.probabilities, [len(part.palette) for _, part in written])
+    results = zip(written, maps, shares, strict=True)
+    files = [
+        _write_task(result.example, class_map, share, out / f"{result.example.name}{suffix}", part)
+        for (suffix, part), class_map, share in reversed(list(results))
+    ]
+    return files[-1]
+
+
+def _write_task(
+    example: Example,
+    class_map: UInt8[np.ndarray, "height width"],
+    probabilities: Float16[np.ndarray, "height width classes"] | None,
+    stem: Path,
+    outputs: Outputs,
+) -> Path:
+    """Write the files of a task, the mask last, and return the mask."""
     picture = overlay(example.picture, class_map, outputs.palette, outputs.alpha)
     if outputs.legend:
         picture = add_legend(picture, class_map, outputs.palette, outputs.class_names)
-    save_png(picture, out / f"{stem}_overlay.png")
-    if outputs.probabilities:
-        assert result.probabilities is not None, "the forward pass gives no probabilities"
-        save_probabilities(result.probabilities, out / f"{stem}.npz")
-    file = out / f"{stem}.png"
+    save_png(picture, stem.with_name(f"{stem.name}_overlay.png"))
+    if probabilities is not None:
+        save_probabilities(probabilities, stem.with_name(f"{stem.name}.npz"))
+    file = stem.with_name(f"{stem.name}.png")
     if outputs.values is None:
         save_palette_png(class_map, outputs.palette, file)
     else:

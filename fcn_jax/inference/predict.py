@@ -105,10 +105,15 @@ def predict(
         The mask of each other image once all its files are written.
 
     Raises:
-        InputError: `out` is not a folder that can be written to, or a result would overwrite one of `files`. If some
-            files cannot be read, the error is raised once all other results are written.
+        InputError: `out` is not a folder that can be written to, or a result would overwrite another one or one of
+            `files`. If some files cannot be read, the error is raised once all other results are written.
     """
-    written = {(out / name).resolve() for file in files for name in outputs.name_files(file.stem)}
+    written: dict[Path, Path] = {}
+    for file in files:
+        for name in outputs.name_files(file.stem):
+            other = written.setdefault((out / name).resolve(), file)
+            if other != file:  # a.png and a_TASK.png
+                raise InputError(f"{other} and {file} would both be written as {name}; give each its own --out")
     for file in files:
         if file.resolve() in written:
             raise InputError(f"{file} would be overwritten by a result; give another --out than {out}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from fcn_jax.data.tasks import count_classes, name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import LICENCE, list_classes, list_scores, list_title, list_training
 from fcn_jax.models.build import build
@@ -38,10 +39,10 @@ def publish(run: Run, out: Path, step: int | None = None) -> dict[str, Any]:
         InputError: there is no such checkpoint, or `out` is in use or cannot be written.
     """
     config = dataclasses.replace(run.config.model, dtype="float32")
-    variables, step = restore_variables(run, build(config, len(run.class_names)), step)
+    variables, step = restore_variables(run, build(config, *count_classes(run.tasks)), step)
     arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
     origin = f"{run.folder.name} (run, step {step})"
-    weights = Weights(arrays, (), run.config.model.input_or_default, origin, run.class_names)
+    weights = Weights(arrays, (), run.config.model.input_or_default, origin, name_scores(run.tasks))
     try:
         described = to_json(describe(run, step))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -42,6 +42,8 @@ def describe_origin(model: Any, step: int, variables: Any, views: Views | None, 
         "legend": outputs.legend,
         "probabilities": outputs.probabilities,
     }
+    if outputs.others:
+        looks["others"] = to_json(outputs.others)
     return {
         "step": step,
         "variables": checksum.hexdigest(),

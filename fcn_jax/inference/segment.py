@@ -26,7 +26,7 @@ from fcn_jax.data.labels import IGNORE
 from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
 from fcn_jax.layers.backend import count_local_devices, is_cpu, jit_options
 from fcn_jax.models.build import Network
-from fcn_jax.models.losses import cross_entropy
+from fcn_jax.models.tasks import choose_classes, compute_probabilities, count_by_task, sum_cross_entropy
 
 # Canvases of up to this many pixels are computed in full batches, larger ones in smaller batches.
 AREA = 512 * 512
@@ -39,10 +39,11 @@ class Scored(NamedTuple):
     """What a forward pass computes of a batch.
 
     Attributes:
-        class_map: uint8[batch, height, width], the class of each pixel.
-        loss: float32[], cross-entropy summed over labelled pixels, in nats.
-        pixels: float32[], number of labelled pixels.
-        probabilities: float16[batch, height, width, classes], the softmax of the logits, 0 to 1; None: not computed.
+        class_map: uint8[batch, height, width], the class of each pixel; of several tasks [batch, height, width, tasks].
+        loss: float32[], cross-entropy summed over labelled pixels and tasks, in nats.
+        pixels: float32[], number of labelled pixels, in the mean over the tasks.
+        probabilities: float16[batch, height, width, classes], the softmax of the logits, 0 to 1, of all tasks side by
+            side; None: not computed.
     """
 
     class_map: jax.Array
@@ -59,15 +60,15 @@ class Segmented(NamedTuple):
 
     Attributes:
         example: the image and its label.
-        class_map: the class of each pixel, of the image's size.
-        loss: cross-entropy summed over labelled pixels, in nats. That of a whole batch is given with the image of the
-            batch's first tile, so that the values of all images add up to that of all their pixels.
+        class_map: the class of each pixel, of the image's size; of several tasks [height, width, tasks].
+        loss: cross-entropy summed over labelled pixels and tasks, in nats. That of a whole batch is given with the
+            image of the batch's first tile, so that the values of all images add up to that of all their pixels.
         pixels: number of labelled pixels, given with the same image as their loss.
         probabilities: the probability of each class at each pixel, 0 to 1; None: the forward pass computes none.
     """
 
     example: Example
-    class_map: UInt8[np.ndarray, "height width"]
+    class_map: UInt8[np.ndarray, "height width *tasks"]
     loss: float
     pixels: float
     probabilities: Float16[np.ndarray, "height width classes"] | None = None
@@ -85,14 +86,15 @@ def make_forward(
         probabilities: whether to compute the probabilities of the classes. They take two bytes per pixel and class,
             class maps one byte per pixel.
     """
+    counts = count_by_task(model)
 
     @partial(jax.jit, **jit_options(training=False))
     def forward(variables: Any, batch: Batch) -> Scored:
         image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))
-        loss, pixels = cross_entropy(logits, label) if labelled else (jnp.zeros(()), jnp.zeros(()))
-        shares = jax.nn.softmax(logits).astype(jnp.float16) if probabilities else None
-        return Scored(logits.argmax(axis=-1).astype(jnp.uint8), loss, pixels, shares)
+        loss, pixels = sum_cross_entropy(logits, label, counts) if labelled else (jnp.zeros(()), jnp.zeros(()))
+        shares = compute_probabilities(logits, counts).astype(jnp.float16) if probabilities else None
+        return Scored(choose_classes(logits, counts), loss, pixels, shares)
 
     return forward
 
@@ -158,7 +160,7 @@ class _Part(NamedTuple):
     """A tile with the class map and the probabilities of its inside; loss and pixels are those of `Segmented`."""
 
     tile: Tile
-    class_map: UInt8[np.ndarray, "height width"]
+    class_map: UInt8[np.ndarray, "height width *tasks"]
     loss: float
     pixels: float
     probabilities: Float16[np.ndarray, "height width classes"] | None
@@ -186,9 +188,9 @@ def _put_together(parts: Iterable[_Part]) -> Iterator[Segmented]:
     missing: dict[int, int] = {}
     for (example, index, count, *_, inside), class_map, loss, pixels, probabilities in parts:
         if index not in begun:
-            shape, missing[index] = example.label.shape, count
+            shape, missing[index] = example.label.shape[:2], count
             room = None if probabilities is None else np.empty((*shape, probabilities.shape[-1]), probabilities.dtype)
-            begun[index] = Segmented(example, np.empty(shape, np.uint8), 0.0, 0.0, room)
+            begun[index] = Segmented(example, np.empty((*shape, *class_map.shape[2:]), np.uint8), 0.0, 0.0, room)
         whole = begun[index]
         whole.class_map[inside] = class_map
         if whole.probabilities is not None:

@@ -9,6 +9,7 @@ from jaxtyping import Float16, UInt8
 
 from fcn_jax.config import TILE, InputConfig
 from fcn_jax.data.inputs import Pixels
+from fcn_jax.data.tasks import Task, count_classes
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import (
     Segmented,
@@ -26,7 +27,7 @@ from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.files import expand_home
 
 Image = Pixels
-ClassMap = UInt8[np.ndarray, "height width"]
+ClassMap = UInt8[np.ndarray, "height width *tasks"]
 Probabilities = Float16[np.ndarray, "height width classes"]
 
 
@@ -48,14 +49,14 @@ class Segmenter:
         model: the network.
         input_config: the channels, their mean and standard deviation, that the network expects.
         variables: parameters and batch statistics.
-        class_names: the name of each class.
-        palette: the colour of each class, RGB.
+        tasks: the tasks of the network, with their classes.
         tiling: from `tiles.plan_tiles`, to compute large images in tiles; None: every image is computed whole.
         views: mirrored and resized views of each image whose probabilities are averaged; None: the image alone.
 
     Attributes:
-        class_names: the name of each class.
-        palette: the colour of each class, RGB.
+        tasks: the tasks of the network, each with name, class names and palette.
+        class_names: the name of each class of the first task.
+        palette: the colour of each class of the first task, RGB.
     """
 
     def __init__(
@@ -63,12 +64,12 @@ class Segmenter:
         model: Network,
         input_config: InputConfig,
         variables: Any,
-        class_names: tuple[str, ...],
-        palette: UInt8[np.ndarray, "classes 3"],
+        tasks: tuple[Task, ...],
         tiling: Tiling | None = None,
         views: Views | None = None,
     ):
-        self.class_names, self.palette = class_names, palette
+        self.tasks = tasks
+        _, self.class_names, self.palette = tasks[0]
         self._variables, self._tiling, self._views = replicate_locally(variables), tiling, views
         self._input = input_config
         self._classify = make_forward(model, input_config, labelled=False)
@@ -94,12 +95,12 @@ class Segmenter:
         """
         with copy_for_reading(expand_home(run_dir), step) as folder:
             run = open_run(folder)
-            model = build(run.config.model, len(run.class_names))
+            model = build(run.config.model, *count_classes(run.tasks))
             tiling = plan_tiles(model, tile, run.config.model.input_or_default.num_channels)
             variables, _ = restore_variables(run, model, step)
         views = FLIP_AND_SCALES if tta is True else tta or None
         input_config = run.config.model.input_or_default
-        return cls(model, input_config, variables, run.class_names, run.palette, tiling, views)
+        return cls(model, input_config, variables, run.tasks, tiling, views)
 
     @overload
     def __call__(self, images: Image) -> ClassMap: ...
@@ -114,7 +115,8 @@ class Segmenter:
                 side by side, uint16 if `input_config` says so.
 
         Returns:
-            The class map, uint8[height, width]; for a sequence a list of class maps in the same order.
+            The class map, uint8[height, width], or of a network with several tasks uint8[height, width, tasks], in the
+            order of `tasks`; for a sequence a list of class maps in the same order.
 
         Raises:
             InputError: an image has another type or shape.
@@ -135,7 +137,8 @@ class Segmenter:
 
         Returns:
             The probabilities, float16[height, width, classes], 0 to 1; for a sequence a list in the same order. Their
-            largest one is that of the pixel's class, unless two are the same in float16.
+            largest one is that of the pixel's class, unless two are the same in float16. Several tasks have their
+            classes side by side, and a sum of 1 each.
 
         Raises:
             InputError: an image has another type or shape.
@@ -153,7 +156,10 @@ class Segmenter:
         batch_size = default_batch_size(None if several else 1)
         examples = [make_unlabelled(str(index), image) for index, image in enumerate(members)]
         forward = self._score if with_probabilities or self._views else self._classify
-        results = segment_views(forward, self._variables, examples, batch_size, self._views, self._tiling)
+        counts = count_classes(self.tasks)
+        results = segment_views(
+            forward, self._variables, examples, batch_size, self._views, self._tiling, counts=counts
+        )
         return sorted(results, key=lambda result: int(result.example.name))
 
 

@@ -14,7 +14,7 @@ from fcn_jax.runtime.files import replace_atomically
 
 
 def write_summaries(files: Sequence[Path], out: Path, outputs: Outputs) -> None:
-    """Write the summaries that are wanted, from the masks of all images.
+    """Write the summaries that are wanted, from the masks of all images. Those of further tasks end with `_TASK`.
 
     Args:
         files: the images, in the order of the summaries.
@@ -24,36 +24,40 @@ def write_summaries(files: Sequence[Path], out: Path, outputs: Outputs) -> None:
     Raises:
         InputError: a summary cannot be written.
     """
-    for wanted, write, name in (
-        (outputs.counts, write_counts, "counts.csv"),
-        (outputs.polygons, write_polygons, "polygons.json"),
-    ):
-        try:
-            if wanted:
-                write(files, out, outputs, out / name)
-        except OSError as error:
-            raise InputError(f"{out / name} cannot be written ({error}); make room, or give another --out") from error
+    for suffix, part in outputs.split_tasks():
+        masks = [out / f"{file.stem}{suffix}.png" for file in files]
+        for wanted, write, name in (
+            (outputs.counts, write_counts, f"counts{suffix}.csv"),
+            (outputs.polygons, write_polygons, f"polygons{suffix}.json"),
+        ):
+            try:
+                if wanted:
+                    write(files, masks, part, out / name)
+            except OSError as error:
+                raise InputError(
+                    f"{out / name} cannot be written ({error}); make room, or give another --out"
+                ) from error
 
 
-def write_counts(files: Sequence[Path], out: Path, outputs: Outputs, target: Path) -> None:
+def write_counts(files: Sequence[Path], masks: Sequence[Path], outputs: Outputs, target: Path) -> None:
     """Write a CSV table with a row for each image: its name and the number of pixels of each class."""
     with replace_atomically(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["image", *outputs.class_names])
-        for file in files:
-            class_map = read_class_map(out / f"{file.stem}.png", outputs)
+        for file, mask in zip(files, masks, strict=True):
+            class_map = read_class_map(mask, outputs)
             counts = np.bincount(class_map.ravel(), minlength=len(outputs.class_names))
             table.writerow([file.name, *counts.tolist()])
 
 
-def write_polygons(files: Sequence[Path], out: Path, outputs: Outputs, target: Path) -> None:
+def write_polygons(files: Sequence[Path], masks: Sequence[Path], outputs: Outputs, target: Path) -> None:
     """Write a JSON file in COCO's format: `images`, `categories`, and in `annotations` each region of one class.
 
     See `coco_regions.describe_regions`. All numbers begin at 1; the category of a class is its index plus 1.
     """
     images, annotations = [], []
-    for number, file in enumerate(files, 1):
-        class_map = read_class_map(out / f"{file.stem}.png", outputs)
+    for number, (file, mask) in enumerate(zip(files, masks, strict=True), 1):
+        class_map = read_class_map(mask, outputs)
         height, width = class_map.shape
         images.append({"id": number, "file_name": file.name, "height": height, "width": width})
         for region in describe_regions(class_map):

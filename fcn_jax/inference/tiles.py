@@ -120,7 +120,7 @@ def cut_image(index: int, example: Example, tiling: Tiling | None) -> list[Tile]
         example: the image.
         tiling: size of the tiles; None: the image is one tile.
     """
-    shape = example.label.shape
+    shape = example.label.shape[:2]
     canvas = choose_canvas(*shape, tiling=tiling)
     rows, columns = (_cut_axis(*lengths, tiling) for lengths in zip(shape, canvas, strict=True))
     return [

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from fcn_jax.config import TILE
+from fcn_jax.data.tasks import count_classes
 from fcn_jax.inference.segment import Forward, make_forward
 from fcn_jax.inference.tiles import Tiling, plan_tiles
 from fcn_jax.models.build import build
@@ -41,7 +42,7 @@ def load_trained(
     Raises:
         InputError: there is no checkpoint, or not that one, or it is damaged, or `tile` is negative.
     """
-    model = build(run.config.model, len(run.class_names))
+    model = build(run.config.model, *count_classes(run.tasks))
     given = run.config.model.input_or_default
     tiling = plan_tiles(model, tile, given.num_channels)
     variables, step = restore_variables(run, model, step)

@@ -1,7 +1,7 @@
 """Test-time augmentation: average the probabilities of the classes over mirrored and resized views of each image."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Float32, Shaped
 from PIL import Image
 
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.tasks import join_maps, split_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import AREA, Forward, Segmented, make_unlabelled, segment
 from fcn_jax.inference.tiles import Tiling
@@ -49,6 +50,7 @@ def segment_views(
     views: Views | None,
     tiling: Tiling | None = None,
     workers: int = 4,
+    counts: Sequence[int] = (),
 ) -> Iterator[Segmented]:
     """Compute the mean probabilities over the views of each image, and the class that is the likeliest by them.
 
@@ -64,6 +66,7 @@ def segment_views(
         views: the views of each image; None: the image alone, which gives the results of `segment.segment`.
         tiling: from `tiles.plan_tiles`, to compute large views in tiles; None: every view is computed whole.
         workers: number of threads that resize.
+        counts: number of classes of each task; (): there is one task.
 
     Yields:
         A result for each example, with a loss of 0.
@@ -72,7 +75,7 @@ def segment_views(
         yield from segment(forward, variables, examples, batch_size, tiling)
         return
     for group in _group(examples, batch_size * AREA):
-        yield from _average(forward, variables, group, batch_size, views, tiling, workers)
+        yield from _average(forward, variables, group, batch_size, views, tiling, workers, counts)
 
 
 def resize_image(
@@ -109,6 +112,7 @@ def _average(
     views: Views,
     tiling: Tiling | None,
     workers: int,
+    counts: Sequence[int],
 ) -> Iterator[Segmented]:
     # Mirror images come one after the other, because they have the same canvas.
     mirrored = (False, True) if views.flip else (False,)
@@ -133,9 +137,9 @@ def _average(
         if not missing[index]:
             total = sums.pop(index)
             mean = np.moveaxis(total, 0, -1) / np.float32(len(chosen) // len(group))
-            yield Segmented(
-                group[index], total.argmax(axis=0).astype(np.uint8), 0.0, 0.0, np.ascontiguousarray(mean, np.float16)
-            )
+            parts = split_scores(np.moveaxis(total, 0, -1), counts or (len(total),))
+            class_map = join_maps([part.argmax(axis=-1).astype(np.uint8) for part in parts])
+            yield Segmented(group[index], class_map, 0.0, 0.0, np.ascontiguousarray(mean, np.float16))
 
 
 def _add(shares: np.ndarray, total: Float32[np.ndarray, "classes height width"], workers: int) -> None:

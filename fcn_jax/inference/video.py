@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.tasks import split_maps
 from fcn_jax.errors import InputError
 from fcn_jax.inference.outputs import Outputs
 from fcn_jax.inference.segment import Segmented, make_unlabelled
@@ -38,7 +39,8 @@ def predict_video(
 
     These are `<stem>_overlay.mp4`, with the rate and the sound of the video, and `<stem>/000001.png`, palette PNGs. A
     width or height that is odd gets a black pixel more in the overlay, because H.264 stores colours in pairs of pixels.
-    Only a few frames are in memory at a time. The overlay is complete or not there.
+    Only a few frames are in memory at a time. The overlay is complete or not there. It shows the first task; the class
+    maps of further ones are in `<stem>_TASK/`.
 
     Args:
         segment: computes the class maps of examples, which have one size.
@@ -53,8 +55,9 @@ def predict_video(
         InputError: ffmpeg is missing, or it cannot read the video or write the overlay.
     """
     rate = read_rate(file)
-    folder = out / file.stem
-    folder.mkdir(exist_ok=True)
+    tasks = outputs.split_tasks()
+    for suffix, _ in tasks:
+        (out / f"{file.stem}{suffix}").mkdir(exist_ok=True)
     examples = (make_unlabelled(f"{number:06}", frame) for number, frame in enumerate(read_frames(file), 1))
     with replace_atomically(out / f"{file.stem}_overlay.mp4", sync=False) as temporary, contextlib.ExitStack() as stack:
         writer = None
@@ -62,8 +65,10 @@ def predict_video(
             example, class_map = result.example, result.class_map
             if example.name != f"{number:06}":
                 raise InputError(f"{file} has frames of several sizes; convert it to one size with ffmpeg")
-            save_palette_png(class_map, outputs.palette, folder / f"{example.name}.png")
-            picture = overlay(example.picture, class_map, outputs.palette, outputs.alpha)
+            maps = split_maps(class_map, len(tasks))
+            for (suffix, part), one in zip(tasks, maps, strict=True):
+                save_palette_png(one, part.palette, out / f"{file.stem}{suffix}" / f"{example.name}.png")
+            picture = overlay(example.picture, maps[0], outputs.palette, outputs.alpha)
             if writer is None:
                 writer = stack.enter_context(_open_writer(temporary, picture.shape[:2], rate, file))
                 stack.callback(writer.kill)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.tasks import Task, split_maps
 from fcn_jax.runtime.files import replace_atomically
 
 VOID_COLOUR = (224, 224, 192)  # cream, as in VOC's masks
@@ -76,29 +77,22 @@ def stack(pictures: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "tall
 
 
 class Panels:
-    """A picture of the first examples of a split: image, truth and prediction in columns, and a legend.
+    """A picture of the first examples of a split: image, truth and prediction in columns, and a legend, for each task.
 
     Predictions are shown everywhere, also where the truth is void. Small images are enlarged by a whole factor, so that
     the longer side has at least 240 pixels. Of images longer than 1024 pixels every second, third, ... pixel is shown.
 
     Args:
         source: the split.
-        palette: the colour of each class.
-        class_names: the name of each class.
+        tasks: the tasks of the split.
         count: number of examples to show.
     """
 
-    def __init__(
-        self,
-        source: Sequence[Example],
-        palette: UInt8[np.ndarray, "classes 3"],
-        class_names: Sequence[str],
-        count: int = 8,
-    ):
-        self._palette, self._class_names = palette, class_names
+    def __init__(self, source: Sequence[Example], tasks: Sequence[Task], count: int = 8):
+        self._tasks = tasks
         self._rows: dict[str, tuple[np.ndarray, ...]] = {source[i].name: () for i in range(min(count, len(source)))}
 
-    def add(self, example: Example, prediction: UInt8[np.ndarray, "height width"]) -> None:
+    def add(self, example: Example, prediction: UInt8[np.ndarray, "height width *tasks"]) -> None:
         """Keep an example and its prediction if it is among the first; calls may come in any order and in threads."""
         if example.name in self._rows:
             self._rows[example.name] = tuple(map(_resize, (example.picture, example.label, prediction)))
@@ -108,26 +102,37 @@ class Panels:
         rows = [row for row in self._rows.values() if row]
         if not rows:
             return None
-        panel_width = max(image.shape[1] for image, _, _ in rows)
-        font_size = max(TEXT_SIZE, round(3 * panel_width * TEXT_SHARE))
-        font = ImageFont.load_default(font_size)
-        column = GAP + max(panel_width, *(math.ceil(font.getlength(heading)) for heading in HEADINGS))
-        present = np.unique(np.concatenate([np.unique(label) for row in rows for label in row[1:]]))
-        legend = draw_legend(present, self._palette, self._class_names, 3 * column + GAP, font_size)
-        top = legend.height + 2 * font_size
-        tall = top + sum(image.shape[0] + GAP for image, _, _ in rows)
+        count = len(self._tasks)
+        split = [(image, split_maps(truth, count), split_maps(prediction, count)) for image, truth, prediction in rows]
+        pictures = [
+            _draw_panels([(image, truth[index], prediction[index]) for image, truth, prediction in split], task)
+            for index, task in enumerate(self._tasks)
+        ]
+        return pictures[0] if count == 1 else stack(pictures)
 
-        picture = Image.new("RGB", (max(legend.width, 3 * column + GAP), tall), "white")
-        picture.paste(legend)
-        draw = ImageDraw.Draw(picture)
-        for place, heading in enumerate(HEADINGS):
-            draw.text((GAP + place * column, top - font_size), heading, "black", font, anchor="lm")
-        for image, truth, prediction in rows:
-            panels = (image, colourise(truth, self._palette), colourise(prediction, self._palette))
-            for place, panel in enumerate(panels):
-                picture.paste(Image.fromarray(panel), (GAP + place * column, top))
-            top += image.shape[0] + GAP
-        return np.array(picture)
+
+def _draw_panels(rows: Sequence[tuple[np.ndarray, ...]], task: Task) -> UInt8[np.ndarray, "tall wide 3"]:
+    _, class_names, palette = task
+    panel_width = max(image.shape[1] for image, _, _ in rows)
+    font_size = max(TEXT_SIZE, round(3 * panel_width * TEXT_SHARE))
+    font = ImageFont.load_default(font_size)
+    column = GAP + max(panel_width, *(math.ceil(font.getlength(heading)) for heading in HEADINGS))
+    present = np.unique(np.concatenate([np.unique(label) for row in rows for label in row[1:]]))
+    legend = draw_legend(present, palette, class_names, 3 * column + GAP, font_size)
+    top = legend.height + 2 * font_size
+    tall = top + sum(image.shape[0] + GAP for image, _, _ in rows)
+
+    picture = Image.new("RGB", (max(legend.width, 3 * column + GAP), tall), "white")
+    picture.paste(legend)
+    draw = ImageDraw.Draw(picture)
+    for place, heading in enumerate(HEADINGS):
+        draw.text((GAP + place * column, top - font_size), heading, "black", font, anchor="lm")
+    for image, truth, prediction in rows:
+        panels = (image, colourise(truth, palette), colourise(prediction, palette))
+        for place, panel in enumerate(panels):
+            picture.paste(Image.fromarray(panel), (GAP + place * column, top))
+        top += image.shape[0] + GAP
+    return np.array(picture)
 
 
 def save_palette_png(

@@ -55,12 +55,14 @@ def _read_pairs(pairs: Any, name: str, images: jax.Array) -> jax.Array | None:
     return pairs
 
 
-def check_num_classes(num_classes: Any) -> None:
-    """Raise ValueError unless a number of classes is an integer of at least 1."""
+def check_num_classes(num_classes: Any, tasks: tuple[int, ...] = ()) -> None:
+    """Raise ValueError unless a number of classes is an integer of at least 1, to which those of the tasks add up."""
     if not is_int(num_classes) or num_classes < 1:
         raise ValueError(
             f"num_classes is {num_classes!r}; it must be an integer of at least 1, the background included"
         )
+    if tasks and (sum(tasks) != num_classes or min(tasks) < 1):
+        raise ValueError(f"tasks are {tasks}; they must be at least 1 and add up to num_classes, {num_classes}")
 
 
 def check_dtype(dtype: Any) -> None:

@@ -18,13 +18,14 @@ from fcn_jax.models.reference import LateFusion
 Network = FCN | DilatedFCN | LateFusion
 
 
-def build(config: ModelConfig, num_classes: int) -> Network:
+def build(config: ModelConfig, *num_classes: int) -> Network:
     """Build the network of a configuration.
 
     Args:
         config: the configuration of the model; for late fusion its `input` names the streams.
-        num_classes: number of classes, background included.
+        num_classes: number of classes of each task, background included. The network has the scores of all of them.
     """
+    total, tasks = sum(num_classes), num_classes if len(num_classes) > 1 else ()
     dtype = jnp.dtype(config.dtype)
     dilated = config.head == "dilated"
     backbone = BACKBONES[config.backbone](dtype=dtype)
@@ -44,9 +45,16 @@ def build(config: ModelConfig, num_classes: int) -> Network:
         case GoogLeNet():
             backbone = backbone.clone(freeze_bn=config.freeze_bn)
     if dilated:
-        return DilatedFCN(num_classes, backbone, dtype=dtype)
+        return DilatedFCN(total, backbone, dtype=dtype, tasks=tasks)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]
-    fcn = head(num_classes, backbone, skip_scales=config.skip_scales, upsampling=config.upsampling, dtype=dtype)
+    fcn = head(
+        total,
+        backbone,
+        skip_scales=config.skip_scales,
+        upsampling=config.upsampling,
+        dtype=dtype,
+        tasks=tasks,
+    )
     return LateFusion(fcn, config.input_or_default.channels) if config.fusion == "late" else fcn
 
 

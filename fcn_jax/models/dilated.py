@@ -37,6 +37,7 @@ class DilatedFCN(nn.Module):
         dtype: dtype of the computation up to the scores; parameters and resized logits are float32.
         conv: class of the heads' convolutions, as in `FCN`.
         norm: class of the heads' normalizations: `BatchNorm`, `nn.BatchNorm`, or a module with the same arguments.
+        tasks: number of classes of each task, as in `FCN`.
         has_auxiliary_scores: True, for all networks of this class: `return_aux` gives auxiliary logits.
     """
 
@@ -48,6 +49,7 @@ class DilatedFCN(nn.Module):
     dtype: Any = jnp.float32
     conv: Callable[..., Any] = Conv
     norm: Callable[..., Any] = BatchNorm
+    tasks: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -77,7 +79,7 @@ class DilatedFCN(nn.Module):
         Raises:
             ValueError: an argument has another type or shape, or an attribute has a value that is not allowed.
         """
-        check_num_classes(self.num_classes)
+        check_num_classes(self.num_classes, self.tasks)
         check_dtype(self.dtype)
         image = read_images(images, size, origin)
         _, before_last, last = self._backbone()(image, train)

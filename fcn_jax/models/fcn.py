@@ -43,6 +43,8 @@ class FCN(nn.Module):
         dtype: dtype of the computation up to the last scores; parameters and upsampled logits are float32.
         conv: class of the score layers: `Conv`, `nn.Conv`, or a module with the same arguments. A backbone has an
             attribute of its own: `FCN8s(21, ResNet(conv=nn.Conv, norm=nn.BatchNorm), conv=nn.Conv)`.
+        tasks: number of classes of each task, which add up to `num_classes`; (): there is one task. The tasks share
+            every feature map, and the scores are those of all tasks side by side (`fcn_jax.models.tasks`).
         has_auxiliary_scores: False, for all networks of this class: `__call__` has no argument `return_aux`.
     """
 
@@ -55,6 +57,7 @@ class FCN(nn.Module):
     upsampling: Literal["learned", "fixed"] = "learned"
     dtype: Any = jnp.float32
     conv: Callable[..., Any] = Conv
+    tasks: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -104,7 +107,7 @@ class FCN(nn.Module):
         return logits.values
 
     def _check(self) -> None:
-        check_num_classes(self.num_classes)
+        check_num_classes(self.num_classes, self.tasks)
         check_choice("stride", self.stride, (8, 16, 32))
         check_choice("upsampling", self.upsampling, ("learned", "fixed"))
         check_skip_scales(self.skip_scales)

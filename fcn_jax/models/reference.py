@@ -9,28 +9,23 @@ from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from fcn_jax.data.tasks import split_scores
 from fcn_jax.models.arguments import read_images
 from fcn_jax.models.backbones.alexnet import AlexNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.fcn import FCN
+from fcn_jax.models.tasks import count_by_task
 
 
 class JointFCN(FCN):
     """FCN for several tasks on one backbone (siftflow-fcn8s/net.py): its score channels are those of all tasks.
 
     The tasks share every feature map and differ from the score layers on. 1x1 convolutions and fixed upsampling treat
-    output channels separately, so one FCN whose logits are split by task computes the same. Train it on the sum of the
-    tasks' losses.
-
-    Attributes:
-        tasks: number of classes of each task; they add up to `num_classes`.
+    output channels separately, so an FCN with `tasks` computes the same. This one returns the logits of each task.
     """
-
-    tasks: tuple[int, ...] = ()
 
     def __call__(
         self,
@@ -41,12 +36,9 @@ class JointFCN(FCN):
         """Compute the logits of each task; the arguments are those of `FCN`.
 
         Raises:
-            ValueError: `tasks` do not add up to `num_classes`.
+            ValueError: as in `FCN`.
         """
-        if sum(self.tasks) != self.num_classes:
-            raise ValueError(f"tasks are {self.tasks}; they must add up to num_classes, {self.num_classes}")
-        logits = super().__call__(images, size, train)
-        return tuple(jnp.split(logits, list(accumulate(self.tasks))[:-1], axis=-1))
+        return split_scores(super().__call__(images, size, train), count_by_task(self))
 
 
 class LateFusion(nn.Module):
@@ -70,6 +62,11 @@ class LateFusion(nn.Module):
     def num_classes(self) -> int:
         """Number of classes of every stream."""
         return self.network.num_classes
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """Number of classes of each task of every stream."""
+        return self.network.tasks
 
     @nn.compact
     def __call__(

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from fcn_jax.errors import WriteFailed
 from fcn_jax.runtime.files import write_atomically
-from fcn_jax.runtime.json_values import parse_json, to_json
+from fcn_jax.runtime.json_values import flatten, parse_json, to_json
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -109,9 +109,9 @@ class MetricsLog:
                 f"{self._file} cannot be written ({error.strerror}); mend that, then the same command goes on from the "
                 "last checkpoint"
             ) from error
-        for name, value in values.items():
+        for name, value in flatten(dict(values)).items():  # further tasks have their values under their names
             if np.ndim(value) == 0 and math.isfinite(value):
-                self._board.add_scalar(f"{split}/{name}", float(value), step)
+                self._board.add_scalar(f"{split}/{name.replace('.', '/')}", float(value), step)
 
     def add_picture(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
         """Show a picture in TensorBoard."""

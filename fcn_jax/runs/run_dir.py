@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.tasks import Task, describe_classes, is_same
 from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runtime.doctor import name_machine
@@ -38,17 +40,25 @@ class Run(NamedTuple):
         folder: the run directory.
         config: the values that decide its numbers, all of them set.
         options: the conduct of its last start, with every interval set.
-        class_names: the classes of its data set.
-        palette: the colour of each class, RGB.
+        tasks: the tasks of its data set, with their classes.
         contents: a hash of the names and sizes in its data set.
     """
 
     folder: Path
     config: Config
     options: RunOptions
-    class_names: tuple[str, ...]
-    palette: UInt8[np.ndarray, "classes 3"]
+    tasks: tuple[Task, ...]
     contents: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the first task."""
+        return self.tasks[0].class_names
+
+    @property
+    def palette(self) -> UInt8[np.ndarray, "classes 3"]:
+        """The colour of each class of the first task, RGB."""
+        return self.tasks[0].palette
 
     @property
     def checkpoints(self) -> Path:
@@ -101,15 +111,25 @@ def open_run(folder: Path) -> Run:
             stored |= _split_former(stored["config"])
         config = fill_config(from_json(Config, stored["config"]))  # an older version may not have stored every value
         options = fill_options(from_json(RunOptions, stored["options"]), config)
-        class_names = from_json(tuple[str, ...], stored["class_names"], "class_names")
-        palette = np.array(from_json(tuple[tuple[int, int, int], ...], stored["palette"], "palette"), np.uint8)
-        if not 0 < len(class_names) == len(palette) <= IGNORE:
-            raise ValueError(f"it has {len(class_names)} class names and {len(palette)} colours")
-        return Run(folder, config, options, class_names, palette, from_json(str, stored["contents"], "contents"))
+        others = stored.get("other_tasks", {})
+        tasks = [(stored.get("task", ""), stored), *others.items()]
+        contents = from_json(str, stored["contents"], "contents")
+        return Run(folder, config, options, tuple(_read_task(*task) for task in tasks), contents)
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{file} is not the configuration of a run ({error!r}); restore it or start a new run"
         ) from error
+
+
+def _read_task(name: Any, stored: Any) -> Task:
+    """Read a task from what `config.json` stores of it."""
+    class_names = from_json(tuple[str, ...], stored["class_names"], "class_names")
+    palette = np.array(from_json(tuple[tuple[int, int, int], ...], stored["palette"], "palette"), np.uint8)
+    if not 0 < len(class_names) == len(palette) <= IGNORE:
+        raise ValueError(f"it has {len(class_names)} class names and {len(palette)} colours")
+    if not re.fullmatch(r"[\w-]*", from_json(str, name, "task")):  # it becomes a part of the names of files
+        raise ValueError(f"it has the task {name!r}, and names of tasks have letters, digits, - and _")
+    return Task(name, class_names, palette)
 
 
 @contextlib.contextmanager
@@ -136,7 +156,7 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made a run directory ({error}); give another --run-dir") from error
-    run = Run(folder, config, options, dataset.class_names, dataset.palette, dataset.contents)
+    run = Run(folder, config, options, dataset.tasks, dataset.contents)
     if jax.process_index() != 0:
         yield run
         return
@@ -213,8 +233,8 @@ def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
     taken = find_latest_step(run.folder) or 0
     old = _drop_open_extensions(run.config, taken)
     changes = list_differences(_drop_open_cuts(old, taken), _drop_open_cuts(config, taken))
-    if run.class_names != dataset.class_names:
-        changes.append(f"classes: {', '.join(run.class_names)} -> {', '.join(dataset.class_names)}")
+    if not is_same(run.tasks, dataset.tasks):
+        changes.append(f"classes: {describe_classes(run.tasks)} -> {describe_classes(dataset.tasks)}")
     elif run.contents != dataset.contents:
         changes.append("data: its images or labels, by name and size, are not those the run was started with")
     if changes:
@@ -249,17 +269,23 @@ def _advise_extension(old: Config, new: Config) -> str:
 
 
 def _describe_run(run: Run) -> dict[str, Any]:
-    """Describe a run as the contents of `config.json`."""
+    """Describe a run as the contents of `config.json`. The first task has the keys that a single one has."""
+    first, *others = run.tasks
+    several = {"task": first.name, "other_tasks": {task.name: _describe_task(task) for task in others}}
     return {
         "config": to_json(run.config),
         "options": to_json(run.options),
-        "class_names": list(run.class_names),
-        "palette": run.palette.tolist(),
+        **_describe_task(first),
+        **(several if others else {}),
         "contents": run.contents,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "git": _read_git_hash(),
     }
+
+
+def _describe_task(task: Task) -> dict[str, Any]:
+    return {"class_names": list(task.class_names), "palette": task.palette.tolist()}
 
 
 def _describe_start() -> Start:

@@ -102,7 +102,7 @@ def _describe_needs(function: Callable[..., Any], arguments: tuple[Any, ...]) ->
     """Describe the last batch and the memory that the function needs for it."""
     if not arguments:
         return ""
-    count, height, width = arguments[1].label.shape
+    count, height, width, *_ = arguments[1].label.shape
     canvas = f" on {count} images on a canvas of {width}x{height}"
     with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):  # there may be too little even to compile
         program = function.lower(*arguments).compile()  # pyright: ignore[reportFunctionMemberAccess]

@@ -28,7 +28,8 @@ def describe_needs(setup: Setup) -> str:
     assert config.batch_size is not None
     images_have = config.model.input_or_default
     state = jax.eval_shape(setup.init)
-    batch = _make_batch(config, max_size)
+    tasks = len(setup.dataset.tasks)
+    batch = _make_batch(config, max_size, tasks)
     given = _describe_arrays(setup.everywhere, state), _describe_arrays(sharding, batch)
     training = setup.step.trace(*given)
     operations = count_flops(training.jaxpr.jaxpr)
@@ -37,7 +38,7 @@ def describe_needs(setup: Setup) -> str:
     local = Mesh(np.array(jax.local_devices()), ("data",))
     canvas = choose_canvas(*max_size, tiling=setup.tiling)
     count = limit_batch_size(default_batch_size(setup.options.eval_batch_size), count_local_devices(), canvas)
-    empty = make_empty_batch(count, canvas, images_have.num_channels, images_have.dtype)
+    empty = make_empty_batch(count, canvas, images_have.num_channels, images_have.dtype, tasks)
     empty = empty._replace(origin=empty.size)
     images = _describe_arrays(NamedSharding(local, PartitionSpec("data")), empty)
     variables = _describe_arrays(NamedSharding(local, PartitionSpec()), state.variables)
@@ -67,20 +68,21 @@ def _list_unread(setup: Setup) -> list[str]:
     height, width = dataset.max_size
     lines = []
     if not any(dataset.splits.values()):
+        classes = " and ".join(str(len(task.class_names)) for task in dataset.tasks)
         lines.append(
-            f"{dataset.name} was not read: its {len(dataset.class_names)} classes and images of up to {width}x{height} "
-            "are assumed; give --data.dir to check its files"
+            f"{dataset.name} was not read: its {classes} classes and images of up to {width}x{height} are assumed; "
+            "give --data.dir to check its files"
         )
     if model.weights and setup.start is None and setup.resume_step is None:
         lines.append(f"the weights {model.weights} were not read, so it is open whether they fit")
     return lines
 
 
-def _make_batch(config: Config, max_size: tuple[int, int]) -> Batch:
+def _make_batch(config: Config, max_size: tuple[int, int], tasks: int) -> Batch:
     """Make a training batch without images, of the shapes of those in training."""
     assert config.batch_size is not None
     canvas, count, given = train_canvas(max_size, config), config.batch_size, config.model.input_or_default
-    batch = make_empty_batch(count, canvas, given.num_channels, given.dtype)
+    batch = make_empty_batch(count, canvas, given.num_channels, given.dtype, tasks)
     changes = draw_changes(config.seed, 0, np.asarray(batch.size), 0, count, config.augment)
     return batch._replace(changes=changes, origin=None if canvas == max_size else batch.size)
 

@@ -236,8 +236,9 @@ def _warn_of_data(setup: Setup, say: Callable[[str], None]) -> None:
     if dataset.left_out:
         say(f"warning: {dataset.left_out}")
     takes_map = get_source(dataset.name).takes_map
-    if absent := describe_absent_classes(dataset.pixels[split], dataset.class_names, takes_map):
-        say(f"warning: split {split}: {absent}")
+    for task, pixels in zip(dataset.tasks, dataset.pixels[split], strict=True):
+        if absent := describe_absent_classes(pixels, task.class_names, takes_map):
+            say(f"warning: split {split}: {absent}")
 
 
 def _begin(setup: Setup, checkpoints: Checkpoints, say: Callable[[str], None]) -> TrainState:
@@ -287,7 +288,7 @@ def _evaluate(
     Raises:
         Stopped: a signal has come. The score is computed when the run goes on.
     """
-    panels = Panels(setup.val_source, run.palette, run.class_names)
+    panels = Panels(setup.val_source, run.tasks)
     share = len(range(0, len(setup.val_source), jax.process_count()))  # of the first process, which shows its progress
 
     def show(example: Example, class_map: np.ndarray) -> None:
@@ -306,7 +307,7 @@ def _evaluate(
             forward,
             variables,
             setup.val_source,
-            len(run.class_names),
+            run.tasks,
             default_batch_size(run.options.eval_batch_size),
             run.options.workers,
             show,

@@ -115,9 +115,13 @@ def format_duration(seconds: float) -> str:
 
 def format_evaluation(evaluation: Evaluation) -> str:
     """Format an evaluation as one line."""
-    metrics, seconds = evaluation.metrics, evaluation.seconds
+    seconds = evaluation.seconds
+    scores = "".join(
+        f"{f'{task.name}: '.lstrip(': ')}mean IU {metrics.mean_iu:.4f}, pixel accuracy {metrics.pixel_accuracy:.4f}, "
+        for task, metrics, _ in evaluation.tasks
+    )
     return (
-        f"mean IU {metrics.mean_iu:.4f}, pixel accuracy {metrics.pixel_accuracy:.4f}, loss {evaluation.loss:.4f} "
+        f"{scores}loss {evaluation.loss:.4f} "
         f"({evaluation.num_examples} images in {seconds:.1f} s, {evaluation.num_examples / seconds:.1f} images/s, "
         f"{evaluation.programs} canvas sizes)"
     )

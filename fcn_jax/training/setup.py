@@ -16,6 +16,7 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.inputs import describe_inputs
 from fcn_jax.data.outline import outline_dataset
 from fcn_jax.data.sources import choose_inputs, get_source
+from fcn_jax.data.tasks import Task, count_classes, describe_classes
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
 from fcn_jax.inference.tiles import Tiling, plan_tiles
@@ -106,20 +107,20 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     chosen = choose_input(given, weights, config.model.allow, dataset.input)
     model_config = dataclasses.replace(config.model, input=chosen)
     config = fill_config(dataclasses.replace(config, model=model_config))
-    _check_class_weights(config, dataset.class_names)
+    _check_class_weights(config, dataset.tasks)
     train_source = _open_split(dataset, "--data.train-split", config.data.train_split)
     val_source = _open_split(dataset, "--data.val-split", data.val_split, config.data.train_split)
     if data.decoded == "device":
-        require_room(len(train_source), dataset.max_size, dataset.input.bytes_per_pixel + 1)
+        require_room(len(train_source), dataset.max_size, dataset.input.bytes_per_pixel + len(dataset.tasks))
 
-    model = build(config.model, len(dataset.class_names))
+    model = build(config.model, *count_classes(dataset.tasks))
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     # `init` runs once. On CPUs LLVM's first level of optimisation gives the same bits and compiles in half the time.
     fast_compile = {"xla_backend_optimization_level": 1} if is_cpu() else None
     init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=fast_compile)
     shapes = jax.eval_shape(init).variables
     check_groups(config.optim, shapes["params"])
-    start = None if weights is None else match_start(config.model, shapes, weights, dataset.class_names)
+    start = None if weights is None else match_start(config.model, shapes, weights, dataset.tasks)
     return Setup(
         config=config,
         options=options,
@@ -161,8 +162,13 @@ def _open_split(dataset: Dataset, flag: str, split: str | None, trained_on: str 
     return dataset.source(split)
 
 
-def _check_class_weights(config: Config, class_names: tuple[str, ...]) -> None:
-    weights = config.optim.class_weights
+def _check_class_weights(config: Config, tasks: tuple[Task, ...]) -> None:
+    weights, class_names = config.optim.class_weights, tasks[0].class_names
+    if weights and len(tasks) > 1:
+        raise InputError(
+            f"optim.class-weights are for a data set of one task, and this one has {len(tasks)}: "
+            f"{describe_classes(tasks)}; leave them out, or train on one task"
+        )
     if weights and len(weights) != len(class_names):
         raise InputError(
             f"optim.class-weights has {len(weights)} values for {len(class_names)} classes; give one for each of "

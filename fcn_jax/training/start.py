@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from fcn_jax.config import InputConfig, ModelConfig
 from fcn_jax.data.inputs import COLOUR
+from fcn_jax.data.tasks import Task, count_classes, name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import build, init_variables
 from fcn_jax.runs.mirror import copy_for_reading
@@ -66,9 +67,10 @@ def read_file_or_run(place: Path) -> Weights:
         return read_weights(place)
     with copy_for_reading(place) as folder:
         run = open_run(folder)
-        variables, step = restore_variables(run, build(run.config.model, len(run.class_names)))
+        variables, step = restore_variables(run, build(run.config.model, *count_classes(run.tasks)))
     arrays = {path: np.asarray(array) for path, array in traverse_util.flatten_dict(variables, sep="/").items()}
-    return Weights(arrays, (), run.config.model.input_or_default, f"{url or place} (run, step {step})", run.class_names)
+    origin = f"{url or place} (run, step {step})"
+    return Weights(arrays, (), run.config.model.input_or_default, origin, name_scores(run.tasks))
 
 
 def choose_input(
@@ -154,14 +156,14 @@ def _list_known(data: InputConfig, known: InputConfig) -> list[int | None]:
     return places
 
 
-def match_start(model: ModelConfig, shapes: dict[str, Any], weights: Weights, class_names: Sequence[str]) -> Match:
+def match_start(model: ModelConfig, shapes: dict[str, Any], weights: Weights, tasks: Sequence[Task]) -> Match:
     """Find the weights that each variable of a new network starts from.
 
     Args:
         model: the configuration of the network.
         shapes: shapes of the network's variables.
         weights: from a file or a run.
-        class_names: names of the classes of the data.
+        tasks: the tasks of the data.
 
     Raises:
         InputError: the weights do not fit (`match_weights`), or fixed upsampling would leave out learned kernels.
@@ -169,18 +171,18 @@ def match_start(model: ModelConfig, shapes: dict[str, Any], weights: Weights, cl
     given = model.input_or_default
     if model.fusion == "late" and not any(path.split("/")[1] == given.channels[0][0] for path in weights.arrays):
         weights = copy_to_streams(weights, [name for name, _ in given.channels])
-    match = match_weights(shapes, weights, class_names, model.allow, given)
+    match = match_weights(shapes, weights, name_scores(tasks), model.allow, given)
     if model.upsampling == "fixed" and any("/upscore" in path for path in match.unused):
-        _require_bilinear(model, weights, class_names)
+        _require_bilinear(model, weights, tasks)
     return match
 
 
-def _require_bilinear(model: ModelConfig, weights: Weights, class_names: Sequence[str]) -> None:
+def _require_bilinear(model: ModelConfig, weights: Weights, tasks: Sequence[Task]) -> None:
     """Check that the kernels which learned upsampling would take are bilinear, so that fixed upsampling equals them."""
-    learned = build(dataclasses.replace(model, upsampling="learned"), len(class_names))
+    learned = build(dataclasses.replace(model, upsampling="learned"), *count_classes(tasks))
     given = model.input_or_default
     shapes = jax.eval_shape(partial(init_variables, learned, 0, given.num_channels))
-    differences = find_learned_kernels(match_weights(shapes, weights, class_names, model.allow, given))
+    differences = find_learned_kernels(match_weights(shapes, weights, name_scores(tasks), model.allow, given))
     refused = {
         path.split("/")[1]: difference
         for path, difference in differences.items()

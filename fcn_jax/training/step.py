@@ -14,7 +14,7 @@ from fcn_jax.data.augment import augment, step_keys
 from fcn_jax.data.batches import Batch
 from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
-from fcn_jax.models.losses import cross_entropy
+from fcn_jax.models.tasks import count_by_task, sum_cross_entropy
 from fcn_jax.training.optim import make_optimizer, stop_frozen_gradients
 from fcn_jax.training.state import TrainState
 
@@ -82,7 +82,7 @@ def split_batch(state: TrainState, batch: Batch, config: Config) -> Part:
 def sum_loss(
     params: Any, statistics: Any, part: Part, *, model: Network, config: Config
 ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Any]]:
-    """Sum the loss of a part of a batch over its pixels.
+    """Sum the loss of a part of a batch over its pixels, and over the tasks.
 
     Args:
         params: the parameters; the frozen ones have no gradient.
@@ -104,7 +104,12 @@ def sum_loss(
         rngs={"dropout": key},
     )
     class_weights = None if config.optim.class_weights is None else jnp.array(config.optim.class_weights)
-    loss = partial(cross_entropy, class_weights=class_weights, label_smoothing=config.optim.label_smoothing)
+    loss = partial(
+        sum_cross_entropy,
+        counts=count_by_task(model),
+        class_weights=class_weights,
+        label_smoothing=config.optim.label_smoothing,
+    )
     logits, *auxiliary = scores if model.has_auxiliary_scores else (scores,)
     total, weight = loss(logits, labels)
     for logits in auxiliary:

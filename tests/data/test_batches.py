@@ -262,3 +262,28 @@ def test_every_image_comes_once_an_epoch_and_whole():
 def test_examples_of_other_types_and_shapes_are_refused(image, label, message):
     with pytest.raises(InputError, match=message):
         place_on_canvas([Example("one", image, label)], 1, (8, 8))
+
+
+@pytest.mark.parametrize("decoded", ["never", "device"])
+def test_labels_of_several_tasks_are_changed_alike(decoded):
+    """The labels of each task are those of batches with that task alone, of large and of small images."""
+    first = examples()
+    second = [example._replace(label=np.flipud(example.label).copy()) for example in first]
+    both = [
+        one._replace(label=np.stack([one.label, other.label], axis=-1))
+        for one, other in zip(first, second, strict=True)
+    ]
+    settings = config()
+    options = fill_options(RunOptions(data=DataOptions(decoded=decoded), workers=2), settings)
+
+    def take(source):
+        batch = jax.tree.map(np.asarray, next(train_batches(source, LARGEST, settings, options, 0, devices(1))))
+        return batch, augmented(settings.augment, *batch[:5])
+
+    (batch, (images, labels)), *alone = map(take, (both, first, second))
+    assert batch.label.shape == (*batch.image.shape[:3], 2)
+    for task, (single, (own_images, own_labels)) in enumerate(alone):
+        np.testing.assert_array_equal(batch.image, single.image)
+        np.testing.assert_array_equal(batch.label[..., task], single.label)
+        np.testing.assert_array_equal(images, own_images)
+        np.testing.assert_array_equal(labels[..., task], own_labels)

@@ -85,7 +85,7 @@ def test_prepared_data_that_is_damaged_later(data):
 
 def test_pixels_by_label(tree):
     save(np.tile(np.array([0, 1, 2, 11, 12, 255, 2, 1, 0], np.uint8), (6, 1)), tree / "labels/val/d.png")
-    counts = prepare("folder", tree, tree.parent / "cache", void=(11, 12)).pixels["val"]
+    counts = prepare("folder", tree, tree.parent / "cache", void=(11, 12)).pixels["val"][0]
     assert counts.dtype == np.int64
     assert {i: n for i, n in enumerate(counts) if n} == {0: 12, 1: 12, 2: 12, 255: 18}
 

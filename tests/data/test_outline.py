@@ -15,6 +15,7 @@ NAMES = {
     "sbd": voc.CLASS_NAMES,
     "pascal-context": pascal_context.CLASS_NAMES,
     "siftflow": siftflow.SEMANTIC,
+    "siftflow-semantic": siftflow.SEMANTIC,
     "siftflow-geometric": siftflow.GEOMETRIC,
     "nyud": nyud.CLASS_NAMES,
     "camvid": camvid.COLOURS,

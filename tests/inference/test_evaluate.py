@@ -7,9 +7,14 @@ import numpy as np
 from random_network import CLASSES, blank, examples, logits_alone, network
 
 from fcn_jax.config import InputConfig
-from fcn_jax.inference.evaluate import describe_scores, evaluate, format_table
+from fcn_jax.data.labels import palette
+from fcn_jax.data.tasks import Task
+from fcn_jax.inference.evaluate import describe_scores, evaluate, format_tables
 from fcn_jax.inference.segment import Scored, make_forward
 from fcn_jax.inference.tiles import choose_canvas
+
+NAMES = ("sky", "road", "car", "unseen")
+TASKS = (Task("", NAMES, palette(CLASSES)),)
 
 
 def test_the_score_is_that_of_a_loop_over_single_images():
@@ -19,7 +24,7 @@ def test_the_score_is_that_of_a_loop_over_single_images():
         make_forward(model, InputConfig()),
         variables,
         examples(),
-        CLASSES,
+        TASKS,
         8,
         show=lambda example, _: shown.append(example.name),
     )
@@ -52,7 +57,7 @@ def test_scoring_goes_on_while_the_next_batch_computes():
         return Scored(jnp.zeros(batch.label.shape, jnp.uint8), jnp.zeros(()), jnp.zeros(()))
 
     members = [blank(f"{i}", 20, 20) for i in range(40)]
-    result = evaluate(forward, {}, members, 1, 8, show=lambda *_: shown.set())
+    result = evaluate(forward, {}, members, (Task("", ("all",), palette(1)),), 8, show=lambda *_: shown.set())
     assert len(begun) == 5
     assert result.confusion.tolist() == [[40 * 400]]
 
@@ -61,21 +66,20 @@ def test_no_more_programs_are_compiled_than_there_are_canvases():
     model, variables = network()
     forward = make_forward(model, InputConfig())
     for _ in range(2):
-        result = evaluate(forward, variables, examples(), CLASSES, 8)
+        result = evaluate(forward, variables, examples(), TASKS, 8)
     assert forward._cache_size() == result.programs
 
 
 def test_the_table_and_the_json_say_what_was_counted():
     model, variables = network()
-    result = evaluate(make_forward(model, InputConfig()), variables, examples(), CLASSES, 8)
-    names = ("sky", "road", "car", "unseen")
-    text = format_table(result, names)
-    for name, iu in zip(names, result.metrics.per_class_iu, strict=True):
+    result = evaluate(make_forward(model, InputConfig()), variables, examples(), TASKS, 8)
+    text = format_tables(result)
+    for name, iu in zip(NAMES, result.metrics.per_class_iu, strict=True):
         assert any(line.startswith(name) and f"{100 * iu:.2f}" in line for line in text.splitlines())
     assert f"{100 * result.metrics.mean_iu:.2f}" in text
-    stored = describe_scores(result, names)
+    stored = describe_scores(result)
     assert stored["num_pixels"] == sum((example.label != 255).sum() for example in examples())
-    assert stored["class_names"] == names
+    assert stored["class_names"] == NAMES
     assert set(stored) == {
         "loss", "pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu", "per_class_iu",
         "per_class_accuracy", "num_examples", "num_pixels", "class_names", "confusion",
@@ -85,7 +89,7 @@ def test_the_table_and_the_json_say_what_was_counted():
 def test_absent_classes_are_counted_in_the_table():
     model, variables = network()
     only_void = [example._replace(label=np.full_like(example.label, 255)) for example in examples()[:2]]
-    result = evaluate(make_forward(model, InputConfig()), variables, only_void, CLASSES, 8)
-    assert "4 classes are in neither truth nor prediction" in format_table(result, ("a", "b", "c", "d"))
+    result = evaluate(make_forward(model, InputConfig()), variables, only_void, TASKS, 8)
+    assert "4 classes are in neither truth nor prediction" in format_tables(result)
     assert np.isnan(result.metrics.mean_iu)
     assert np.isnan(result.loss)

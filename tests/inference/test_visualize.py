@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import palette as voc_palette
+from fcn_jax.data.tasks import Task
 from fcn_jax.inference.visualize import GAP, VOID_COLOUR, Panels, colourise, overlay, save_palette_png, save_png, stack
 
 PALETTE = np.array([[0, 0, 0], [200, 10, 30], [0, 255, 1]], np.uint8)
@@ -111,7 +112,7 @@ NAMES = ("ground", "disc", "square", "star", "ring", "cross")
 
 def draw_panels(pairs: list[tuple[Example, np.ndarray]], **options) -> tuple[np.ndarray, list[np.ndarray]]:
     """The picture, and its part above the first panels followed by the rows of panels."""
-    panels = Panels([example for example, _ in pairs], COLOURS, NAMES, **options)
+    panels = Panels([example for example, _ in pairs], [Task("", NAMES, COLOURS)], **options)
     for example, prediction in reversed(pairs):
         panels.add(example, prediction)
     picture = panels.draw()
@@ -158,7 +159,7 @@ def test_rows_of_several_sizes_are_in_the_order_of_the_split():
 
 def test_of_large_images_every_nth_pixel_is_shown():
     ((example, prediction),) = examples((700, 2100))
-    panels = Panels([example], COLOURS, NAMES)
+    panels = Panels([example], [Task("", NAMES, COLOURS)])
     panels.add(example, prediction)
     picture = panels.draw()
     np.testing.assert_array_equal(picture[-GAP - 234 : -GAP, GAP : GAP + 700], example.image[::3, ::3])
@@ -197,7 +198,7 @@ def test_a_long_legend_takes_several_lines_and_a_long_name_widens_the_picture():
     example, colours = Example("a", np.zeros((5, 8, 3), np.uint8), label), voc_palette(40)
 
     def draw(names: list[str]) -> np.ndarray:
-        panels = Panels([example], colours, names)
+        panels = Panels([example], [Task("", names, colours)])
         panels.add(example, label)
         return panels.draw()
 
@@ -214,7 +215,7 @@ def test_a_long_legend_takes_several_lines_and_a_long_name_widens_the_picture():
 def test_only_the_first_examples_are_shown():
     pairs = examples((20, 30), (20, 30), (20, 30))
     two, _ = draw_panels(pairs, count=2)
-    panels = Panels([example for example, _ in pairs[:2]], COLOURS, NAMES)
+    panels = Panels([example for example, _ in pairs[:2]], [Task("", NAMES, COLOURS)])
     for pair in pairs[:2]:
         panels.add(*pair)
     np.testing.assert_array_equal(two, panels.draw())
@@ -222,7 +223,7 @@ def test_only_the_first_examples_are_shown():
 
 def test_nothing_is_drawn_without_examples():
     (pair, other) = examples((20, 30), (20, 30))
-    panels = Panels([pair[0]], COLOURS, NAMES)
+    panels = Panels([pair[0]], [Task("", NAMES, COLOURS)])
     assert panels.draw() is None
     panels.add(*other)
     assert panels.draw() is None

@@ -117,7 +117,7 @@ def test_a_configuration_builds_it():
 
 
 def test_tasks_must_share_out_the_classes():
-    with pytest.raises(ValueError, match=r"tasks are \(33, 4\); they must add up to num_classes, 36"):
+    with pytest.raises(ValueError, match=r"tasks are \(33, 4\); they must be at least 1 and add up to num_classes, 36"):
         JointFCN(36, SMALL_VGG, tasks=(33, 4)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 

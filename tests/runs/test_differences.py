@@ -12,6 +12,7 @@ from full_config import FROM_RUN, FROM_STREAMS, FULL, ONLY_FROM_RUN, ONLY_FROM_S
 from fcn_jax.config import Config, DataOptions, InputConfig, OptimConfig, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
 from fcn_jax.runs.run_dir import list_differences, open_for_training, open_run
@@ -139,8 +140,7 @@ def test_a_former_run_is_resumed_and_written_anew(tmp_path):
     colours = np.array(FORMER["palette"], np.uint8)
     dataset = Dataset(
         "shapes",
-        tuple(FORMER["class_names"]),
-        colours,
+        (Task("", tuple(FORMER["class_names"]), colours),),
         {"train": 1},
         (8, 8),
         Path("c"),

@@ -155,11 +155,12 @@ def test_of_two_processes_the_first_alone_writes(tmp_path):
         from fcn_jax.config import Config, RunOptions
         from fcn_jax.data.defaults import fill_config, fill_options
         from fcn_jax.data.dataset import Dataset
+        from fcn_jax.data.tasks import Task
         from fcn_jax.runs.metrics_log import MetricsLog, is_logged
         from fcn_jax.runs.run_dir import open_for_training
 
         colours = np.zeros((1, 3), np.uint8)
-        data = Dataset("shapes", ("a",), colours, {"train": 1}, (8, 8), Path(), "abc", lambda split: [])
+        data = Dataset("shapes", (Task("", ("a",), colours),), {"train": 1}, (8, 8), Path(), "abc", lambda split: [])
         config = fill_config(Config())
         with open_for_training(folder, config, fill_options(RunOptions(), config), data) as run:
             assert run.folder == folder

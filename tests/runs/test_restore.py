@@ -9,6 +9,7 @@ import pytest
 from small_runs import CLASSES, NORMED, config
 
 from fcn_jax.config import RunOptions
+from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import init_variables
 from fcn_jax.models.fcn import FCN8s
@@ -21,7 +22,7 @@ MODEL = FCN8s(num_classes=CLASSES, backbone=NORMED)
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run(tmp_path, config(), RunOptions(), ("sky", "sea", "sand"), np.zeros((3, 3), np.uint8), "abc")
+    return Run(tmp_path, config(), RunOptions(), (Task("", ("sky", "sea", "sand"), np.zeros((3, 3), np.uint8)),), "abc")
 
 
 @pytest.mark.parametrize(("step", "which"), [(None, ""), (7, " 7")])

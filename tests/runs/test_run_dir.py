@@ -17,6 +17,7 @@ import pytest
 from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.runs import run_dir as module
 from fcn_jax.runs.run_dir import Run, open_for_training, open_run, read_origin, require_shared
@@ -27,7 +28,9 @@ OPTIONS = fill_options(RunOptions(data=DataOptions(dir=Path("some/where"))), CON
 
 def dataset(*names: str, contents: str = "abc") -> Dataset:
     colours = np.arange(3 * len(names), dtype=np.uint8).reshape(-1, 3)
-    return Dataset("shapes", names, colours, {"train": 1}, (8, 8), Path("cache"), contents, lambda split: [])
+    return Dataset(
+        "shapes", (Task("", names, colours),), {"train": 1}, (8, 8), Path("cache"), contents, lambda split: []
+    )
 
 
 DATASET = dataset("background", "cat", "dog")
@@ -128,7 +131,7 @@ def test_a_second_training_is_kept_out_until_the_first_is_gone(tmp_path):
 
         folder = Path(sys.argv[1])
         run = open_run(folder)
-        data = Dataset("shapes", run.class_names, run.palette, {}, (8, 8), folder, run.contents, lambda split: [])
+        data = Dataset("shapes", run.tasks, {}, (8, 8), folder, run.contents, lambda split: [])
         with open_for_training(folder, run.config, run.options, data):
             print("here", flush=True)
             input()

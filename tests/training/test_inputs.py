@@ -108,7 +108,7 @@ def test_early_fusion(reference, tmp_path, capsys):
     expected = np.asarray(model.apply(variables, compute_by_hand(image, given)[None]))[0]
     assert_predicts(tmp_path / "run", root, arrays, ("depth",), image, expected, capsys)
     loaded = load_trained(trained, labelled=True)
-    scored = evaluate(loaded.forward, loaded.variables, [example], 40, 8)
+    scored = evaluate(loaded.forward, loaded.variables, [example], trained.tasks, 8)
     logs = jax.nn.log_softmax(jnp.asarray(expected))
     known = example.label != 255
     rows, columns = np.nonzero(known)
@@ -162,7 +162,7 @@ def start_of(fused):
     config = fused.config.model
     weights = read_start(config, None, [name for name, _ in config.input.channels])
     fresh = init_variables(build(config, 40), 5, 6)
-    return match_start(config, fresh, weights, fused.class_names).merge_into(fresh)
+    return match_start(config, fresh, weights, fused.tasks).merge_into(fresh)
 
 
 def test_late_fusion_in_tiles():

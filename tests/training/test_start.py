@@ -25,6 +25,8 @@ from fcn_jax.config import (
     OptimConfig,
     RunOptions,
 )
+from fcn_jax.data.labels import palette
+from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError, Stopped
 from fcn_jax.layers import bilinear_init
 from fcn_jax.models.backbones.vgg import VGG
@@ -188,7 +190,7 @@ def match_caffe(monkeypatch, file: Path, head: str = "fcn16s", names=NAMES, **ch
     shapes = jax.eval_shape(lambda: init_variables(build(model, len(names)), 0))
     weights = read_start(model, None)
     assert weights is not None
-    return match_start(model, shapes, weights, names)
+    return match_start(model, shapes, weights, (Task("", tuple(names), palette(len(names))),))
 
 
 def test_learned_kernels_of_a_file_are_not_left_out_silently(caffe_files, monkeypatch):

@@ -31,6 +31,7 @@ SOURCES: dict[str, DataSource] = {
     "sbd": sbd.SOURCE,
     "pascal-context": pascal_context.SOURCE,
     "siftflow": siftflow.SOURCE,
+    "siftflow-semantic": siftflow.SEMANTIC_SOURCE,
     "siftflow-geometric": siftflow.GEOMETRIC_SOURCE,
     "nyud": nyud.SOURCE,
     "camvid": camvid.SOURCE,

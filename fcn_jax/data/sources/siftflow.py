@@ -1,11 +1,14 @@
-"""SIFT Flow: outdoor scenes, 256x256, with 33 semantic and 3 geometric classes (Tighe & Lazebnik, ECCV 2010)."""
+"""SIFT Flow: outdoor scenes, 256x256, with 33 semantic and 3 geometric classes (Tighe & Lazebnik, ECCV 2010).
+
+They are two tasks, which `siftflow` has together, as the FCN paper trains them, and two more data sets have alone.
+"""
 
 from functools import partial
 from pathlib import Path
 
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.listing import read_list
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Labels, Request
 from fcn_jax.errors import InputError
 
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
@@ -19,37 +22,43 @@ SEMANTIC = (
     "sidewalk", "sign", "sky", "staircase", "streetlight", "sun", "tree", "window",
 )  # fmt: skip
 GEOMETRIC = ("sky", "horizontal", "vertical")
+# The folder of the masks of each task, and its classes.
+TASKS = {"semantic": ("SemanticLabels", SEMANTIC), "geometric": ("GeoLabels", GEOMETRIC)}
 WITHOUT_MASK = ("highway_bost181", "street_urb506")  # says the reference's data/sift-flow/classes.txt
 
 
-def find(folder: str, class_names: tuple[str, ...], request: Request) -> Found:
+def find(tasks: tuple[str, ...], request: Request) -> Found:
     """Find the splits train, and val, which is the test set of 200 images on which the papers score.
 
     Labels are those of the reference's siftflow_layers.py: 1 is the first class; 0 and -1 are void.
 
     Args:
-        folder: the folder of the masks, SemanticLabels or GeoLabels.
-        class_names: name of each class.
+        tasks: the tasks, of `TASKS`.
         request: the user's flags.
 
     Raises:
         InputError: no folder is given, it does not have this layout, or a list cannot be read.
     """
     dir = request.require_dir("siftflow", LAYOUT)  # noqa: A001
-    root = next((place for place in (dir, dir / "SiftFlowDataset") if (place / folder / SCENES).is_dir()), None)
+    folders = [TASKS[task][0] for task in tasks]
+    roots = (dir, dir / "SiftFlowDataset")
+    root = next((root for root in roots if all((root / folder / SCENES).is_dir() for folder in folders)), None)
     lists = None if root is None else _list_names(root)
     if root is None or lists is None:
         raise InputError(f"{dir} does not hold SIFT Flow; give --data.dir, which is {LAYOUT}")
-    splits = {
-        split: [
-            Files(name, root / "Images" / SCENES / f"{name}.jpg", root / folder / SCENES / f"{name}.mat", "S")
-            for name in names
-        ]
-        for split, names in lists.items()
-    }
-    numbers = tuple((label + 1, label) for label in range(len(class_names)))
+
+    def list_files(name: str) -> Files:
+        mask, *others = (root / folder / SCENES / f"{name}.mat" for folder in folders)
+        return Files(name, root / "Images" / SCENES / f"{name}.jpg", mask, "S", other_masks=tuple(others))
+
+    splits = {split: list(map(list_files, names)) for split, names in lists.items()}
+    first, *others = (Labels(task, names, _map_labels(names)) for task in tasks for _, names in [TASKS[task]])
+    return Found(first.class_names, splits, first.label_map, task=first.task if others else "", others=tuple(others))
+
+
+def _map_labels(class_names: tuple[str, ...]) -> LabelMap:
     # 65535 is what -1 is read as (fcn_jax.data.mat_files). A number above the classes is an error.
-    return Found(class_names, splits, LabelMap(void=(0, 65535), numbers=numbers))
+    return LabelMap(void=(0, 65535), numbers=tuple((label + 1, label) for label in range(len(class_names))))
 
 
 def _list_names(root: Path) -> dict[str, list[str]] | None:
@@ -73,25 +82,21 @@ def _read_names(file: Path) -> list[str]:
 # has the size of an image. Zoom and rate are those of VOC.
 _DEFAULTS = Defaults(crop=256, scale=(0.5, 2.0), steps=12_500, batch_size=8, learning_rate=0.02, eval_every=1_250)
 
-SOURCE = DataSource(
-    name="siftflow",
-    splits="train val",
-    classes="33",
-    size="2,688 images of 256x256 (2,488 train, 200 val)",
-    licence="its authors state none",
-    description="SIFT Flow, 256x256, semantic classes: --data.dir SiftFlowDataset",
-    defaults=_DEFAULTS,
-    find=partial(find, "SemanticLabels", SEMANTIC),
-    max_size=(256, 256),
-)
-GEOMETRIC_SOURCE = DataSource(
-    name="siftflow-geometric",
-    splits="train val",
-    classes="3",
-    size="2,688 images of 256x256 (2,488 train, 200 val)",
-    licence="its authors state none",
-    description="SIFT Flow, sky, horizontal and vertical: --data.dir SiftFlowDataset",
-    defaults=_DEFAULTS,
-    find=partial(find, "GeoLabels", GEOMETRIC),
-    max_size=(256, 256),
-)
+
+def _describe(name: str, classes: str, what: str, *tasks: str) -> DataSource:
+    return DataSource(
+        name=name,
+        splits="train val",
+        classes=classes,
+        size="2,688 images of 256x256 (2,488 train, 200 val)",
+        licence="its authors state none",
+        description=f"SIFT Flow, 256x256, {what}: --data.dir SiftFlowDataset",
+        defaults=_DEFAULTS,
+        find=partial(find, tasks),
+        max_size=(256, 256),
+    )
+
+
+SOURCE = _describe("siftflow", "33 and 3", "semantic and geometric classes, two tasks", "semantic", "geometric")
+SEMANTIC_SOURCE = _describe("siftflow-semantic", "33", "semantic classes", "semantic")
+GEOMETRIC_SOURCE = _describe("siftflow-geometric", "3", "sky, horizontal and vertical", "geometric")

@@ -25,6 +25,7 @@ class Files(NamedTuple):
         mask: a PNG that holds the class of each pixel, or a MATLAB file.
         variable: for a MATLAB file, the variable that is the mask, or a field in it, such as `GTcls.Segmentation`.
         others: the files of the further inputs that are used, in their order.
+        other_masks: the masks of the tasks after the first one, with the same variable.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Files(NamedTuple):
     mask: Path
     variable: str = ""
     others: tuple[Path, ...] = ()
+    other_masks: tuple[Path, ...] = ()
 
 
 class Slice(NamedTuple):
@@ -79,8 +81,8 @@ class Drawn(NamedTuple):
 
     Attributes:
         name: the name of the example, unique in its split.
-        draw: returns the image, uint8 [height, width, 3], and the label, uint8 [height, width]. It returns the same
-            arrays each time, and several threads may call it at once.
+        draw: returns the image, uint8 [height, width, 3], and the label, uint8 [height, width], or with several tasks
+            [height, width, tasks]. It returns the same arrays each time, and several threads may call it at once.
     """
 
     name: str
@@ -128,6 +130,26 @@ class Request:
         return self.dir
 
 
+class Labels(NamedTuple):
+    """The classes of a task, and what its masks mean.
+
+    Attributes:
+        task: name of the task.
+        class_names: the name of each label from 0 on.
+        label_map: the labels of the samples in masks.
+        colours: red, green and blue of each class; None for the colours of PASCAL VOC.
+    """
+
+    task: str
+    class_names: tuple[str, ...]
+    label_map: LabelMap
+    colours: tuple[Colour, ...] | None = None
+
+    def look_up(self, mask: np.ndarray, name: str) -> np.ndarray:
+        """Return the label of each pixel of a mask, as `LabelMap.look_up` does."""
+        return self.label_map.look_up(mask, name, len(self.class_names))
+
+
 @dataclass(frozen=True)
 class Found:
     """The examples and classes of a data set, listed before any image is read.
@@ -140,6 +162,8 @@ class Found:
         unlabelled: the image files of each further split, in order, which have no labels, as those of test sets whose
             labels are kept by a server. They are segmented, and not prepared.
         inputs: the inputs that the images of the examples have.
+        task: name of the task that these classes belong to; empty if it is the only one.
+        others: the classes of further tasks. Each example has a mask for each of them.
     """
 
     class_names: tuple[str, ...]
@@ -148,6 +172,13 @@ class Found:
     colours: tuple[Colour, ...] | None = None
     unlabelled: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     inputs: tuple[Input, ...] = (COLOUR,)
+    task: str = ""
+    others: tuple[Labels, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[Labels, ...]:
+        """The classes of all tasks."""
+        return Labels(self.task, self.class_names, self.label_map, self.colours), *self.others
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from fcn_jax.data.tasks import count_maps, split_maps
 from fcn_jax.errors import InputError, OutOfMemory
 from fcn_jax.inference.read_image import read_image
 from fcn_jax.inference.visualize import overlay, save_palette_png, save_png
@@ -20,7 +21,7 @@ from fcn_jax.runtime.memory import is_out_of_memory
 SIDE = 1280  # pixels, the longer side of what the page shows; more would make the slider slow
 KEPT = 8  # former drawings of a photograph that a browser may still ask for
 
-Segment = Callable[[UInt8[np.ndarray, "height width 3"]], UInt8[np.ndarray, "height width"]]
+Segment = Callable[[UInt8[np.ndarray, "height width 3"]], UInt8[np.ndarray, "height width *tasks"]]
 
 
 class Answer(NamedTuple):
@@ -47,7 +48,7 @@ def answer(segment: Segment, palette: UInt8[np.ndarray, "classes 3"], photograph
     """Segment a photograph, and write its class map into a new folder in `folder`.
 
     Args:
-        segment: computes the class of each pixel, such as a `Segmenter`.
+        segment: computes the class of each pixel, such as a `Segmenter`; of several tasks the first one is shown.
         palette: the colour of each class.
         photograph: an image file of any kind and size.
         folder: the folder in which that of the answer is made.
@@ -63,6 +64,7 @@ def answer(segment: Segment, palette: UInt8[np.ndarray, "classes 3"], photograph
         raise InputError(str(error).replace(str(photograph), photograph.name)) from error
     try:
         class_map = segment(image)
+        class_map = split_maps(class_map, count_maps(class_map))[0]
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not is_out_of_memory(error):
             raise

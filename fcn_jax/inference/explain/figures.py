@@ -54,8 +54,8 @@ def draw_explanations(
         model: the network.
         variables: its parameters and batch statistics.
         input_config: the colour order, mean and standard deviation that the network expects.
-        examples: images with labels; there may be none, which leaves the kernels.
-        class_names: the name of each class.
+        examples: images with labels of the first task; there may be none, which leaves the kernels.
+        class_names: the name of each class of the first task, which alone is shown.
         palette: the colour of each class, RGB.
     """
     if isinstance(model, LateFusion):  # its score layers and kernels are those of several networks
@@ -85,7 +85,7 @@ def draw_explanations(
     class_maps, gradients, logits = [], [], []
     for example in track(shown, "explaining the network on", len(shown), "images"):
         height, width = example.label.shape
-        scores = compute(run_streams, example)[:, :height, :width]
+        scores = compute(run_streams, example)[:, :height, :width, : len(class_names)]
         class_maps.append(scores.argmax(axis=-1).astype(np.uint8))
         logits.append(scores[-1].copy())  # a view would keep the scores of all streams
         gradients.append(compute(run_gradient, example)[:height, :width])
@@ -98,7 +98,8 @@ def draw_explanations(
     figures.append(draw_probabilities(example, logits[richest], class_names, palette))
     if is_classifier(model):
         scores, (rows, columns) = compute(compile_for_pixels(make_coarse_scores(model)), example)
-        figures.append(draw_coarse_output(example, scores[:rows, :columns], class_names, palette))
+        scores = scores[:rows, :columns, : len(class_names)]
+        figures.append(draw_coarse_output(example, scores, class_names, palette))
     return figures
 
 

@@ -64,6 +64,11 @@ def export(
     """
     if not examples:
         raise InputError("there is no image to compare the exported programs on; give at least one")
+    if len(run.tasks) > 1:
+        raise InputError(
+            f"{run.folder} has the tasks {', '.join(task.name for task in run.tasks)}, and an exported program gives "
+            "the classes of one task; train a network on one task to export it, or use fcn_jax.Segmenter"
+        )
     config = dataclasses.replace(run.config.model, dtype="float32")
     model, input_config = build(config, len(run.class_names)), config.input_or_default
     with show_step("reading the checkpoint"):

@@ -17,10 +17,11 @@ from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
 from fcn_jax.data.batches import Batch
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.tasks import split_maps, split_scores
 from fcn_jax.inference.segment import Forward, Scored
 from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
-from fcn_jax.models.losses import cross_entropy
+from fcn_jax.models.tasks import choose_classes, count_by_task, sum_cross_entropy
 
 BINS = 15  # of equal width, as in the paper's tables
 
@@ -62,15 +63,19 @@ CountingForward = Callable[[Any, Batch], tuple[Scored, Bins]]
 def make_counting_forward(model: Network, input_config: InputConfig) -> CountingForward:
     """Make the jitted function of `segment.make_forward` that also counts the batch's pixels by their confidence.
 
-    Counting on the device keeps the probabilities there, which are much larger than class maps.
+    Counting on the device keeps the probabilities there, which are much larger than class maps. Of several tasks the
+    pixels of the first one are counted.
     """
+    counts = count_by_task(model)
 
     @partial(jax.jit, **jit_options(training=False))
     def forward(variables: Any, batch: Batch) -> tuple[Scored, Bins]:
         image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))
-        class_map = logits.argmax(axis=-1).astype(jnp.uint8)
-        return Scored(class_map, *cross_entropy(logits, label)), count_confidences(logits, class_map, label)
+        class_map = choose_classes(logits, counts)
+        scored = Scored(class_map, *sum_cross_entropy(logits, label, counts))
+        first = (split_maps(maps, len(counts))[0] for maps in (class_map, label))
+        return scored, count_confidences(split_scores(logits, counts)[0], *first)
 
     return forward
 

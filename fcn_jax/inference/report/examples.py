@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.tasks import count_maps, split_maps
 from fcn_jax.inference.report.pictures import Picture, draw_errors, embed_drawing, embed_photograph
 from fcn_jax.inference.segment import Forward, segment
 from fcn_jax.inference.tiles import Tiling
@@ -70,6 +71,11 @@ def rank(scores: Mapping[int, float], each: int = EACH) -> dict[str, list[int]]:
     return {"best": best, "median": rest[begin : begin + each], "worst": worst}
 
 
+def take_first_task(example: Example) -> Example:
+    """Return an example with the label of the first task alone."""
+    return example._replace(label=split_maps(example.label, count_maps(example.label))[0])
+
+
 def show_examples(
     source: Sequence[Example],
     ranks: Mapping[str, Sequence[int]],
@@ -80,7 +86,7 @@ def show_examples(
     batch_size: int,
     tiling: Tiling | None,
 ) -> dict[str, list[Shown]]:
-    """Segment the chosen images once more, and draw them.
+    """Segment the chosen images once more, and draw the classes of the first task.
 
     Args:
         source: the split.
@@ -88,14 +94,15 @@ def show_examples(
         scores: mean IU of each image by its index.
         forward: from `segment.make_forward`.
         variables: parameters and batch statistics.
-        palette: the colour of each class.
+        palette: the colour of each class of the first task.
         batch_size: images to compute at once, a multiple of the number of devices.
         tiling: from `tiles.plan_tiles`; None: every image is computed whole.
     """
     chosen = [index for indices in ranks.values() for index in indices]
     drawn = {}
     for result in segment(forward, variables, Subset(source, chosen), batch_size, tiling):
-        example, prediction = result.example, result.class_map
+        example = take_first_task(result.example)
+        prediction = split_maps(result.class_map, count_maps(result.class_map))[0]
         index = int(example.name)
         drawn[index] = Shown(
             name=source[index].name,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fcn_jax.data.tasks import name_scores
 from fcn_jax.inference.explain.figure import Figure
 from fcn_jax.inference.html_page import load_template
 from fcn_jax.inference.report.chart import Chart, draw_chart
@@ -86,19 +87,36 @@ class ClassRow(NamedTuple):
     pixels: int | None
 
 
+class TaskView(NamedTuple):
+    """What the template shows of a task.
+
+    Attributes:
+        name: name of the task; empty if it is the only one.
+        metrics: values by the names in `METRICS`; empty if the run was never evaluated.
+        classes: a row for each class.
+        absent: number of classes in neither truth nor prediction.
+        matrix: for each true class the shares of the predicted ones, None in the row of an absent class; None if there
+            are no scores, or too many classes.
+        confusions: (true class, predicted class, share of the true class's pixels), the largest first.
+    """
+
+    name: str
+    metrics: Mapping[str, float]
+    classes: Sequence[ClassRow]
+    absent: int
+    matrix: Sequence[Sequence[float] | None] | None
+    confusions: Sequence[tuple[str, str, float]]
+
+
 class View(NamedTuple):
     """What the template shows of a run.
 
     Attributes:
         report: the run.
-        metrics: values by the names in `METRICS`, and the loss; empty if the run was never evaluated.
+        metrics: those of the first task, and the loss; empty if the run was never evaluated.
         origin: where the metrics are from.
-        classes: a row for each class.
-        absent: number of classes in neither truth nor prediction.
+        tasks: the tasks, at least one.
         charts: of mean IU and loss.
-        matrix: for each true class the shares of the predicted ones, None in the row of an absent class; None if there
-            are no scores, or too many classes.
-        confusions: (true class, predicted class, share of the true class's pixels), the largest first.
         figures: each figure with its picture.
         configuration: the values by their names.
     """
@@ -106,11 +124,8 @@ class View(NamedTuple):
     report: Report
     metrics: Mapping[str, float]
     origin: str
-    classes: Sequence[ClassRow]
-    absent: int
+    tasks: Sequence[TaskView]
     charts: Sequence[Chart]
-    matrix: Sequence[Sequence[float] | None] | None
-    confusions: Sequence[tuple[str, str, float]]
     figures: Sequence[tuple[Figure, Picture]]
     configuration: Mapping[str, Any]
 
@@ -132,12 +147,8 @@ class Comparison(NamedTuple):
 
 
 def _view(report: Report) -> View:
-    scores, record, run = report.scores, report.record, report.run
+    record, run = report.record, report.run
     metrics, origin = _choose_metrics(report)
-    matrix, confusions = None, []
-    if scores:
-        matrix, confusions = _normalise(scores.evaluation.confusion, run.class_names)
-    classes = _list_classes(report)
     figures = report.scores.figures if report.scores else []
     charts = [
         draw_chart("Mean IU on val, %", [("mean IU", _read_percent(record))]),
@@ -149,17 +160,31 @@ def _view(report: Report) -> View:
         report=report,
         metrics=metrics,
         origin=origin,
-        classes=classes,
-        absent=sum(row.iu is None for row in classes),
+        tasks=[_view_task(report, metrics, number) for number in range(len(run.tasks))],
         charts=[chart for chart in charts if chart],
-        matrix=matrix if len(run.class_names) <= MATRIX else None,
-        confusions=confusions,
         figures=[(figure, embed_drawing(figure.picture, FIGURE_SIDE)) for figure in figures],
         configuration=flatten(to_json({"config": run.config, "options": run.options})),
     )
 
 
-def _choose_metrics(report: Report) -> tuple[dict[str, float], str]:
+def _view_task(report: Report, metrics: Mapping[str, Any], number: int) -> TaskView:
+    task = report.run.tasks[number]
+    matrix, confusions = None, []
+    if report.scores:
+        matrix, confusions = _normalise(report.scores.evaluation.tasks[number].confusion, task.class_names)
+    own = metrics if number == 0 else metrics.get(task.name, {})
+    classes = _list_classes(report, number)
+    return TaskView(
+        name=task.name,
+        metrics={name: own[name] for name in METRICS if name in own},
+        classes=classes,
+        absent=sum(row.iu is None for row in classes),
+        matrix=matrix if len(task.class_names) <= MATRIX else None,
+        confusions=confusions,
+    )
+
+
+def _choose_metrics(report: Report) -> tuple[dict[str, Any], str]:
     """Return the metrics of the scores, or else those of the best evaluation of the training."""
     if scores := report.scores:
         count = scores.evaluation.num_examples
@@ -167,22 +192,26 @@ def _choose_metrics(report: Report) -> tuple[dict[str, float], str]:
         part = "" if count == scores.available else f", evenly spread over all {scores.available:,}"
         return scores.evaluation.summary(), f"step {scores.step:,}, {images}{part}"
     best = report.record.best or {}
-    metrics = {name: best[name] for name in (*METRICS, "loss") if name in best}
+    others = [task.name for task in report.run.tasks[1:]]
+    metrics = {name: best[name] for name in (*METRICS, "loss", *others) if name in best}
     return metrics, f"step {best['step']:,}, as the training logged it" if best else "never evaluated"
 
 
-def _list_classes(report: Report) -> list[ClassRow]:
-    names, colours = report.run.class_names, [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in report.run.palette.tolist()]
+def _list_classes(report: Report, number: int) -> list[ClassRow]:
+    task, names, palette = report.run.tasks[number]
+    colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette.tolist()]
     empty: list[Any] = [None] * len(names)
     columns = [empty] * 4
     if scores := report.scores:
-        metrics = scores.evaluation.metrics
-        columns = [metrics.per_class_iu, metrics.per_class_accuracy, scores.boundary_iu]
+        _, metrics, confusion = scores.evaluation.tasks[number]
+        columns = [metrics.per_class_iu, metrics.per_class_accuracy, scores.boundary_iu[number]]
         columns = [[None if math.isnan(value) else float(value) for value in column] for column in columns]
-        columns.append(scores.evaluation.confusion.sum(axis=1).tolist())
+        columns.append(confusion.sum(axis=1).tolist())
     else:
+        best = report.record.best or {}
+        line = best.get(task, {}) if number else best
         for place, name in enumerate(PER_CLASS):
-            stored = (report.record.best or {}).get(name)
+            stored = line.get(name)
             if isinstance(stored, list) and len(stored) == len(names):
                 columns[place] = [float(value) if is_number(value) else None for value in stored]
     return [ClassRow(*row) for row in zip(names, colours, *columns, strict=True)]
@@ -207,14 +236,20 @@ def _compare(reports: Sequence[Report], views: Sequence[View]) -> Comparison:
         draw_chart("Loss on val, nats", [(r.name, read_points(r.record.val, "loss")) for r in reports]),
         draw_chart("Loss on train, nats", [(r.name, read_points(r.record.train, "loss")) for r in reports]),
     ]
-    names = list(dict.fromkeys(row.name for view in views for row in view.classes))
-    scores = [{row.name: row.iu for row in view.classes} for view in views]
+    scores = [_list_ious(view) for view in views]
+    names = list(dict.fromkeys(name for column in scores for name in column))
     return Comparison(
         charts=[chart for chart in charts if chart],
         class_names=names,
         per_class={name: [column.get(name) for column in scores] for name in names},
         differences=compare_runs([(report.run, report.record) for report in reports]),
     )
+
+
+def _list_ious(view: View) -> dict[str, float | None]:
+    """Return the IU of each class by its name, which begins with that of its task for tasks after the first one."""
+    rows = [row for task in view.tasks for row in task.classes]
+    return dict(zip(name_scores(view.report.run.tasks), [row.iu for row in rows], strict=True))
 
 
 def _read_percent(record: Record) -> list[tuple[float, float]]:

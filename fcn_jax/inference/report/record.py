@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fcn_jax.config import HEADS
+from fcn_jax.data.tasks import count_classes
 from fcn_jax.inference.report.times import Times, read_times
 from fcn_jax.models.build import build, init_variables
 from fcn_jax.runs.checkpoint import list_complete
@@ -80,7 +81,7 @@ def read_record(run: Run) -> Record:
     checkpoints = {step: _measure(run.checkpoints / str(step)) for step in list_complete(run.checkpoints)}
     model = run.config.model
     channels = model.input_or_default.num_channels
-    shapes = jax.eval_shape(partial(init_variables, build(model, len(run.class_names)), 0, channels))
+    shapes = jax.eval_shape(partial(init_variables, build(model, *count_classes(run.tasks)), 0, channels))
     versions = stored.get("versions")
     return Record(
         train=[line for line in lines if line.get("split") == "train"],
@@ -110,11 +111,16 @@ def is_number(value: Any) -> bool:
 
 
 def _keep_numbers(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what a file of somebody else may have in place of a number; keep the split and the lists of classes."""
+    """Drop what a file of somebody else may have in place of a number; keep split, lists and further tasks."""
+    tasks = {name: _keep_metrics(value) for name, value in line.items() if isinstance(value, dict)}
+    metrics = _keep_metrics(line)
+    step = {"step": int(metrics["step"])} if "step" in metrics else {}
+    return metrics | tasks | step | {"split": line.get("split")}
+
+
+def _keep_metrics(line: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {name: float(value) for name, value in line.items() if is_number(value) and name not in PER_CLASS}
-    lists = {name: line[name] for name in PER_CLASS if isinstance(line.get(name), list)}
-    step = {"step": int(numbers["step"])} if "step" in numbers else {}
-    return numbers | lists | step | {"split": line.get("split")}
+    return numbers | {name: line[name] for name in PER_CLASS if isinstance(line.get(name), list)}
 
 
 def _measure(folder: Path) -> int:

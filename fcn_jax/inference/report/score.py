@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from fcn_jax.data.dataset import Dataset, Example
+from fcn_jax.data.tasks import count_classes, describe_classes, split_maps, split_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.evaluate import Evaluation, evaluate
 from fcn_jax.inference.explain.figure import Figure
@@ -15,7 +16,7 @@ from fcn_jax.inference.explain.figures import MOST_EXAMPLES, draw_explanations
 from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
 from fcn_jax.inference.report.boundary import count_boundaries
 from fcn_jax.inference.report.calibration import Bins, Calibration, calibrate, make_counting_forward, record_bins
-from fcn_jax.inference.report.examples import Shown, Subset, rank, show_examples
+from fcn_jax.inference.report.examples import Shown, Subset, rank, show_examples, take_first_task
 from fcn_jax.inference.spread import spread_indices
 from fcn_jax.inference.tiles import plan_tiles
 from fcn_jax.models.build import build
@@ -35,10 +36,10 @@ class Scores(NamedTuple):
         available: number of images of the split, of which `evaluation.num_examples` were scored.
         same_data: whether the data set is the one that the run was trained on, by names and sizes.
         evaluation: loss, metrics and confusion matrix.
-        boundary_iu: boundary IU of each class, 0 to 1; NaN for a class in neither truth nor prediction.
-        calibration: the reliability diagram.
-        examples: the best, the median and the worst images.
-        figures: pictures that explain the network; none if they were not asked for.
+        boundary_iu: boundary IU of each class, 0 to 1, for each task; NaN for a class in neither truth nor prediction.
+        calibration: the reliability diagram of the first task.
+        examples: the best, the median and the worst images, by the first task.
+        figures: pictures that explain the network, for the first task; none if they were not asked for.
         device: kind and number of the devices that computed them.
     """
 
@@ -48,7 +49,7 @@ class Scores(NamedTuple):
     available: int
     same_data: bool
     evaluation: Evaluation
-    boundary_iu: Float64[np.ndarray, "classes"]
+    boundary_iu: tuple[Float64[np.ndarray, "classes"], ...]
     calibration: Calibration
     examples: dict[str, list[Shown]]
     figures: list[Figure]
@@ -56,8 +57,8 @@ class Scores(NamedTuple):
 
     @property
     def mean_boundary_iu(self) -> float:
-        """Mean of `boundary_iu` over the classes that have one; NaN if none has."""
-        present = self.boundary_iu[~np.isnan(self.boundary_iu)]
+        """Mean of `boundary_iu` of the first task over the classes that have one; NaN if none has."""
+        present = self.boundary_iu[0][~np.isnan(self.boundary_iu[0])]
         return float(present.mean()) if present.size else float("nan")
 
 
@@ -89,22 +90,25 @@ def score_run(
             damaged.
         OutOfMemory: a batch needs more memory than there is.
     """
-    if dataset.class_names != run.class_names:
+    scored = dataset.select(run.tasks)
+    if scored is None:
         raise InputError(
-            f"{run.folder} was trained on the classes {', '.join(run.class_names)}, and {dataset.name} has "
-            f"{', '.join(dataset.class_names)}; score it on data with the same classes"
+            f"{run.folder} was trained on the classes {describe_classes(run.tasks)}, and {dataset.name} has "
+            f"{describe_classes(dataset.tasks)}; score it on data with the same classes"
         )
-    source, classes = dataset.source(split), len(run.class_names)
-    model = build(run.config.model, classes)
+    source, classes = scored.source(split), count_classes(run.tasks)
+    model = build(run.config.model, *classes)
     tiling = plan_tiles(model, tile, run.config.model.input_or_default.num_channels)
     with show_step("reading the checkpoint"):
         variables, step = restore_variables(run, model, step)
-    lock, ious, boundaries = threading.Lock(), {}, np.zeros((2, classes), np.int64)
+    lock, ious, boundaries = threading.Lock(), {}, np.zeros((2, sum(classes)), np.int64)
     bins: list[Bins] = []
 
-    def show(example: Example, prediction: UInt8[np.ndarray, "height width"]) -> None:
-        confusion = confusion_matrix(example.label, prediction, classes)
-        counts = count_boundaries(example.label, prediction, classes)
+    def show(example: Example, prediction: UInt8[np.ndarray, "height width *tasks"]) -> None:
+        maps = (split_maps(maps, len(classes)) for maps in (example.label, prediction))
+        given = list(zip(*maps, classes, strict=True))
+        confusion = confusion_matrix(*given[0])
+        counts = np.concatenate([count_boundaries(*task) for task in given], axis=1)
         with lock:
             ious[int(example.name)] = compute_metrics(confusion).mean_iu
             boundaries[:] += counts
@@ -116,7 +120,7 @@ def score_run(
     with explain_out_of_memory(counting, "evaluation", IN_EVALUATION) as forward:
         with show_progress(f"scoring {dataset.name} {split}", len(subset), "images") as advance:
             evaluation = evaluate(
-                record_bins(forward, bins), variables, subset, classes, batch_size, run.options.workers, show, tiling
+                record_bins(forward, bins), variables, subset, run.tasks, batch_size, run.options.workers, show, tiling
             )
         calibration = calibrate(bins)
         examples = show_examples(
@@ -124,9 +128,10 @@ def score_run(
         )
         figures: list[Figure] = []
         if explain:
-            explained = [source[index] for index in spread_indices(len(source), MOST_EXAMPLES)]
+            explained = [take_first_task(source[index]) for index in spread_indices(len(source), MOST_EXAMPLES)]
             figures = draw_explanations(model, variables, input_config, explained, run.class_names, run.palette)
     common, union = boundaries
+    boundary_iu = np.divide(common, union, out=np.full(len(union), np.nan), where=union > 0)
     return Scores(
         step=step,
         data=dataset.name,
@@ -134,7 +139,7 @@ def score_run(
         available=len(source),
         same_data=dataset.contents == run.contents,
         evaluation=evaluation,
-        boundary_iu=np.divide(common, union, out=np.full(classes, np.nan), where=union > 0),
+        boundary_iu=split_scores(boundary_iu, classes),
         calibration=calibration,
         examples=examples,
         figures=figures,

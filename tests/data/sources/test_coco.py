@@ -232,7 +232,7 @@ def test_a_changed_file_is_built_again(tmp_path):
     first = make(tmp_path / "data", [(0, 3, [box(1, 1, 5, 5)], {})])
     again = make(tmp_path / "data", [(0, 3, [box(1, 1, 5, 6)], {})])
     assert again.folder != first.folder
-    assert again.pixels["train"][CAT] == 20
+    assert again.pixels["train"][0, CAT] == 20
 
 
 def test_everything_wrong_is_listed_at_once(tmp_path):

@@ -116,7 +116,7 @@ def test_a_file_of_classes_decides_the_order(tmp_path, flag):
     file.write_text("__ignore__\n_background_\ndog\ncat\n")
     data = prepare("labelme", tmp_path / "data", tmp_path / "cache", classes=file if flag else None)
     assert data.class_names == ("_background_", "dog", "cat")
-    assert data.pixels["train"][1] == 4
+    assert data.pixels["train"][0, 1] == 4
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (WIDTH, HEIGHT)])

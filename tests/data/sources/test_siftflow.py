@@ -6,6 +6,7 @@ from drawn import picture, save
 from matlab_writer import save_mat5
 
 from fcn_jax.data import dataset as datasets
+from fcn_jax.data.decoded import open_decoded
 from fcn_jax.data.sources import siftflow
 from fcn_jax.errors import InputError
 
@@ -32,7 +33,7 @@ def write(root, lists):
 @pytest.mark.parametrize(("lists", "where"), [("official", "."), ("the reference's", "SiftFlowDataset")])
 def test_both_kinds_of_labels(tmp_path, lists, where):
     write(tmp_path / where, lists)
-    for name, first, classes in (("siftflow", SEMANTIC, 33), ("siftflow-geometric", GEOMETRIC, 3)):
+    for name, first, classes in (("siftflow-semantic", SEMANTIC, 33), ("siftflow-geometric", GEOMETRIC, 3)):
         data = datasets.prepare(name, tmp_path, tmp_path / "cache")
         assert [example.name for example in data.source("train")] == TRAIN
         (example,) = data.source("val")
@@ -42,9 +43,25 @@ def test_both_kinds_of_labels(tmp_path, lists, where):
     assert data.class_names == ("sky", "horizontal", "vertical")
 
 
+def test_both_tasks_together(tmp_path):
+    write(tmp_path, "official")
+    data = datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    assert [(task.name, len(task.class_names)) for task in data.tasks] == [("semantic", 33), ("geometric", 3)]
+    assert data.class_names == siftflow.SEMANTIC
+    (example,) = data.source("val")
+    for column, (semantic, geometric) in enumerate(zip(SEMANTIC[0], GEOMETRIC[0], strict=True)):
+        expected = [number - 1 if number > 0 else 255 for number in (semantic, geometric)]
+        np.testing.assert_array_equal(example.label[:, column], [expected] * 3)
+    # 34 columns of 3 rows in each of two images: of each semantic number one column, 8 of each geometric one and more.
+    assert data.pixels["train"][0, [0, 32, 255]].tolist() == [6, 6, 6]
+    assert data.pixels["train"][1, [0, 1, 2, 255]].tolist() == [54, 48, 48, 54]
+
+
 def test_numbers_of_classes():
-    for source, names in ((siftflow.SOURCE, siftflow.SEMANTIC), (siftflow.GEOMETRIC_SOURCE, siftflow.GEOMETRIC)):
+    semantic, geometric = siftflow.SEMANTIC_SOURCE, siftflow.GEOMETRIC_SOURCE
+    for source, names in ((semantic, siftflow.SEMANTIC), (geometric, siftflow.GEOMETRIC)):
         assert source.classes == str(len(names))
+    assert siftflow.SOURCE.classes == f"{semantic.classes} and {geometric.classes}"
     assert (siftflow.SEMANTIC[0], siftflow.SEMANTIC[27], siftflow.SEMANTIC[32]) == ("awning", "sky", "window")
 
 
@@ -61,3 +78,46 @@ def test_what_is_not_there(tmp_path):
     save_mat5(tmp_path / "GeoLabels" / siftflow.SCENES / f"{TEST[0]}.mat", {"S": GEOMETRIC + 1})
     with pytest.raises(InputError, match=rf"val: label 4 in {TEST[0]}.mat is outside 0..2"):
         datasets.prepare("siftflow-geometric", tmp_path, tmp_path / "cache")
+
+
+def test_everything_wrong_with_both_tasks(tmp_path):
+    write(tmp_path, "official")
+    semantic, geometric = (tmp_path / kind / siftflow.SCENES for kind in ("SemanticLabels", "GeoLabels"))
+    save_mat5(semantic / f"{TRAIN[0]}.mat", {"S": SEMANTIC + 1})
+    save_mat5(geometric / f"{TRAIN[0]}.mat", {"S": GEOMETRIC + 1})
+    with pytest.raises(InputError) as caught:
+        datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    assert str(caught.value).startswith("2 things are wrong with the 3 examples of siftflow:")
+    (geometric / f"{TRAIN[1]}.mat").unlink()
+    (tmp_path / "Images" / siftflow.SCENES / f"{TRAIN[0]}.jpg").write_bytes(b"none")
+    with pytest.raises(InputError) as caught:
+        datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    lines = str(caught.value).splitlines()
+    assert f"train: {TRAIN[1]} has no {TRAIN[1]}.mat in {geometric}: a mask has the name of its image" in lines[1]
+    assert [line.split()[1:4] for line in lines[2:]] == [
+        ["image", f"{TRAIN[0]}.jpg", "cannot"],
+        ["label", "34", "in"],
+        ["label", "4", "in"],
+    ]
+
+
+def test_decoded_examples_have_both_tasks(tmp_path):
+    write(tmp_path, "official")
+    data = datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    for stored, decoded in zip(data.source("train"), open_decoded(data, "train"), strict=True):
+        np.testing.assert_array_equal(stored.image, decoded.image)
+        np.testing.assert_array_equal(stored.label, decoded.label)
+
+
+def test_some_tasks_of_a_data_set(tmp_path):
+    write(tmp_path, "official")
+    data = datasets.prepare("siftflow", tmp_path, tmp_path / "cache")
+    geometric = data.select(data.tasks[1:])
+    np.testing.assert_array_equal(geometric.source("val")[0].label, data.source("val")[0].label[..., 1])
+    np.testing.assert_array_equal(geometric.pixels["train"], data.pixels["train"][1:])
+    assert geometric.class_names == siftflow.GEOMETRIC
+    swapped = data.select(data.tasks[::-1])
+    np.testing.assert_array_equal(swapped.source("val")[0].label, data.source("val")[0].label[..., ::-1])
+    again = swapped.select(data.tasks[:1]).source("val")[0]
+    np.testing.assert_array_equal(again.label, data.source("val")[0].label[..., 0])
+    assert geometric.select(data.tasks) is None

@@ -11,7 +11,7 @@ from fcn_jax.errors import InputError
 
 
 def test_table():
-    paper = ["voc2012", "sbd", "pascal-context", "siftflow", "siftflow-geometric", "nyud"]
+    paper = ["voc2012", "sbd", "pascal-context", "siftflow", "siftflow-semantic", "siftflow-geometric", "nyud"]
     official = ["shapes", *paper, "camvid", "cityscapes", "ade20k", "oxford_iiit_pet"]
     assert list(SOURCES) == [*official, "folder", "voc", "coco", "labelme"]
     assert all(source.name == name for name, source in SOURCES.items())

@@ -298,7 +298,7 @@ def test_real_voc(real_voc):
                 for value in range(256):
                     counts[value] += np.count_nonzero(label == value)
     assert data.max_size == tuple(np.max(sizes, axis=0))
-    np.testing.assert_array_equal(data.pixels["val"], counts)
+    np.testing.assert_array_equal(data.pixels["val"], [counts])
     assert counts[255] > 0
 
 

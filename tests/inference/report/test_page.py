@@ -7,6 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 from drawn_reports import CONFUSION, HOSTILE, NAMES, draw_record, draw_report, draw_run
 
+from fcn_jax.data.labels import palette
+from fcn_jax.data.tasks import Task
+from fcn_jax.inference.evaluate import TaskScore
 from fcn_jax.inference.metrics import compute_metrics
 from fcn_jax.inference.report.page import format_duration, format_number, format_percent, render_page
 
@@ -155,8 +158,9 @@ def test_a_matrix_of_many_classes_is_left_out():
     names = tuple(f"class {index}" for index in range(60))
     scores = draw_report().scores
     confusion = np.eye(60, dtype=np.int64)
-    evaluation = scores.evaluation._replace(confusion=confusion, metrics=compute_metrics(confusion))
-    scores = scores._replace(evaluation=evaluation, boundary_iu=np.ones(60))
+    task = TaskScore(Task("", names, palette(60)), compute_metrics(confusion), confusion)
+    evaluation = scores.evaluation._replace(tasks=(task,))
+    scores = scores._replace(evaluation=evaluation, boundary_iu=(np.ones(60),))
     page = Page(render_page([draw_report(run=draw_run(names), scores=scores)]))
     assert "60 classes are too many" in page.text
     assert "No pixel is wrong." in page.text

@@ -19,6 +19,7 @@ from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
 from fcn_jax.data.labels import palette
 from fcn_jax.data.large_images import read_size
 from fcn_jax.data.sources import cityscapes
+from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segmenter import Segmenter
 from fcn_jax.runtime.progress import hide_progress
@@ -199,8 +200,8 @@ def test_no_submission_without_every_image(voc_run, tmp_path):
 
 def make_run(name: str, where: Path, class_names: tuple[str, ...]) -> SimpleNamespace:
     config, options = Config(data=DataConfig(name)), RunOptions(data=DataOptions(where, where / "cache"))
-    colours = palette(len(class_names))
-    return SimpleNamespace(config=config, options=options, class_names=class_names, palette=colours)
+    task = Task("", class_names, palette(len(class_names)))
+    return SimpleNamespace(config=config, options=options, tasks=(task,), class_names=class_names, palette=task.palette)
 
 
 def test_masks_for_cityscapes_have_its_numbers(tmp_path):

@@ -8,6 +8,8 @@ import sys
 import termios
 import threading
 
+import pytest
+
 ESCAPE = "\x1b"
 
 
@@ -60,6 +62,7 @@ def test_a_terminal_shows_a_bar_and_the_output_has_the_scores_alone(place, undis
     assert ESCAPE not in output
 
 
+@pytest.mark.slow
 def test_quiet_leaves_the_scores(place, undisturbed):
     shown, output = run_in_terminal(place, "eval", undisturbed[0].name, "--quiet")
     assert shown == ""

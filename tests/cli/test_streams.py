@@ -56,6 +56,7 @@ def test_letters_that_a_stream_cannot_write_are_written_as_escapes(place):
     assert r"h\xf6hle is not a run directory" in output
 
 
+@pytest.mark.slow
 def test_a_training_whose_reader_goes_away_saves_its_step_and_ends(place, undisturbed):
     words = shlex.join(place.train_words("headless"))
     statuses, _ = run(place, f"{COMMAND} {words} | head -1")

@@ -25,7 +25,7 @@ from fcn_jax.runtime.cluster import Cluster
 FLAGS = """
 --steps --extend --batch-size --accumulate --seed --staged --stage-factors --run-dir --eval-every --checkpoint-every
 --keep --log-every --eval-batch-size --workers --on-bad-example --on-divergence --stuck-after --profile --dry-run
---data.name --data.dir --data.cache --data.classes --data.label-suffix --data.void --data.map
+--quiet --data.name --data.dir --data.cache --data.classes --data.label-suffix --data.void --data.map
 --data.train-split --data.hold-out --data.inputs --data.val-split --data.decoded
 --model.head --model.backbone --model.fc-features --model.fc-kernel --model.padding --model.skip-scales
 --model.upsampling --model.dtype --model.output-stride --model.freeze-bn --model.weights --model.init-from

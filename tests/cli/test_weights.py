@@ -3,7 +3,10 @@
 import json
 import re
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_weights_of_a_run_are_passed_on_and_start_another(place, undisturbed):
     folder, _ = undisturbed
     root = place.root

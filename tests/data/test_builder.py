@@ -136,16 +136,16 @@ def test_one_thing_wrong(tree):
 
 def test_what_is_wrong_only_once_is_reported(tree, monkeypatch):
     """A disk that fails may give the file when it is read again."""
-    read_pair, failed = builder_module.read_pair, []
+    read_tasks, failed = builder_module.read_tasks, []
 
     def read(images, *rest):
         (image,) = images
         if image.stem == "a" and image not in failed:
             failed.append(image)
             raise InputError(f"image {image.name} cannot be read")
-        return read_pair(images, *rest)
+        return read_tasks(images, *rest)
 
-    monkeypatch.setattr(builder_module, "read_pair", read)
+    monkeypatch.setattr(builder_module, "read_tasks", read)
     heading, lines = refuse(tree)
     assert heading == "1 thing is wrong with the 4 examples of folder:"
     assert lines == ["train: image a.png cannot be read"]

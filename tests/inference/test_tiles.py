@@ -85,7 +85,7 @@ def test_side_and_margin_are_multiples_of_the_coarsest_stride():
     # for the resize.
     assert plan_tiles(DilatedFCN(3, ResNet((2, 2, 2, 2), output_stride=8)), 1000) == Tiling(1000, 256)
     # 201.5 pixels to the cells of fc7 (a receptive field of 404) and 31.5 for the upsampling.
-    assert _measure_reach(FCN32s(3, "vgg16")) == (233, 32)
+    assert _measure_reach(FCN32s(3, "vgg16"), 3) == (233, 32)
 
 
 def test_a_negative_side_is_refused():
@@ -117,7 +117,7 @@ HEADS = {
 @pytest.mark.parametrize("name", HEADS)
 def test_the_gradient_of_a_score_ends_where_the_network_s_reach_does(name):
     model, spare = HEADS[name]
-    reach, stride = _measure_reach(model)
+    reach, stride = _measure_reach(model, 3)
     # With positive pixels and parameters no gradient is cleared or cancels out.
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 1, 3)))
     variables = jax.tree.map(lambda shape: jnp.full(shape.shape, 0.1), shapes)

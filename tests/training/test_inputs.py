@@ -128,6 +128,7 @@ def test_early_fusion(reference, tmp_path, capsys):
     np.testing.assert_allclose(views.sum(axis=-1, dtype=np.float32), 1, atol=0.01)
 
 
+@pytest.mark.slow
 def test_late_fusion_from_two_runs(reference, tmp_path, capsys):
     root, arrays = reference
     singles = {name: run(root, tmp_path / name, (name,)) for name in ("colour", "hha")}

@@ -152,7 +152,8 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_in(tmp_path, monkeypat
         assert checkpoints.steps() == [2]
 
 
-@pytest.mark.parametrize("stopped_at", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_at", [2, 4])
 def test_an_evaluation_that_is_stopped_costs_no_step_and_is_made_up_for(tmp_path, monkeypatch, stopped_at):
     config, options = folder_run(tmp_path, steps=4, eval_every=2, augment=SMALL)
     whole = train(config, options, tmp_path / "whole")

@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 from jax import lax
 
-from fcn_jax.config import CAFFE_INPUT
+from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.layers import conv_transpose
 from fcn_jax.models.backbones.googlenet import GoogLeNet
@@ -131,6 +131,8 @@ def test_one_deconvolution_kernel_a_class_is_one_of_all_classes(torch, tmp_path)
 
 
 NYUD_SCORES = {"score_fr": (40, 5, 1, 1)}
+# The means of the reference's nyud_layers.py.
+NYUD_MEAN, HHA_MEAN = (116.190, 97.203, 92.318), (132.431, 94.076, 118.477)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +142,16 @@ NYUD_SCORES = {"score_fr": (40, 5, 1, 1)}
         ("siftflow.caffemodel", {"score_fr_sem": (33, 5, 1, 1), "score_fr_geo": (3, 5, 1, 1)}, caffe.SIFTFLOW_INPUT),
         ("nyud-color.caffemodel", NYUD_SCORES, caffe.NYUD_INPUT),
         ("nyud-fcn32s-hha-heavy.caffemodel", NYUD_SCORES, caffe.HHA_INPUT),
-        ("nyud-color-d.caffemodel", {"conv1_1_bgrd": (4, 4, 3, 3), **NYUD_SCORES}, None),
-        ("late.caffemodel", {"conv1_1color": (4, 3, 3, 3), "conv1_1hha": (4, 3, 3, 3)}, None),
+        (
+            "nyud-color-d.caffemodel",
+            {"conv1_1_bgrd": (4, 4, 3, 3), **NYUD_SCORES},
+            InputConfig("bgr", (*NYUD_MEAN, 7.844), (1.0,) * 4, (3,), (("colour", 3), ("depth", 1)), "uint16"),
+        ),
+        (
+            "late.caffemodel",
+            {"conv1_1color": (4, 3, 3, 3), "conv1_1hha": (4, 3, 3, 3)},
+            InputConfig("bgr", (*NYUD_MEAN, *HHA_MEAN), (1.0,) * 6, channels=(("colour", 3), ("hha", 3))),
+        ),
     ],
 )
 def test_the_input_is_that_of_the_data_set(name, shapes, expected, tmp_path):

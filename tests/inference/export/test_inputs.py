@@ -24,7 +24,11 @@ NET = FCN32s(4, Tiny(), upsampling="fixed")
 
 
 @pytest.mark.parametrize(
-    ("model", "inputs"), [(NET, (COLOUR, DEPTH)), (LateFusion(NET), (COLOUR, HHA))], ids=["early", "late"]
+    ("model", "inputs"),
+    [
+        pytest.param(NET, (COLOUR, DEPTH), id="early"),
+        pytest.param(LateFusion(NET), (COLOUR, HHA), id="late", marks=pytest.mark.slow),
+    ],
 )
 def test_programs_take_the_channels_of_all_inputs(model, inputs):
     given = dataclasses.replace(describe_inputs(inputs), order="bgr")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from scipy import ndimage
 
 
 def describe_regions(class_map: UInt8[np.ndarray, "height width"]) -> Iterator[dict[str, Any]]:
@@ -24,6 +23,8 @@ def describe_regions(class_map: UInt8[np.ndarray, "height width"]) -> Iterator[d
         `category_id` (the class plus 1, since COCO's categories begin at 1), `segmentation`, `area` in pixels, `bbox`
         (left, top, width, height) and `iscrowd`, 0.
     """
+    from scipy import ndimage  # a seventh of the imports of `predict`, which needs it for this alone
+
     for label in np.unique(class_map).tolist():
         regions, _ = ndimage.label(class_map == label)  # pyright: ignore[reportGeneralTypeIssues]
         for index, (rows, columns) in enumerate(ndimage.find_objects(regions), 1):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from drawn import mask, picture, png_chunk, tiff_bytes
 from faults.harness import Surface
 from faults.mutations import damage
@@ -31,6 +32,12 @@ COLOURS = parse_label_map((), (), 2, ((0, 0, 0), (128, 0, 0)))
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def to_tiff(array: np.ndarray, **layout: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, photometric="minisblack", **layout)
     return file.getvalue()
 
 
@@ -129,10 +136,16 @@ def promise(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
 
 
 STILL = [PNGS[0], OTHERS[0], *TIFFS[:2]]
+BAND_TIFFS = [
+    to_tiff(np.arange(120, dtype=np.uint16).reshape(4, 6, 5), planarconfig="contig"),
+    to_tiff(np.arange(120, dtype=np.uint8).reshape(5, 4, 6), planarconfig="separate"),
+    to_tiff(np.arange(2048, dtype=np.uint16).reshape(16, 16, 8), planarconfig="contig", tile=(16, 16)),
+]
 ARRAYS = [to_npy(np.zeros((4, 5, 6), np.uint16)), to_npy(np.ones((4, 5), np.uint8))]
 
 SURFACES = [
     Surface("bands: NumPy array", ARRAYS, lambda file: read_bands(file, BANDS), file="a.npy"),
+    Surface("bands: TIFF", BAND_TIFFS, lambda file: read_bands(file, BANDS), file="a.tif"),
     Surface("image to predict: PNG", PNGS, read_image, promise),
     Surface("image to predict: TIFF", TIFFS, read_image),
     Surface("image to predict: other formats", OTHERS, read_image, share=1.5),

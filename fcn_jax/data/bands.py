@@ -76,6 +76,11 @@ def _read_tiff(file: Path, name: str) -> Pixels:
         ) from error
     try:
         with tifffile.TiffFile(file) as opened:
+            seen = set()
+            for page in opened.pages:  # of pages that point in a circle tifffile would make series for ever
+                if page.offset in seen:
+                    raise ValueError("its pages point in a circle")
+                seen.add(page.offset)
             series = opened.series[0]
             if series.size > _MOST_SAMPLES_PER_BYTE * file.stat().st_size:
                 raise ValueError(f"{series.size} samples in {file.stat().st_size} bytes")

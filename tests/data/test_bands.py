@@ -1,5 +1,6 @@
 """Images of the user's own with any channels of 8 or 16 bits."""
 
+import struct
 import sys
 
 import numpy as np
@@ -110,6 +111,13 @@ def test_tiff(tmp_path, monkeypatch):
         np.testing.assert_array_equal(read_bands(file, BANDS), array)
     tifffile.imwrite(tmp_path / "pages.tif", np.moveaxis(array, -1, 0), photometric="minisblack")
     np.testing.assert_array_equal(read_bands(tmp_path / "pages.tif", BANDS), array)
+    circle = bytearray((tmp_path / "0.tif").read_bytes())
+    (first,) = struct.unpack_from("<I", circle, 4)
+    (entries,) = struct.unpack_from("<H", circle, first)
+    struct.pack_into("<I", circle, first + 2 + 12 * entries, first)  # the page after the first one is the first one
+    (tmp_path / "circle.tif").write_bytes(circle)
+    with pytest.raises(InputError, match=r"circle\.tif cannot be decoded \(its pages point in a circle\)"):
+        read_bands(tmp_path / "circle.tif", BANDS)
     (tmp_path / "a.tif").write_bytes((tmp_path / "0.tif").read_bytes()[:200])
     with pytest.raises(InputError, match=r"bands image a\.tif cannot be decoded .*; save it anew, uncompressed or as"):
         read_bands(tmp_path / "a.tif", BANDS)

@@ -8,7 +8,6 @@ otherwise uint16.
 import io
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -100,16 +99,11 @@ def complete_input(given: Input, moments: Moments) -> Input:
 def describe_inputs(inputs: Sequence[Input]) -> InputConfig:
     """Return the input of a network on these inputs that starts from no weights. Every value of them is set."""
     counts = [given.channels or 0 for given in inputs]
-    firsts = accumulate(counts, initial=0)
+    is_log = [given.log for given, count in zip(inputs, counts, strict=True) for _ in range(count)]
     return InputConfig(
         mean=tuple(value for given in inputs for value in given.mean or ()),
         std=tuple(value for given in inputs for value in given.std or ()),
-        log=tuple(
-            c
-            for g, first in zip(inputs, firsts, strict=False)
-            for c in range(first, first + (g.channels or 0))
-            if g.log
-        ),
+        log=tuple(channel for channel, log in enumerate(is_log) if log),
         channels=tuple((given.name, count) for given, count in zip(inputs, counts, strict=True)),
         dtype="uint16" if any(given.dtype == "uint16" for given in inputs) else "uint8",
     )

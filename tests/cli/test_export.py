@@ -15,6 +15,7 @@ from fcn_jax.weights.read import read_weights
 WITHOUT = "import sys\nsys.modules.update(dict.fromkeys({names!r}.split()))\n"
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_readme_run_without_this_package(place, undisturbed):
     folder, _ = undisturbed
     output = place.run("export", folder.name, "--out", "exported", "--count", "1")

@@ -166,6 +166,7 @@ def start_of(fused):
     return match_start(config, fresh, weights, fused.tasks).merge_into(fresh)
 
 
+@pytest.mark.slow
 def test_late_fusion_in_tiles():
     rng = np.random.default_rng(0)
     model = LateFusion(FCN32s(5, Tiny(), upsampling="fixed"), (("colour", 3), ("depth", 1)))
@@ -182,6 +183,7 @@ def test_late_fusion_in_tiles():
     np.testing.assert_allclose(tiled.astype(np.float32), whole.astype(np.float32), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_official_layout(tmp_path):
     write_official(tmp_path / "data")
     config = Config(

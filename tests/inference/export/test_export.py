@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import re
 import stat
+import subprocess
 import sys
 
 import jax
@@ -12,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from jax import export as jax_export
+from PIL import Image
 from random_network import draw_network_variables
 from safetensors.numpy import load_file
 from small_runs import PLAIN
@@ -34,6 +37,8 @@ from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.fcn import FCN8s, FCN16s, FCN32s
 from fcn_jax.runs.run_dir import open_run
 
+# As on a machine without these packages: their import fails.
+WITHOUT = "import sys\nsys.modules.update(dict.fromkeys({names!r}.split()))\n"
 CLASSES = 4
 SIZES = ((1, 1), (45, 77), (64, 96))
 BGR = dataclasses.replace(CAFFE_INPUT, std=(57.0, 58.0, 59.0))
@@ -131,7 +136,7 @@ def test_openvino_computes_what_the_network_gives(openvino, tmp_path, name):
     assert len(seen) > 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def examples():
     generator = np.random.default_rng(3)
     sizes = ((40, 50), (70, 33))
@@ -142,10 +147,15 @@ def examples():
     return [image._replace(label=generator.integers(0, 3, image.label.shape, np.uint8)) for image in images]
 
 
-def test_a_folder_has_the_programs_the_weights_and_what_they_are(run_dir, tmp_path, examples):
-    said = []
-    out = tmp_path / "new" / "out"
-    parities = export(open_run(run_dir), out, examples, probabilities=True, say=said.append)
+@pytest.fixture(scope="module")
+def exported(run_dir, tmp_path_factory, examples):
+    """A network exported with probabilities: the folder, its parities and what was said."""
+    said, out = [], tmp_path_factory.mktemp("exported") / "new" / "out"
+    return out, export(open_run(run_dir), out, examples, probabilities=True, say=said.append), said
+
+
+def test_a_folder_has_the_programs_the_weights_and_what_they_are(run_dir, exported, examples):
+    out, parities, said = exported
     assert sorted(file.name for file in out.iterdir()) == [
         "README.md", "model.onnx", "model.safetensors", "model.stablehlo", "parity.json"
     ]  # fmt: skip
@@ -172,6 +182,28 @@ def test_a_folder_has_the_programs_the_weights_and_what_they_are(run_dir, tmp_pa
     card = (out / "README.md").read_text()
     assert "| 1 | sea | `#" in card
     assert "float32[batch, height, width, 3]" in card
+
+
+def test_the_examples_of_the_card_run_without_this_package(run_dir, exported):
+    out, _, _ = exported
+    image = np.random.default_rng(5).integers(0, 256, (45, 60, 3), np.uint8)
+    Image.fromarray(image).save(out / "photo.jpg", quality=100, subsampling=0)
+    with Image.open(out / "photo.jpg") as photo:
+        class_map = Segmenter.from_run(run_dir)(np.asarray(photo))
+    codes = re.findall(r"`(model\.\w+)`:\n\n```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    printed = {}
+    for name, code in codes:
+        missing = "fcn_jax flax" if name == "model.stablehlo" else "fcn_jax flax jax"
+        program = WITHOUT.format(names=missing) + code
+        process = subprocess.run([sys.executable, "-c", program], cwd=out, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        printed[name] = process.stdout.splitlines()
+    shares = [(index, (class_map == index).mean()) for index in np.unique(class_map)]
+    assert len(shares) > 1
+    assert list(printed) == ["model.onnx", "model.stablehlo", "model.safetensors"]
+    assert printed["model.onnx"] == [f"{('sky', 'sea', 'sand')[index]} {share}" for index, share in shares]
+    assert printed["model.stablehlo"] == [f"{index} {share}" for index, share in shares]
+    assert any(line.startswith("params/score_fr/kernel (") for line in printed["model.safetensors"])
 
 
 def test_a_program_that_differs_fails_and_nothing_is_left(run_dir, tmp_path, examples, monkeypatch):

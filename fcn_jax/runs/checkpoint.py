@@ -287,11 +287,13 @@ def _act_alone() -> ocp.options.MultiprocessingOptions:
 
 def list_complete(folder: Path) -> list[int]:
     """List the steps whose folders have their final names, in order."""
-    return sorted(int(file.name) for file in folder.iterdir() if _is_step(file.name)) if folder.is_dir() else []
+    return sorted(int(file.name) for file in folder.iterdir() if is_step(file.name)) if folder.is_dir() else []
 
 
-def _is_step(name: str) -> bool:
-    return name.isascii() and name.isdigit()  # there are other digits, as ², which `int` refuses
+def is_step(name: str) -> bool:
+    """Return whether a folder's name is that of a complete checkpoint: a step, as `str` writes it."""
+    # There are other digits, as ², which `int` refuses, and 07 would be taken for 7.
+    return name.isascii() and name.isdigit() and str(int(name)) == name
 
 
 def find_damage(folder: Path) -> str | None:
@@ -344,7 +346,7 @@ def read_scores(folder: Path) -> dict[int, float]:
         if file.exists():
             return {int(step): math.nan if x is None else float(x) for step, x in parse_json(file.read_text()).items()}
         # Former versions kept the score of a checkpoint in its folder.
-        files = {int(file.parts[-3]): file for file in folder.glob("*/metrics/metrics") if _is_step(file.parts[-3])}
+        files = {int(file.parts[-3]): file for file in folder.glob("*/metrics/metrics") if is_step(file.parts[-3])}
         return {step: float(parse_json(file.read_text())["mean_iu"]) for step, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(

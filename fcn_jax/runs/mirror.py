@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from fcn_jax.errors import InputError, WriteFailed
-from fcn_jax.runs.checkpoint import MANIFEST, find_best, list_complete, read_scores
+from fcn_jax.runs.checkpoint import MANIFEST, find_best, is_step, list_complete, read_scores
 from fcn_jax.runtime.bucket import describe, explain_refusal, find_url, open_bucket
 from fcn_jax.runtime.files import find_cache_folder, try_lock
 from fcn_jax.runtime.processes import fail_together
@@ -148,7 +148,7 @@ class Mirror:
         former: dict[str, list[str]] = {}
         for name in _list_names(self._bucket):
             match name.split("/"):
-                case ["checkpoints", step, *_] if step.isdigit() and int(step) not in steps:
+                case ["checkpoints", step, *_] if is_step(step) and int(step) not in steps:
                     former.setdefault(step, []).append(name)
         for step, names in former.items():
             for name in sorted(names, key=lambda name: not name.endswith(f"/{step}/{MANIFEST}")):
@@ -266,7 +266,9 @@ def _list_names(bucket: "AbstractFileSystem") -> set[str]:
 def _list_steps(names: Collection[str]) -> list[int]:
     """List the steps of the complete checkpoints among the objects of a run, in order."""
     parts = [name.split("/") for name in names]
-    return sorted(int(p[1]) for p in parts if len(p) == 3 and p[0] == "checkpoints" and p[2] == MANIFEST)
+    return sorted(
+        int(p[1]) for p in parts if len(p) == 3 and p[0] == "checkpoints" and is_step(p[1]) and p[2] == MANIFEST
+    )
 
 
 def _list_files(folder: Path) -> list[str]:

@@ -211,6 +211,18 @@ def test_what_cannot_be_read_from_a_bucket(store, tmp_path):
         pass
 
 
+@pytest.mark.parametrize("name", ["²", "best", "07"])
+def test_folders_that_are_not_named_by_a_step_are_no_checkpoints(store, tmp_path, name):
+    training = claim(tmp_path / "one", 4, 8)
+    store.store[f"/bucket/run/checkpoints/{name}/{MANIFEST}"] = store.store["/bucket/run/config.json"]
+    write(tmp_path / f"one/checkpoints/{name}" / MANIFEST)
+    training.upload()
+    with copy_for_reading(Path(URL)) as folder:
+        assert [file.name for file in (folder / "checkpoints").iterdir() if file.is_dir()] == ["4"]
+    with pytest.raises(InputError, match=r"has no checkpoint 7; there are: 4, 8;"), copy_for_reading(Path(URL), 7):
+        pass
+
+
 def test_names_that_lead_out_of_the_run_are_refused(store, tmp_path):
     claim(tmp_path / "one", 4)
     store.store["/bucket/run/checkpoints/4/../../../evil"] = store.store["/bucket/run/config.json"]

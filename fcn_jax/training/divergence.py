@@ -56,6 +56,11 @@ def list_images(setup: Setup, step: int) -> list[str]:
     return [setup.train_source[int(index)].name for index in indices]
 
 
+def describe_images(setup: Setup, step: int) -> str:
+    """Describe the images of a step."""
+    return f"Step {step} takes {_shorten(list_images(setup, step))}"
+
+
 def describe_origin(setup: Setup, state: TrainState, first: int, step: int) -> str:
     """Take the steps up to a bad one again, and describe its images and its first value that is not finite.
 
@@ -71,7 +76,7 @@ def describe_origin(setup: Setup, state: TrainState, first: int, step: int) -> s
     for _ in range(first + 1, step):
         state, _ = setup.step(state, next(batches))
     place, images = find_place(setup, state, next(batches)), list_images(setup, step)
-    text = f"Step {step} takes {_shorten(images)}. Taken again from step {first}, "
+    text = f"{describe_images(setup, step)}. Taken again from step {first}, "
     if place is None:
         return f"{text}all its values are finite, so the same step has two results: suspect the hardware"
     inside = [images[index] for index in place.images]

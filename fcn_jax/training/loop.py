@@ -35,7 +35,7 @@ from fcn_jax.runtime.trace import trace_steps
 from fcn_jax.runtime.watchdog import watch
 from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.agreement import require_agreement
-from fcn_jax.training.divergence import describe_origin, find_first_bad
+from fcn_jax.training.divergence import describe_images, describe_origin, find_first_bad
 from fcn_jax.training.dry_run import describe_needs
 from fcn_jax.training.optim import make_schedule
 from fcn_jax.training.progress import InputWait, Progress, format_evaluation, format_extensions, format_parameters
@@ -328,7 +328,7 @@ def _explain_divergence(setup: Setup, checkpoints: Checkpoints, step: int, metri
     if setup.options.on_divergence == "rewind":  # the next try tells whether the rate was the reason
         return Diverged(text)
     if not checkpoints.has_all:
-        return Diverged(f"{text}; {advise_steady(setup.config)}")
+        return Diverged(f"{text}. {describe_images(setup, step)}; {advise_steady(setup.config)}")
     checkpoints.wait()
     first = checkpoints.latest()
     if first is None:

@@ -19,7 +19,7 @@ from fcn_jax.config import AugmentConfig, OptimConfig
 from fcn_jax.data.batches import train_batches
 from fcn_jax.errors import Diverged, InputError
 from fcn_jax.models.fcn import FCN8s
-from fcn_jax.runs.checkpoint import list_complete
+from fcn_jax.runs.checkpoint import Checkpoints, list_complete
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training import loop, setup
 from fcn_jax.training.divergence import find_first_bad, find_place, list_images
@@ -111,6 +111,15 @@ def test_a_training_that_stops_names_what_it_found(tmp_path, settings):
     step = int(found[1])
     assert (int(found[2]), int(found[4])) == (step, (step - 1) // 2 * 2)
     assert lines(tmp_path / "run")[-1]["step"] == step - 1
+
+
+@pytest.mark.slow
+def test_a_process_without_the_checkpoints_of_all_names_the_images(tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "has_all", False)
+    config, options = settings
+    optim = OptimConfig(learning_rate=3e3, clip_norm=0.0, warmup_steps=0)
+    with pytest.raises(Diverged, match=r"at step (\d): .*\. Step \1 takes (bright, mean|mean, bright); "):
+        train(dataclasses.replace(config, optim=optim), options, tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -48,12 +48,12 @@ def max_pool(
 
     **Method.** With ``"places"`` the forward pass stores the place of the largest value in one byte, or in four bytes
     for windows of 255 places or more, and the backward pass compares it. ``"plain"`` is `jax.lax.reduce_window`, whose
-    gradient searches every window again. ``None`` chooses "places", in `plain_methods` "plain".
+    gradient searches every window again. ``None`` chooses "places"; "plain" in
+    `plain_methods` and for the symbolic sizes of `jax.export`.
 
-    **NaN and infinity.** A window with a NaN gives NaN. Its gradient goes to the largest value before the first NaN in
-    reading order, or to the NaN if nothing is before it. The gradient of a window of nothing but -inf goes to its first
-    place. Either gradient is lost if that place lies in the padding, which counts as -inf. With "plain" the gradients
-    of both kinds of window are XLA's.
+    **NaN and infinity.** A window with a NaN gives NaN. Its gradient, and that of a window of nothing but -inf, goes to
+    the first place of the window. It is lost if that place lies in the padding, which counts as -inf. With "plain" the
+    gradients of both kinds of window are XLA's.
 
     Args:
         x: ``[*batch, height, width, channel]``, floating point or integers.
@@ -71,7 +71,8 @@ def max_pool(
 
     Raises:
         ValueError: the values are neither floating point nor integers, the padding is not smaller than the window, the
-            window is larger than the input (without `ceil`), or the method is unknown.
+            window is larger than the input (without `ceil`), the method is unknown, or it is "places" for an input of
+            symbolic sizes.
 
     Examples:
         >>> x = jnp.arange(5.0).reshape(1, 5, 1)
@@ -107,9 +108,12 @@ def max_pool(
             f"the window {window} is larger than the input {spatial} with the padding {pads}; give a larger input, "
             "more padding, or ceil=True."
         )
+    has_symbols = not all(isinstance(n, int) for n in spatial)
     if method is None:
-        method = "plain" if wants_plain() else "places"
+        method = "plain" if wants_plain() or has_symbols else "places"
     check_method(method, _METHODS)
+    if method == "places" and has_symbols:
+        raise ValueError(f"x has the shape {x.shape}, and the method 'places' needs numbers there; leave method out.")
     pool = _max_pool if method == "places" else _reduce_windows
     y = pool(
         reshape(x, math.prod(x.shape[:-3]), *x.shape[-3:]), window, strides, (pads[0][0], pads[1][0]), tuple(counts)
@@ -148,33 +152,54 @@ def _reduce_windows(x, window, strides, low, counts):
     return lax.reduce_window(x, _find_least_value(x.dtype), lax.max, sizes, steps, pads)
 
 
-def _slice_taps(x, window, strides, low, counts):
-    """Slice the values of each place of the window, in reading order, in all windows."""
-    least = jnp.asarray(_find_least_value(x.dtype))
-    ends = [(c - 1) * s + k for c, s, k in zip(counts, strides, window, strict=True)]
-    pads = [(a, end - a - n, 0) for a, end, n in zip(low, ends, x.shape[1:-1], strict=True)]
-    x = lax.pad(x, least, [(0, 0, 0), *pads, (0, 0, 0)])
-    reach = [(c - 1) * s + 1 for c, s in zip(counts, strides, strict=True)]
-    return [
-        lax.slice(x, (0, i, j, 0), (x.shape[0], i + reach[0], j + reach[1], x.shape[3]), (1, *strides, 1))
-        for i, j in np.ndindex(*window)
-    ]
+def _slice_taps(x, axis, window, stride, low, count):
+    """Slice the values at each place of the window along an axis, in order, in all windows."""
+    least, size = jnp.asarray(_find_least_value(x.dtype)), x.shape[axis]
+    taps = []
+    for place in range(window):
+        # In windows before the first one, and after the last one, this place is in the padding.
+        first, last = max(-(-(low - place) // stride), 0), min((size - 1 - place + low) // stride, count - 1)
+        start = min(first * stride + place - low, size)
+        tap = lax.slice_in_dim(x, start, start + max((last - first) * stride + 1, 0), stride, axis)
+        # Each tap is padded alone. XLA fuses that with what follows; a padded `x` it would write to memory.
+        pads = [(0, 0, 0)] * x.ndim
+        pads[axis] = (first, count - first - tap.shape[axis], 0)
+        taps.append(lax.pad(tap, least, pads))
+    return taps
+
+
+def _slice_rows_and_columns(x, window, strides, low, counts):
+    """Slice the values at each place of the window, in reading order, in all windows."""
+    rows = _slice_taps(x, 1, window[0], strides[0], low[0], counts[0])
+    return [tap for row in rows for tap in _slice_taps(row, 2, window[1], strides[1], low[1], counts[1])]
+
+
+def _find_largest(x, window, strides, low, counts, keep_rows):
+    """Take the largest values down and then across, which reads fewer values where windows overlap.
+
+    `keep_rows` has XLA write the values down to memory, instead of computing each for every window that it is in.
+    """
+    rows = functools.reduce(jnp.maximum, _slice_taps(x, 1, window[0], strides[0], low[0], counts[0]))
+    if keep_rows:
+        rows = lax.optimization_barrier(rows)
+    return functools.reduce(jnp.maximum, _slice_taps(rows, 2, window[1], strides[1], low[1], counts[1]))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
 def _max_pool(x, window, strides, low, counts):
-    return functools.reduce(jnp.maximum, _slice_taps(x, window, strides, low, counts))
+    return _find_largest(x, window, strides, low, counts, keep_rows=window[1] > strides[1])
 
 
 @_max_pool.defjvp
 def _max_pool_jvp(window, strides, low, counts, primals, tangents):
     (x,), (dx,) = primals, tangents
-    values = _slice_taps(x, window, strides, low, counts)
-    code = jnp.uint8 if len(values) <= _PLACES_OF_A_BYTE else jnp.int32
-    y, place = values[0], jnp.zeros(values[0].shape, code)
-    for tap, value in enumerate(values[1:], start=1):
-        place = jnp.where(value > y, jnp.asarray(tap, code), place)
-        y = jnp.maximum(y, value)
+    taps = _slice_rows_and_columns(x, window, strides, low, counts)
+    # Alone the values are faster with rows in memory; together with the places, which read the input anyway, without.
+    y = lax.optimization_barrier(_find_largest(x, window, strides, low, counts, keep_rows=False))
+    code = jnp.uint8 if len(taps) <= _PLACES_OF_A_BYTE else jnp.int32
+    place = jnp.zeros(y.shape, code)
+    for number, value in reversed(list(enumerate(taps))):
+        place = jnp.where(value == y, jnp.asarray(number, code), place)
     return y, _take_places(dx, place, window, strides, low)
 
 

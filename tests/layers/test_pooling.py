@@ -136,9 +136,9 @@ def test_windows_have_more_places_than_a_byte_has_codes(window):
 @pytest.mark.parametrize(
     ("values", "padding", "place"),
     [
-        ([1.0, np.nan, 2.0, 3.0], 0, 0),  # the largest before the NaN
-        ([1.0, 2.0, np.nan, 3.0], 0, 1),
-        ([np.nan, 2.0, 5.0, 3.0], 0, 0),  # the NaN itself
+        ([1.0, np.nan, 2.0, 3.0], 0, 0),
+        ([1.0, 2.0, np.nan, 3.0], 0, 0),
+        ([np.nan, 2.0, 5.0, 3.0], 0, 0),
         ([-np.inf] * 4, 0, 0),
         ([-np.inf, -np.inf, -5.0, -np.inf], 0, 2),
         ([-np.inf] * 4, ((1, 0), (0, 0)), None),  # lost in the padding
@@ -176,6 +176,10 @@ def test_integers_and_nan():
         (lambda: max_pool(ONE, 2, 2, 2), r"padding 2 with the window \(2, 2\).*smaller than the window"),
         (lambda: max_pool(ONE, 2, 2, -1), "must be at least 0"),
         (lambda: max_pool(ONE, 5), r"window \(5, 5\) is larger than the input \(4, 4\).*ceil=True"),
+        (
+            lambda: export_for_every_size(lambda x: max_pool(x, 2, method="places"), "1, 2*h, 2*w, 1"),
+            "'places' needs numbers there; leave method out",
+        ),
         (lambda: max_pool(ONE, 2, method="fft"), r"method is 'fft'.*plain, places"),
     ],
 )

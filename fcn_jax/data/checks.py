@@ -21,6 +21,7 @@ from PIL import Image
 
 from fcn_jax.data.bands import read_bands
 from fcn_jax.data.exif import turn_upright
+from fcn_jax.data.headers import parse_raw_mode
 from fcn_jax.data.inputs import COLOUR, Input, Moments, Pixels, encode_png, measure
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.masks import read_samples
@@ -115,6 +116,10 @@ def _read_mask(mask: Path, task: Labels, variable: str) -> tuple[UInt8[np.ndarra
     drawn = None if variable else open_picture(mask, "mask")
     in_colour = bool(task.label_map.colours)
     samples = read_samples(drawn, mask.name, in_colour) if drawn else read_mask_array(mask, variable)
+    if drawn and in_colour and samples.ndim == 2:
+        layout = parse_raw_mode(drawn.raw_mode)
+        largest = 2**layout.bits - 1 if layout else 255
+        task.label_map.require_one_meaning(samples, mask.name, len(task.class_names), largest)
     label = task.look_up(samples, mask.name)
     if drawn and label is samples and drawn.format == "PNG" and drawn.raw_mode in ("L", "P"):
         return label, strip_palette(drawn.data)

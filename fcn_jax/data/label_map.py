@@ -58,6 +58,37 @@ class LabelMap:
         """
         return self._look_up_colours(mask, name) if mask.ndim == 3 else self._look_up_numbers(mask, name, num_classes)
 
+    def require_one_meaning(
+        self, mask: UInt8[np.ndarray, "height width"], name: str, num_classes: int, largest: int = 255
+    ) -> None:
+        """Check that the numbers of a grey mask cannot also be greys of the table of colours, with other labels.
+
+        Many programs save a picture in grey if all its colours are. Then its numbers are colours, not classes.
+
+        Args:
+            mask: the numbers that it stores.
+            name: file of the mask, for the message.
+            num_classes: number of classes.
+            largest: the number that stands for white: 255 with 8 bits, 1 with one bit.
+
+        Raises:
+            InputError: all numbers that the map does not list are greys of the table, and one has another label there.
+        """
+        table = dict(self.colours)
+        present = set(np.unique(mask).tolist()) - set(self.void) - {number for number, _ in self.numbers}
+        greys: dict[int, Colour] = {number: (number * 255 // largest,) * 3 for number in sorted(present)}
+        if not all(grey in table for grey in greys.values()):
+            return
+        for number, grey in greys.items():
+            if table[grey] != number:
+                own = "void" if number == IGNORE else f"class {number}" if number < num_classes else "no class"
+                given = "void" if table[grey] == IGNORE else f"class {table[grey]}"
+                raise InputError(
+                    f"mask {name} is grey, and its numbers may be classes or colours: {number} is {own} as a number "
+                    f"and {given} as the colour {_format(np.array(grey))}; save the mask in RGB if they are colours, "
+                    f"or say what each means with --data.map, as {number}={given.removeprefix('class ')}"
+                )
+
     def _look_up_numbers(self, mask: np.ndarray, name: str, num_classes: int) -> np.ndarray:
         table = np.arange(1 << 16, dtype=np.uint16)
         for number, label in (*((number, IGNORE) for number in self.void), *self.numbers):

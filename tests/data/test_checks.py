@@ -201,6 +201,20 @@ def test_labels_that_are_no_class(pair):
     assert line.startswith("labels 3, 4, 5, 6, 7 in z.png are outside 0..2 and are not 255;")
 
 
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_a_grey_mask_whose_white_is_the_first_class_of_a_table_of_colours(pair, mode):
+    """As ImageMagick saves a picture in black and white, in 8 bits or in one."""
+    image, label = pair
+    drawn = np.where(mask() > 0, np.uint8(255), np.uint8(0))
+    table = LabelMap(colours=(((255, 255, 255), 0), ((0, 0, 0), 1)))
+    save(drawn, label, mode)
+    with pytest.raises(InputError, match=r"mask z\.png is grey.*: 0 is class 0 as a number and class 1 as the colour"):
+        read_pair([image], label, 2, table)
+    save(drawn, label, "RGB")
+    stored = Image.open(io.BytesIO(read_pair([image], label, 2, table).label))
+    np.testing.assert_array_equal(stored, np.where(drawn > 0, 0, 1))
+
+
 # Both
 
 

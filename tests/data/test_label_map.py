@@ -97,6 +97,35 @@ def test_colours_without_a_label():
         look_up(("#000000=0",), mask)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "table", "largest", "says"),
+    [
+        # A black and white mask whose white is a class, in 8 bits and in one.
+        ([0, 255], [(0, 0, 0), (255, 255, 255)], 255, "255 is void as a number and class 1 as the colour #ffffff"),
+        ([0, 1], [(255, 255, 255), (0, 0, 0)], 1, "0 is class 0 as a number and class 1 as the colour #000000"),
+        ([0, 1], [(0, 0, 0), (255, 255, 255)], 1, None),
+        # Greys among other colours, as of a picture that a program has turned to grey because all its colours are.
+        ([0], [(128, 128, 128), (0, 0, 0), (9, 9, 8)], 255, "0 is class 0 as a number and class 1 as the colour"),
+        ([128], [(9, 9, 8), (128, 128, 128)], 255, "128 is no class as a number and class 1 as the colour #808080"),
+        # Numbers: not all of them are greys of the table.
+        ([0, 1, 255], [(128, 128, 128), (0, 0, 0)], 255, None),
+        ([0, 2, 255], [(0, 0, 0), (128, 0, 0), (0, 128, 0)], 255, None),
+        ([255], [(0, 0, 0), (128, 0, 0)], 255, None),
+    ],
+)
+def test_a_grey_mask_beside_a_table_of_colours(numbers, table, largest, says):
+    mask = np.array([numbers], np.uint8)
+    label_map = parse_label_map((), (), len(table), table)
+    if says is None:
+        return label_map.require_one_meaning(mask, "a.png", len(table), largest)
+    remedy = f"--data.map, as {says.split()[0]}=1"
+    with pytest.raises(InputError, match=f"^mask a.png is grey.*: {says}.*{remedy}"):
+        label_map.require_one_meaning(mask, "a.png", len(table), largest)
+    # What the user says of numbers decides.
+    given = parse_label_map([f"{number}=void" for number in numbers], (), len(table), table)
+    return given.require_one_meaning(mask, "a.png", len(table), largest)
+
+
 def test_equal_maps_are_equal():
     assert parse_label_map(("255=1",), (7,), 3) == LabelMap((7,), ((255, 1),))
 

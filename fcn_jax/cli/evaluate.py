@@ -52,6 +52,8 @@ class Eval:
     data: OtherData = field(default_factory=OtherData)
     on_bad_example: Literal["stop", "skip"] | None = None
     """what to do with examples whose files are missing or damaged; skip: list and leave out; None: as the run did"""
+    ignore: tuple[str, ...] = ()
+    """names of classes to leave out of the scores, whose pixels count as void; those of a further task as TASK/CLASS"""
     json: Path | None = None
     """JSON file for the scores and the confusion matrix; None: the scores are only printed"""
     picture: Path | None = None
@@ -73,8 +75,8 @@ def run(words: list[str]) -> None:
     require_batch_size(flags.batch_size)
     require_writable(flags.json, flags.picture)
     from fcn_jax.data.dataset import prepare_configured
-    from fcn_jax.data.tasks import describe_classes
-    from fcn_jax.inference.evaluate import describe_scores, evaluate, format_tables
+    from fcn_jax.data.tasks import describe_classes, find_classes
+    from fcn_jax.inference.evaluate import describe_scores, evaluate, format_tables, ignore_classes
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.visualize import Panels, save_png
@@ -87,6 +89,7 @@ def run(words: list[str]) -> None:
 
     with copy_for_reading(flags.run, flags.step) as folder:
         run = open_run(folder)
+        ignored = find_classes(run.tasks, flags.ignore)
         start_jax(flags.data.cache)
         with show_step("reading the checkpoint"):
             trained = load_trained(run, flags.step, labelled=True, tile=flags.tile)
@@ -124,6 +127,7 @@ def run(words: list[str]) -> None:
             show,
             trained.tiling,
         )
+    result = ignore_classes(result, ignored)
     print(format_tables(result))
     print(
         f"{result.num_examples} images of {dataset.name} {split} in {result.seconds:.1f} s, "

@@ -5,10 +5,13 @@ scores of several tasks have the classes of all tasks side by side. This module 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
+
+from fcn_jax.errors import InputError, suggest_nearest
 
 
 class Task(NamedTuple):
@@ -44,6 +47,21 @@ def name_scores(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Name the scores of a network: the classes of the first task, then those of the others as TASK/CLASS."""
     first, *others = tasks
     return (*first.class_names, *(f"{task.name}/{name}" for task in others for name in task.class_names))
+
+
+def find_classes(tasks: Sequence[Task], names: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+    """Find the labels of classes in each task by the names of `name_scores`.
+
+    Raises:
+        InputError: there is no class of a name.
+    """
+    known, names = name_scores(tasks), list(dict.fromkeys(names))
+    if unknown := [name for name in names if name not in known]:
+        nearest = suggest_nearest(unknown[0], known) or ";"
+        raise InputError(f"there is no class {unknown[0]!r}{nearest} the classes are {', '.join(known)}")
+    places = sorted(map(known.index, names))
+    ends = np.cumsum([0, *count_classes(tasks)]).tolist()
+    return tuple(tuple(place - start for place in places if start <= place < end) for start, end in pairwise(ends))
 
 
 def add_axis(tasks: int) -> tuple[int, ...]:

@@ -42,6 +42,8 @@ class Evaluation(NamedTuple):
         num_examples: number of images.
         seconds: time the evaluation took.
         programs: number of canvas sizes, each of which compiles a program.
+        ignored: the classes of each task that are left out of its metrics, and whose pixels are not in its confusion
+            matrix; (): none.
     """
 
     loss: float
@@ -49,6 +51,7 @@ class Evaluation(NamedTuple):
     num_examples: int
     seconds: float
     programs: int
+    ignored: tuple[tuple[int, ...], ...] = ()
 
     @property
     def metrics(self) -> Metrics:
@@ -125,9 +128,26 @@ def evaluate(
     )
 
 
+def ignore_classes(evaluation: Evaluation, ignored: Sequence[Sequence[int]]) -> Evaluation:
+    """Leave classes out of the metrics, as `compute_metrics` does. The loss stays that of all labelled pixels.
+
+    Args:
+        evaluation: the score of all classes.
+        ignored: the classes to leave out of each task.
+    """
+
+    def leave_out(score: TaskScore, labels: Sequence[int]) -> TaskScore:
+        confusion = score.confusion.copy()
+        confusion[list(labels)] = 0
+        return TaskScore(score.task, compute_metrics(confusion, labels), confusion)
+
+    tasks = tuple(map(leave_out, evaluation.tasks, ignored))
+    return evaluation._replace(tasks=tasks, ignored=tuple(map(tuple, ignored)))
+
+
 def describe_scores(evaluation: Evaluation) -> Mapping[str, Any]:
     """Return the values that `fcn-jax eval --json` writes. Those of further tasks are under the tasks' names."""
-    first, *others = map(_describe_task, evaluation.tasks)
+    first, *others = map(_describe_task, evaluation.tasks, _list_ignored(evaluation))
     return {
         "loss": evaluation.loss,
         "num_examples": evaluation.num_examples,
@@ -136,21 +156,31 @@ def describe_scores(evaluation: Evaluation) -> Mapping[str, Any]:
     }
 
 
-def _describe_task(score: TaskScore) -> dict[str, Any]:
+def _list_ignored(evaluation: Evaluation) -> list[list[str]]:
+    """List the names of the classes of each task that are left out."""
+    ignored = evaluation.ignored or ((),) * len(evaluation.tasks)
+    return [
+        [score.task.class_names[label] for label in labels]
+        for score, labels in zip(evaluation.tasks, ignored, strict=True)
+    ]
+
+
+def _describe_task(score: TaskScore, ignored: list[str]) -> dict[str, Any]:
     return {
         **score.metrics._asdict(),
         "num_pixels": int(score.confusion.sum()),
         "class_names": score.task.class_names,
+        **({"ignored": ignored} if ignored else {}),
         "confusion": score.confusion,
     }
 
 
 def format_tables(evaluation: Evaluation) -> str:
     """Format the scores of each task as a table: a line per class, then the four metrics, in percent."""
-    return "\n\n".join(map(_format_table, evaluation.tasks))
+    return "\n\n".join(map(_format_table, evaluation.tasks, _list_ignored(evaluation)))
 
 
-def _format_table(score: TaskScore) -> str:
+def _format_table(score: TaskScore, ignored: list[str]) -> str:
     (task, class_names, _), metrics, confusion = score
     width = max(len(name) for name in ("frequency_weighted_iu", *class_names))
     lines = [f"{task} task"] if task else []
@@ -163,7 +193,9 @@ def _format_table(score: TaskScore) -> str:
     lines.append("")
     for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu"):
         lines.append(f"{name:{width}}  {_format_percent(metrics._asdict()[name]):>6}")
-    absent = int(np.isnan(metrics.per_class_iu).sum())
+    if ignored:
+        lines.append(f"ignored: {', '.join(ignored)}; their pixels count as void, and they are left out of the means")
+    absent = int(np.isnan(metrics.per_class_iu).sum()) - len(ignored)
     if absent:
         lines.append(f"{absent} classes are in neither truth nor prediction and are left out of mean_iu")
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The four segmentation metrics of the FCN paper (section 5), computed from a confusion matrix of pixel counts."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,10 +61,15 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes)
 
 
-def compute_metrics(confusion: Integer[np.ndarray, "classes classes"]) -> Metrics:
+def compute_metrics(confusion: Integer[np.ndarray, "classes classes"], ignored: Sequence[int] = ()) -> Metrics:
     """Compute the metrics of a confusion matrix (rows = truth).
 
     Means leave out classes whose value is NaN, as `nanmean` in the reference's `score.py` does.
+
+    Args:
+        confusion: number of pixels by (true class, predicted class).
+        ignored: classes to leave out: their true pixels count as void, and their values are NaN. Another class's pixel
+            that is predicted as one of them is still wrong.
 
     Raises:
         ValueError: the matrix is not square, is empty, or does not have counts.
@@ -78,10 +84,12 @@ def compute_metrics(confusion: Integer[np.ndarray, "classes classes"]) -> Metric
             f"confusion is {confusion.dtype}, from {confusion.min()}; it must have counts, integers from 0"
         )
     confusion = confusion.astype(np.float64)
+    confusion[list(ignored)] = 0
     right = np.diag(confusion)
     truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     accuracy = _ratio(right, truth)
     iu = _ratio(right, truth + predicted - right)
+    iu[list(ignored)] = np.nan
     return Metrics(
         pixel_accuracy=float(_ratio(right.sum(), truth.sum())),
         mean_accuracy=_mean(accuracy),

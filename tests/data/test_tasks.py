@@ -9,6 +9,7 @@ from fcn_jax.data.tasks import (
     count_classes,
     count_maps,
     describe_classes,
+    find_classes,
     is_same,
     join_maps,
     name_scores,
@@ -17,6 +18,7 @@ from fcn_jax.data.tasks import (
     stack_label,
     unstack_label,
 )
+from fcn_jax.errors import InputError
 
 COLOURS = np.zeros((3, 3), np.uint8)
 ONE = (Task("", ("sky", "sea", "sand"), COLOURS),)
@@ -30,6 +32,17 @@ def test_classes_of_tasks():
     assert name_scores(TWO) == ("sky", "sea", "geometric/sky", "geometric/flat", "geometric/steep")
     assert describe_classes(ONE) == "sky, sea, sand"
     assert describe_classes(TWO) == "semantic: sky, sea; geometric: sky, flat, steep"
+
+
+def test_classes_are_found_by_name():
+    assert find_classes(ONE, ()) == ((),)
+    assert find_classes(ONE, ("sand", "sky", "sand")) == ((0, 2),)
+    assert find_classes(TWO, ("geometric/steep", "sky", "geometric/sky")) == ((0,), (0, 2))
+    with pytest.raises(
+        InputError,
+        match=r"there is no class 'steep'; the classes are sky, sea, geometric/sky, geometric/",
+    ):
+        find_classes(TWO, ("sky", "steep"))
 
 
 def test_tasks_of_other_colours_are_the_same():

@@ -8,8 +8,8 @@ from random_network import CLASSES, blank, examples, logits_alone, network
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.labels import palette
-from fcn_jax.data.tasks import Task
-from fcn_jax.inference.evaluate import describe_scores, evaluate, format_tables
+from fcn_jax.data.tasks import Task, find_classes
+from fcn_jax.inference.evaluate import describe_scores, evaluate, format_tables, ignore_classes
 from fcn_jax.inference.segment import Scored, make_forward
 from fcn_jax.inference.tiles import choose_canvas
 
@@ -84,6 +84,20 @@ def test_the_table_and_the_json_say_what_was_counted():
         "loss", "pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu", "per_class_iu",
         "per_class_accuracy", "num_examples", "num_pixels", "class_names", "confusion",
     }  # fmt: skip
+
+
+def test_ignored_classes_are_named():
+    model, variables = network()
+    result = evaluate(make_forward(model, InputConfig()), variables, examples(), TASKS, 8)
+    found = ignore_classes(result, find_classes(TASKS, ["unseen", "road"]))
+    rows = result.confusion.sum(axis=1)
+    assert found.ignored == ((1, 3),)
+    assert describe_scores(found)["ignored"] == ["road", "unseen"]
+    assert describe_scores(found)["num_pixels"] == rows[0] + rows[2]
+    assert found.loss == result.loss
+    table = format_tables(found)
+    assert "ignored: road, unseen; their pixels count as void" in table
+    assert "neither truth nor prediction" not in table
 
 
 def test_absent_classes_are_counted_in_the_table():

@@ -57,6 +57,26 @@ def test_confusion_and_metrics_equal_the_definitions(data, classes):
     assert_equals_loop(confusion)
 
 
+def test_ignored_classes_count_as_void_and_have_no_iu():
+    """Pixel by pixel: what is labelled with such a class is not scored, and no mean has a term for it."""
+    generator = np.random.default_rng(0)
+    label, prediction = generator.integers(0, 5, (2, 400)).astype(np.uint8)
+    label[label == 3] = 2  # class 3 is predicted only
+    confusion, ignored = confusion_matrix(label, prediction, 5), (1, 3)
+    ours = compute_metrics(confusion, ignored)
+    scored = [(true, found) for true, found in zip(label.tolist(), prediction.tolist(), strict=True) if true != 1]
+    assert ours.pixel_accuracy == sum(true == found for true, found in scored) / len(scored)
+    ious = []
+    for name in range(5):
+        both = sum(true == found == name for true, found in scored)
+        union = sum(name in pair for pair in scored)
+        assert np.isnan(ours.per_class_iu[name]) if name in ignored else ours.per_class_iu[name] == both / union
+        ious += [] if name in ignored else [both / union]
+    assert ours.mean_iu == pytest.approx(np.mean(ious))
+    assert compute_metrics(confusion).mean_iu < compute_metrics(confusion, (3,)).mean_iu  # without the IU of 0
+    assert confusion.sum() == 400  # unchanged
+
+
 def test_realistic_images_equal_the_definitions():
     generator = np.random.default_rng(0)
     label = generator.choice([0, 1, 2, 5, 255], size=(3, 40, 50)).astype(np.uint8)

@@ -117,6 +117,24 @@ def test_eval_scores_each_task(root, capsys):
         assert picture.height > 2 * 3 * 240  # three rows of panels for each task
 
 
+def test_eval_leaves_classes_out(root, capsys):
+    """Cow, desert and moon are not in the official test set, and the reference leaves them out, too."""
+    ignored = ["cow", "desert", "moon", "road", "geometric/sky"]
+    evaluate.run([str(root / "run"), "--json", str(root / "some.json"), "--ignore", *ignored])
+    assert "ignored: cow, desert, moon, road; their" in capsys.readouterr().out
+    stored = json.loads((root / "some.json").read_text())
+    for values, confusion, labels in zip(
+        (stored, stored["geometric"]), count_by_loop(root), ([8, 10, 15, 21], [0]), strict=True
+    ):
+        kept = [label for label in range(len(confusion)) if label not in labels]
+        assert [values["class_names"][label] for label in labels] == values["ignored"]
+        assert [values["per_class_iu"][label] for label in labels] == [None] * len(labels)
+        assert values["num_pixels"] == confusion[kept].sum()
+        assert values["pixel_accuracy"] == pytest.approx(np.trace(confusion[kept][:, kept]) / confusion[kept].sum())
+    with pytest.raises(InputError, match="there is no class 'cows'; did you mean 'cow'"):
+        evaluate.run([str(root / "run"), "--ignore", "cows"])
+
+
 def test_predict_writes_a_mask_of_each_task(root, capsys):
     images = root / "data/Images" / SCENES
     flags = ["--counts", "--probabilities", "--tile", "0", "--quiet"]

@@ -88,7 +88,7 @@ def _describe(name: str, classes: str, what: str, *tasks: str) -> DataSource:
         name=name,
         splits="train val",
         classes=classes,
-        size="2,688 images of 256x256 (2,488 train, 200 val)",
+        size="2,686 images of 256x256 with masks (2,486 train, 200 val)",
         licence="its authors state none",
         description=f"SIFT Flow, 256x256, {what}: --data.dir SiftFlowDataset",
         defaults=_DEFAULTS,

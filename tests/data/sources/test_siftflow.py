@@ -65,6 +65,12 @@ def test_numbers_of_classes():
     assert (siftflow.SEMANTIC[0], siftflow.SEMANTIC[27], siftflow.SEMANTIC[32]) == ("awning", "sky", "window")
 
 
+def test_the_number_of_images():
+    """The archive has 2,688 images. The lists of the reference have 2,486 and 200, without two that have no masks."""
+    assert 2688 - len(siftflow.WITHOUT_MASK) == 2486 + 200
+    assert "2,686 images of 256x256 with masks (2,486 train, 200 val)" in siftflow.SOURCE.size
+
+
 def test_what_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"siftflow is not downloaded by this program; give --data.dir, which"):
         datasets.prepare("siftflow", None, tmp_path / "cache")

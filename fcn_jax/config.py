@@ -214,7 +214,7 @@ class DataConfig:
     void: tuple[int, ...] = ()
     """label values that mean void, besides 255 (only for the data sets `folder` and `voc`)"""
     map: tuple[str, ...] = ()
-    """what values of masks mean, as 255=1 0=void 1-150=0 #800000=1 (only for the data sets `folder` and `voc`)"""
+    """what values of masks mean, as 255=1 7=road 0=void 1-150=0 #800000=1 (only for `folder` and `voc`)"""
     train_split: str = "train"
     """split to train on"""
     hold_out: float = 0.0

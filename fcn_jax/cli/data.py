@@ -31,7 +31,7 @@ class Prepare:
     void: tuple[int, ...] = ()
     """label values that mean void, besides 255 (only for the data sets `folder` and `voc`)"""
     map: tuple[str, ...] = ()
-    """what values of masks mean, as 255=1 0=void 1-150=0 #800000=1 (only for the data sets `folder` and `voc`)"""
+    """what values of masks mean, as 255=1 7=road 0=void 1-150=0 #800000=1 (only for `folder` and `voc`)"""
     label_suffix: str = ""
     """what the name of a mask has after that of its image, as _mask (only for the data sets `folder` and `voc`)"""
     train_split: str = "train"
@@ -104,6 +104,16 @@ def _describe_split(dataset: "Dataset", split: str) -> list[str]:
     return lines
 
 
+def _describe_map(flags: Prepare, dataset: "Dataset") -> list[str]:
+    """Describe what the flags say of the values in masks."""
+    if not (flags.map or flags.void):
+        return []
+    from fcn_jax.data.label_map import describe_label_map, parse_label_map
+
+    label_map = parse_label_map(flags.map, flags.void, dataset.class_names)
+    return [f"values of masks: {describe_label_map(label_map, dataset.class_names)}; 255 is void unless it is listed"]
+
+
 def _describe_unlabelled(dataset: "Dataset") -> list[str]:
     """Describe the splits without labels."""
     return [
@@ -133,8 +143,9 @@ def _check(flags: Check) -> None:
     for split in dataset.splits:
         first, *absent = _describe_split(dataset, split)
         print("\n".join(["", first, *describe_split(survey.splits[split], dataset.class_names), *absent]))
-    if unlabelled := _describe_unlabelled(dataset):
-        print("\n".join(["", *unlabelled]))
+    for lines in (_describe_map(flags, dataset), _describe_unlabelled(dataset)):
+        if lines:
+            print("\n".join(["", *lines]))
     print("\n".join(["", *describe_class_weights(survey), "", *describe_repeats(survey)]))
     if flags.json:
         write_atomically(flags.json, json.dumps(to_json(to_values(survey)), indent=1) + "\n")

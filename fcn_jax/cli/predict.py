@@ -240,7 +240,7 @@ def _choose_outputs(flags: Predict, run: "Run", split: Split | None) -> "Outputs
     if split and split.label_map:
         values = find_values(split.label_map, count)
     elif flags.source_values:
-        values = find_values(parse_label_map(run.config.data.map, run.config.data.void, count), count)
+        values = find_values(parse_label_map(run.config.data.map, run.config.data.void, run.class_names), count)
     return Outputs(
         run.palette,
         run.class_names,

@@ -1,6 +1,7 @@
 """What the samples of a mask mean: the label of each number and of each colour."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,18 +11,16 @@ import numpy as np
 from jaxtyping import UInt, UInt8
 
 from fcn_jax.data.labels import IGNORE
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, suggest_nearest
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0..255."""
 
 RULE = (
     "an entry is NUMBER=CLASS, FIRST-LAST=CLASS (FIRST becomes CLASS, the next number the next class) or "
-    "#RRGGBB=CLASS, and CLASS is the number of a class, or void"
+    "#RRGGBB=CLASS, and CLASS is the number or the name of a class, or void"
 )
-_ENTRY = re.compile(
-    r"(?:#(?P<colour>[0-9a-fA-F]{6})|(?P<first>\d{1,3})(?:-(?P<last>\d{1,3}))?)=(?P<label>\d{1,3}|void)"
-)
+_ENTRY = re.compile(r"(?:#(?P<colour>[0-9a-fA-F]{6})|(?P<first>\d{1,3})(?:-(?P<last>\d{1,3}))?)=(?P<label>.+)")
 _SHOWN = 5  # number of wrong values that an error names
 _ROWS = 256  # of a mask in colour, looked up at once
 
@@ -158,19 +157,20 @@ def find_values(label_map: LabelMap, num_classes: int) -> UInt8[np.ndarray, "{nu
 
 
 def parse_label_map(
-    entries: Iterable[str], void: Sequence[int], num_classes: int, colours: Sequence[Colour] = ()
+    entries: Iterable[str], void: Sequence[int], class_names: Sequence[str], colours: Sequence[Colour] = ()
 ) -> LabelMap:
     """Make a label map of the user's flags.
 
     Args:
-        entries: values of `--data.map`, as 255=1, 0=void, 1-150=0, #800000=1.
+        entries: values of `--data.map`, as 255=1, 7=road, 0=void, 1-150=0, #800000=1.
         void: numbers that mean void, besides 255; they are not classes.
-        num_classes: number of classes.
+        class_names: the name of each class.
         colours: colour of each class, from the file of classes; empty if it has none.
 
     Raises:
         InputError: an entry does not have this form, names a class that does not exist, or repeats a value.
     """
+    num_classes = len(class_names)
     for label in void:
         if not num_classes <= label <= IGNORE:
             raise InputError(
@@ -180,7 +180,7 @@ def parse_label_map(
     numbers: dict[int, int] = {}
     listed: dict[Colour, int] = {}
     for entry in entries:
-        values, labels = _parse_entry(entry, num_classes)
+        values, labels = _parse_entry(entry, class_names)
         known = listed if isinstance(values[0], tuple) else numbers
         if not known.keys().isdisjoint(values) or not set(void).isdisjoint(values):
             raise InputError(
@@ -195,7 +195,25 @@ def parse_label_map(
     )
 
 
-def _parse_entry(entry: str, num_classes: int) -> tuple[list[Any], list[int]]:
+def describe_label_map(label_map: LabelMap, class_names: Sequence[str]) -> str:
+    """Describe what a map lists, as "0 is void, 1 to 3 are sky to sea, #800000 is car"; successive numbers together."""
+    names = dict(enumerate(class_names)) | {IGNORE: "void"}
+    runs: list[list[tuple[int, int]]] = []
+    for number, label in sorted([*((number, IGNORE) for number in label_map.void), *label_map.numbers]):
+        if runs and (number - 1, label - 1) == runs[-1][-1]:
+            runs[-1].append((number, label))
+        else:
+            runs.append([(number, label)])
+    parts = [
+        f"{first} is {names[label]}"
+        if first == last
+        else f"{first} to {last} are {names[label]} to {names[last_label]}"
+        for (first, label), (last, last_label) in ((run[0], run[-1]) for run in runs)
+    ]
+    return ", ".join(parts + [f"{_format(np.array(colour))} is {names[label]}" for colour, label in label_map.colours])
+
+
+def _parse_entry(entry: str, class_names: Sequence[str]) -> tuple[list[Any], list[int]]:
     """Return the numbers or the colour of an entry, and their labels."""
     found = _ENTRY.fullmatch(entry)
     if not found:
@@ -207,9 +225,23 @@ def _parse_entry(entry: str, num_classes: int) -> tuple[list[Any], list[int]]:
         if not first <= last <= IGNORE:
             raise InputError(f"--data.map has {entry!r}; numbers go from 0 to {IGNORE}, the smaller one first")
         values = list(range(first, last + 1))
-    if found["label"] == "void":
+    wanted, num_classes = unicodedata.normalize("NFC", found["label"]), len(class_names)
+    if wanted == "void":
         return values, [IGNORE] * len(values)
-    label = int(found["label"])
+    if not re.fullmatch(r"\d{1,3}", wanted):
+        if wanted not in class_names:
+            nearest = suggest_nearest(wanted, class_names) or ";"
+            raise InputError(
+                f"--data.map has {entry!r}, and no class has the name {wanted!r}{nearest} the classes are "
+                f"{', '.join(class_names)}"
+            )
+        if len(values) > 1:
+            raise InputError(
+                f"--data.map has {entry!r}; a range leads to successive classes, so give the number of the first one, "
+                f"or each number of the range as {values[0]}={wanted}"
+            )
+        return values, [class_names.index(wanted)]
+    label = int(wanted)
     if label + len(values) > num_classes:
         raise InputError(
             f"--data.map has {entry!r}, which leads to class {label + len(values) - 1}; the classes are "

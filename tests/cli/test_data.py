@@ -81,8 +81,9 @@ def test_data_check_suspects_black_and_white_masks(place):
     suspicion = "the class thing: in no image; masks of 0 and 255, black and white, need --map 255=1"
     assert suspicion in place.run(*words)
     assert f"folder train: 2 images\n  {suspicion}" in place.run("data", "prepare", *of_masks)
-    output = place.run(*words, "--map", "255=1", "--hold-out", "0.5")
+    output = place.run(*words, "--map", "255=thing", "7=void", "--hold-out", "0.5")
     assert "in no image" not in output
+    assert "values of masks: 7 is void, 255 is thing; 255 is void unless it is listed\n" in output
     for split in ("train", "held-out"):
         assert f"folder {split}: 1 images" in output
 

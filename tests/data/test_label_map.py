@@ -3,14 +3,19 @@
 import numpy as np
 import pytest
 
-from fcn_jax.data.label_map import LabelMap, find_values, parse_label_map
+from fcn_jax.data.label_map import LabelMap, describe_label_map, find_values, parse_label_map
 from fcn_jax.errors import InputError
 
+NAMES = ("sky", "sea", "sand")
 NUMBERS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
+def name_classes(count):
+    return tuple(f"class{label}" for label in range(count))
+
+
 def look_up(entries, mask, classes=3, void=(), colours=()):
-    return parse_label_map(entries, void, classes, colours).look_up(mask, "a.png", classes)
+    return parse_label_map(entries, void, name_classes(classes), colours).look_up(mask, "a.png", classes)
 
 
 def test_a_number_is_its_own_label():
@@ -31,6 +36,21 @@ def test_numbers(entries, meaning):
     mask = np.random.default_rng(0).choice(np.array(list(meaning), np.uint8), (5, 7))
     expected = [[meaning[int(number)] for number in row] for row in mask]
     assert look_up(entries, mask, classes=150).tolist() == expected
+
+
+def test_classes_by_name():
+    """Names that look alike are the same; what is a number or void is none."""
+    names = ("ground", "Fl\u00e4che", "void", "0", "a=b")
+    entries = ("7=Fla\u0308che", "8=ground", "9=void", "10=0", "11=a=b", "#0000ff=Fl\u00e4che")
+    assert parse_label_map(entries, (), names) == LabelMap(
+        (9,), ((7, 1), (8, 0), (10, 0), (11, 4)), (((0, 0, 255), 1),)
+    )
+
+
+def test_what_a_map_lists_is_described():
+    label_map = parse_label_map(("0=void", "11-12=1", "13=sky", "#800000=sand"), (9,), NAMES)
+    expected = "0 is void, 9 is void, 11 to 12 are sea to sand, 13 is sky, #800000 is sand"
+    assert describe_label_map(label_map, NAMES) == expected
 
 
 def test_void_flags_and_void_entries_are_the_same():
@@ -54,7 +74,10 @@ def test_colours():
         ("255:1", "'255:1'; an entry is NUMBER=CLASS"),
         ("-1=void", "'-1=void'; an entry is"),
         ("#12345=1", "'#12345=1'; an entry is"),
-        ("1=tree", "'1=tree'; an entry is"),
+        ("1=tree", "'1=tree', and no class has the name 'tree'; the classes are sky, sea, sand"),
+        ("1=sandy", "'1=sandy', and no class has the name 'sandy'; did you mean 'sand'"),
+        ("1=", "'1='; an entry is"),
+        ("1-3=sky", "'1-3=sky'; a range leads to successive classes, so give the number .* as 1=sky"),
         ("9-3=0", "'9-3=0'; numbers go from 0 to 255, the smaller one first"),
         ("256=0", "'256=0'; numbers go from 0 to 255"),
         ("7=3", r"'7=3', which leads to class 3; the classes are 0\.\.2"),
@@ -63,7 +86,7 @@ def test_colours():
 )
 def test_entries_that_are_wrong(entry, says):
     with pytest.raises(InputError, match=says):
-        parse_label_map((entry,), (), 3)
+        parse_label_map((entry,), (), NAMES)
 
 
 def test_an_entry_for_the_same_value_twice():
@@ -71,9 +94,9 @@ def test_an_entry_for_the_same_value_twice():
         with pytest.raises(
             InputError, match=f"'{entries[1]}', and the same value is in an entry before or in --data.void"
         ):
-            parse_label_map(entries, (), 3)
+            parse_label_map(entries, (), NAMES)
     with pytest.raises(InputError, match=r"'11=0', and the same value is in .* --data.void"):
-        parse_label_map(("11=0",), (11,), 3)
+        parse_label_map(("11=0",), (11,), NAMES)
 
 
 def test_numbers_without_a_label():
@@ -115,19 +138,19 @@ def test_colours_without_a_label():
 )
 def test_a_grey_mask_beside_a_table_of_colours(numbers, table, largest, says):
     mask = np.array([numbers], np.uint8)
-    label_map = parse_label_map((), (), len(table), table)
+    label_map = parse_label_map((), (), name_classes(len(table)), table)
     if says is None:
         return label_map.require_one_meaning(mask, "a.png", len(table), largest)
     remedy = f"--data.map, as {says.split()[0]}=1"
     with pytest.raises(InputError, match=f"^mask a.png is grey.*: {says}.*{remedy}"):
         label_map.require_one_meaning(mask, "a.png", len(table), largest)
     # What the user says of numbers decides.
-    given = parse_label_map([f"{number}=void" for number in numbers], (), len(table), table)
+    given = parse_label_map([f"{number}=void" for number in numbers], (), name_classes(len(table)), table)
     return given.require_one_meaning(mask, "a.png", len(table), largest)
 
 
 def test_equal_maps_are_equal():
-    assert parse_label_map(("255=1",), (7,), 3) == LabelMap((7,), ((255, 1),))
+    assert parse_label_map(("255=1",), (7,), NAMES) == LabelMap((7,), ((255, 1),))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +163,7 @@ def test_equal_maps_are_equal():
     ],
 )
 def test_each_class_has_the_value_that_became_it(entries, void, expected):
-    label_map = parse_label_map(entries, void, 3)
+    label_map = parse_label_map(entries, void, NAMES)
     values = find_values(label_map, 3)
     assert values.tolist() == expected
     mask = values[None]
@@ -157,4 +180,4 @@ def test_each_class_has_the_value_that_became_it(entries, void, expected):
 )
 def test_classes_without_a_value_of_their_own_are_refused(entries, message):
     with pytest.raises(InputError, match=message):
-        find_values(parse_label_map(entries, (), 3), 3)
+        find_values(parse_label_map(entries, (), NAMES), 3)

@@ -26,7 +26,7 @@ from fcn_jax.inference.read_image import read_image
 RGB, MASK = Image.fromarray(picture(20, 30)), Image.fromarray(mask(20, 30))
 INDEXED = RGB.quantize(256)
 MAP = LabelMap()
-COLOURS = parse_label_map((), (), 2, ((0, 0, 0), (128, 0, 0)))
+COLOURS = parse_label_map((), (), ("a", "b"), ((0, 0, 0), (128, 0, 0)))
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -33,7 +33,7 @@ def find(request: Request) -> Found:
             "RGB, or bands, any channels of 8 or 16 bits"
         )
     classes = read_classes(request.classes or dir / "classes.txt")
-    label_map = parse_label_map(request.map, request.void, len(classes.names), classes.colours or ())
+    label_map = parse_label_map(request.map, request.void, classes.names, classes.colours or ())
     kinds = {kind: {f.name for f in (dir / kind).glob("[!.]*") if f.is_dir()} for kind in ("images", "labels")}
     for split in sorted(kinds["labels"] - kinds["images"]):
         print(f"warning: labels/{split} is not used, because there is no images/{split}", file=sys.stderr)

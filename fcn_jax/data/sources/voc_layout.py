@@ -32,7 +32,7 @@ def find(request: Request) -> Found:
     if file is None:
         raise InputError(f"{root} does not name its classes; give --data.classes a file with one name per line")
     classes = read_classes(file)
-    label_map = parse_label_map(request.map, request.void, len(classes.names), classes.colours or ())
+    label_map = parse_label_map(request.map, request.void, classes.names, classes.colours or ())
     pairs = pair_files(root / "JPEGImages", masks, request.label_suffix)
     lists = {list_.stem: list_ for list_ in sorted((root / LISTS).glob("[!.]*.txt"))}
     for split in lists:

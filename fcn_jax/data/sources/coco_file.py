@@ -143,4 +143,10 @@ def _fill(segmentation: Any, shape: tuple[int, int], where: str) -> Region:
         raise InputError(
             f"{where} has no outline, as those of boxes; draw it as a polygon or a mask, or remove the annotation"
         )
-    return fill_polygons([read_points(polygon, where) for polygon in segmentation], *shape)
+    polygons = [read_points(polygon, where) for polygon in segmentation]
+    if max(map(len, polygons)) < 3:
+        raise InputError(
+            f"{where} has no polygon of three points or more; a polygon is one list [x, y, x, y, x, y, ...]: draw or "
+            "export it anew, or remove the annotation"
+        )
+    return fill_polygons(polygons, *shape)

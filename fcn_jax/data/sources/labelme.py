@@ -162,7 +162,7 @@ def _fill(outline: dict[str, Any], shape: tuple[int, int], where: str) -> Region
     pairs = all(isinstance(corner, list) and len(corner) == 2 for corner in corners)
     points = read_points([value for corner in corners for value in corner] if pairs else None, where)
     kind = outline.get("shape_type") or "polygon"
-    if kind in ("polygon", "oriented_rectangle") or (kind == "rectangle" and len(points) == 4):
+    if (kind in ("polygon", "oriented_rectangle") and len(points) > 2) or (kind == "rectangle" and len(points) == 4):
         return fill_polygons([points], *shape)
     if kind in ("rectangle", "circle", "mask") and len(points) == 2:
         (x1, y1), (x2, y2) = points.tolist()

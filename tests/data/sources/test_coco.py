@@ -235,6 +235,20 @@ def test_a_changed_file_is_built_again(tmp_path):
     assert again.pixels["train"][0, CAT] == 20
 
 
+@pytest.mark.parametrize(
+    "segmentation",
+    [[[1, 1], [9, 1], [9, 5], [1, 5]], [[1, 1, 8, 4]], [[]]],  # points as pairs, a box, and nothing
+)
+def test_annotations_without_a_polygon_of_three_points(tmp_path, segmentation):
+    """They have no pixels, so they would be background without a word."""
+    with pytest.raises(
+        InputError, match=r"annotation 0 in .* has no polygon of three points or more; a polygon is one"
+    ):
+        make(tmp_path / "data", [(0, 3, segmentation, {})])
+    data = make(tmp_path / "data", [(0, 3, [*segmentation, box(1, 1, 5, 5)], {})])  # a part that is too thin to matter
+    assert data.pixels["train"][0, CAT] == 16
+
+
 def test_everything_wrong_is_listed_at_once(tmp_path):
     root = tmp_path / "data"
     for name in ("a.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"):

@@ -138,6 +138,7 @@ def test_photographs_that_are_turned(tmp_path, size):
             shape("cat", [[1, 1], [5, 5]], "line"),
             r"train: shape 1 \(cat\) in a.json is a 'line' of 2 points, which has no",
         ),
+        (shape("cat", [[1, 1], [5, 5]]), "is a 'polygon' of 2 points, which has no area; draw it as a polygon"),
         (shape("cat", [[1, 1]], "circle"), "is a 'circle' of 1 points, which has no area; draw it as a polygon"),
         (shape("cat", [[1, 1], [2]]), "in a.json has points that are no pairs of finite numbers x, y; draw or export"),
         (shape("cat", [[1, 1], [float("nan"), 2], [3, 3]]), "has points that are no pairs of finite numbers"),

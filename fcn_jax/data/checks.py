@@ -185,7 +185,8 @@ def _check_colours(file: Picture, name: str) -> None:
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA") or ";16" in file.raw_mode:
         raise InputError(
             f"image {name} is of mode {image.mode} (samples {file.raw_mode}), which does not convert to 8-bit "
-            "RGB without loss; save it as 8-bit RGB"
+            "RGB without loss; save it as 8-bit RGB, or for the data set folder give --data.inputs bands, which takes "
+            "other channels"
         )
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise InputError(

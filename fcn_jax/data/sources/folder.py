@@ -11,6 +11,7 @@ from fcn_jax.errors import InputError
 
 # All channels of the image files, as they are stored. Mean and deviation are those of the split to train on.
 BANDS = Input("bands", None, None)
+ARRAYS = (".npy",)
 LAYOUT = (
     "a folder with images/SPLIT/* and labels/SPLIT/* with the same stems, in sub-folders or not (labels: PNG with the "
     "class number of each pixel, 255 for void), and classes.txt with one class name per line, the first for label 0"
@@ -45,8 +46,8 @@ def find(request: Request) -> Found:
         images, labels = dir / "images" / split, dir / "labels" / split
         if split in kinds["labels"]:
             splits[split] = pair_files(images, labels, request.label_suffix)
-        elif pictures := list_pictures(images):
-            unlabelled[split] = pictures
+        elif files := list_pictures(images, ARRAYS if request.inputs == (BANDS.name,) else ()):
+            unlabelled[split] = files
     if not splits and not unlabelled:
         raise InputError(f"{dir} has no split with images; it should be {LAYOUT}")
     return Found(classes.names, splits, label_map, classes.colours, unlabelled)

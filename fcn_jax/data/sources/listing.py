@@ -4,6 +4,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from fcn_jax.data.image_kinds import describe_others, split_by_kind
@@ -43,14 +44,19 @@ def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
     return [Files(stem, image, mask) for stem in stems for image in left[stem] for mask in right[stem]]
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_pictures(folder: Path, more: Collection[str] = ()) -> list[Path]:
     """List the pictures of a folder and of its sub-folders, in the order of their stems; none if it does not exist.
+
+    Args:
+        folder: the folder.
+        more: suffixes of files to list besides pictures, as .npy.
 
     Raises:
         InputError: two names look alike, or one is not UTF-8 (`_compose_letters`).
     """
-    pictures, _ = _group_by_stem(folder)
-    return [file for stem in sorted(pictures) for file in pictures[stem]]
+    pictures, others = _group_by_stem(folder)
+    arrays = {stem: [file for file in files if file.suffix.lower() in more] for stem, files in others.items()}
+    return [file for stem in sorted({*pictures, *arrays}) for file in pictures.get(stem, []) + arrays.get(stem, [])]
 
 
 def read_list(file: Path) -> list[list[str]]:

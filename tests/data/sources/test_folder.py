@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from drawn import mask, picture, save
 
@@ -70,6 +71,18 @@ def test_a_split_of_masks_alone_is_named(tree, capsys):
     found = look(tree)
     assert (tuple(found.splits), tuple(found.unlabelled)) == (("train",), ("valid",))
     assert capsys.readouterr().err == "warning: labels/val is not used, because there is no images/val\n"
+
+
+def test_arrays_without_labels_are_images_of_the_input_bands(tree, tmp_path):
+    """A scene of several channels in a .npy file, as those to train on may be."""
+    place = tree / "images/scenes"
+    place.mkdir()
+    np.save(place / "b.npy", np.zeros((3, 4, 5), np.uint16))
+    save(picture(), place / "a.png")
+    (place / "notes.txt").touch()
+    found = find(Request(tree, tmp_path, inputs=("bands",)))
+    assert found.unlabelled["scenes"] == [place / "a.png", place / "b.npy"]
+    assert find(Request(tree, tmp_path)).unlabelled["scenes"] == [place / "a.png"]
 
 
 def test_masks_with_a_suffix(tree):

@@ -37,7 +37,8 @@ class Evaluation(NamedTuple):
     """The score of a split.
 
     Attributes:
-        loss: mean cross-entropy over labelled pixels, nats; NaN if there are none. With several tasks it is their sum.
+        loss: mean cross-entropy over labelled pixels, nats; NaN if there are none. With several tasks it is the sum
+            over all of them, divided by the mean number of their labelled pixels.
         tasks: the score of each task.
         num_examples: number of images.
         seconds: time the evaluation took.

@@ -25,7 +25,8 @@ from fcn_jax.errors import InputError
 ALL, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 LAYOUT = (
     "the folder of the reference's nyud.tar.gz, with data/images/img_*.png, segmentation/img_*.mat and "
-    f"{{train,val,test}}.txt, or a folder with the official {ALL}, {SPLITS} and {MAPPING}"
+    f"test.txt and trainval.txt, or train.txt and val.txt, which are in data/nyud of the reference's repository; or a "
+    f"folder with the official {ALL}, {SPLITS} and {MAPPING}"
 )
 CLASS_NAMES = (
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
@@ -75,8 +76,9 @@ _ARRAYS = {
 def find(request: Request) -> Found:
     """Find the splits trainval (795 images), on which the reference trains, and test (654), on which it scores.
 
-    The reference's lists also give train (381) and val (414), the two parts of trainval. An image has the same name in
-    both layouts: 5001 is the first one. Void is 0, the label of unlabelled pixels.
+    The reference's lists also give train (381) and val (414), the two parts of trainval. Its networks read
+    trainval.txt, which its repository does not have. An image has the same name in both layouts: 5001 is the first one.
+    Void is 0, the label of unlabelled pixels.
 
     Raises:
         InputError: no folder is given, it has neither layout, or a list cannot be read.
@@ -96,11 +98,13 @@ def _list_files(dir: Path, inputs: Sequence[str]) -> dict[str, list[Files]]:  # 
         first, *others = (dir / f"data/{_FOLDERS[given]}/img_{name}.png" for given in inputs)
         return Files(name, first, dir / f"segmentation/img_{name}.mat", "segmentation", tuple(others))
 
-    splits = {
-        split: [list_example(name) for name, *_ in read_list(dir / f"{split}.txt")]
-        for split in ("train", "val", "test")
-    }
-    return {**splits, "trainval": [*splits["train"], *splits["val"]]}
+    found = [split for split in ("train", "val", "test", "trainval") if (dir / f"{split}.txt").is_file()]
+    splits = {split: [list_example(name) for name, *_ in read_list(dir / f"{split}.txt")] for split in found}
+    if "train" in splits and "val" in splits:
+        splits["trainval"] = [*splits["train"], *splits["val"]]
+    if "trainval" not in splits and "test" not in splits:
+        raise InputError(f"{dir} has no lists of the images of NYUDv2; give --data.dir, which is {LAYOUT}")
+    return splits
 
 
 def _list_slices(dir: Path, inputs: Sequence[str]) -> dict[str, list[Slice]]:  # noqa: A002

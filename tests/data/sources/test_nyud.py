@@ -62,6 +62,27 @@ def test_layout_of_the_reference(tmp_path):
             np.testing.assert_array_equal(example.label, examples[example.name][1])
 
 
+def test_lists_of_the_reference(tmp_path):
+    """Its networks read trainval.txt and test.txt, and its repository has train.txt, val.txt and test.txt."""
+    write_reference(tmp_path)
+    found = nyud.find(Request(tmp_path, tmp_path)).splits
+    (tmp_path / "trainval.txt").write_text("5010\n5449\n")
+    assert nyud.find(Request(tmp_path, tmp_path)).splits == found
+    (tmp_path / "val.txt").unlink()
+    (tmp_path / "train.txt").unlink()
+    splits = nyud.find(Request(tmp_path, tmp_path)).splits
+    assert {split: [example.name for example in examples] for split, examples in splits.items()} == {
+        "test": ["5133"],
+        "trainval": ["5010", "5449"],
+    }
+    (tmp_path / "test.txt").unlink()
+    (tmp_path / "trainval.txt").unlink()
+    with pytest.raises(
+        InputError, match=r"has no lists of the images of NYUDv2; give .* test.txt and trainval.txt, or"
+    ):
+        nyud.find(Request(tmp_path, tmp_path))
+
+
 def test_what_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"nyud is not downloaded by this program; give --data.dir, which"):
         datasets.prepare("nyud", None, tmp_path / "cache")

@@ -267,6 +267,6 @@ def _join(shown: Iterable[str], count: int) -> str:
 
 def _suggest(wrong: list[int], num_classes: int) -> str:
     """Suggest a map for numbers that are not labels."""
-    if wrong == [num_classes]:
-        return f"1-{num_classes}=0 if the classes count from 1, {num_classes}=void if it is no class"
+    if wrong == [num_classes]:  # without 0=void, 0 would stay class 0 beside 1
+        return f"0=void 1-{num_classes}=0 if the classes count from 1, {num_classes}=void if it is no class"
     return f"{wrong[0]}=void if it is no class, {wrong[0]}={num_classes - 1} if it is class {num_classes - 1}"

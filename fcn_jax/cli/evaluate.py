@@ -1,16 +1,15 @@
 """`fcn-jax eval RUN [flags]`."""
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from fcn_jax.cli.other_data import OtherData, choose_data
 from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
-from fcn_jax.config import TILE, DataConfig, DataOptions
-from fcn_jax.data.hold_out import HELD_OUT
+from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress, show_progress, show_step
 
@@ -18,27 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fcn_jax.data.dataset import Example
-    from fcn_jax.runs.run_dir import Run
-
-
-@dataclass(frozen=True)
-class OtherData:
-    """The data to use instead of the run's. A flag that is not given takes the run's value."""
-
-    name: str | None = None
-    """data set; None: the run's"""
-    dir: Path | None = None
-    """folder or archive of the data set, which stays unchanged; None: the run's"""
-    cache: Path | None = None
-    """folder for prepared data; None: the run's"""
-    classes: Path | None = None
-    """file with one class name per line (only for `folder voc coco labelme`); None: the run's"""
-    void: tuple[int, ...] | None = None
-    """label values that mean void, besides 255 (only for the data sets `folder` and `voc`); None: the run's"""
-    map: tuple[str, ...] | None = None
-    """what values of masks mean, as 255=1 (only for the data sets `folder` and `voc`); None: the run's"""
-    label_suffix: str | None = None
-    """what the name of a mask has after that of its image (only for `folder` and `voc`); None: the run's"""
 
 
 @dataclass(frozen=True)
@@ -139,27 +117,3 @@ def run(words: list[str]) -> None:
         write_atomically(flags.json, json.dumps(to_json(scores), indent=1) + "\n")
     if flags.picture and (picture := panels.draw()) is not None:
         save_png(picture, flags.picture)
-
-
-def choose_data(run: "Run", given: OtherData, split: str | None) -> tuple[DataConfig, DataOptions]:
-    """Return the data to score: the run's, with what the flags change. Another data set has no values of the run.
-
-    Args:
-        run: the run.
-        given: the flags.
-        split: the split to score; None: the run's val-split.
-    """
-    config, options = run.config.data, run.options.data
-    if given.name not in (None, config.name):
-        config, options = DataConfig(given.name), DataOptions(cache=options.cache)
-    if given.dir is not None and given.dir != options.dir:  # other images: nothing of them was held out
-        hold_out = config.hold_out if split == HELD_OUT else 0.0
-        config = dataclasses.replace(config, hold_out=hold_out)
-        options = dataclasses.replace(options, val_split=None)
-    config = dataclasses.replace(config, **_drop_none(void=given.void, map=given.map))
-    places = {name: getattr(given, name) for name in ("dir", "cache", "classes", "label_suffix")}
-    return config, dataclasses.replace(options, **_drop_none(**places, val_split=split))
-
-
-def _drop_none(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
-from fcn_jax.cli.evaluate import OtherData, choose_data
+from fcn_jax.cli.other_data import OtherData, choose_data
 from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE, InputConfig
 from fcn_jax.errors import InputError

@@ -1,18 +1,12 @@
 """`fcn-jax eval`."""
 
-import dataclasses
 import json
 import shutil
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from command_line import find_best
 from PIL import Image
-
-from fcn_jax.cli.evaluate import OtherData, choose_data
-from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
 
 
 def is_shown(image: np.ndarray, picture: np.ndarray) -> bool:
@@ -45,34 +39,6 @@ def test_eval_repeats_the_score_of_the_training(place, undisturbed):
     assert f"{100 * best['mean_iu']:.2f}" in output
     assert "3 images of folder tiny" in output
     assert f"step {best['step']} of {folder.name}" in output
-
-
-HELD = DataConfig("folder", (9,), ("255=1",), "all2", 0.25)
-HELD_OPTIONS = DataOptions(Path("/own"), Path("/cache"), Path("n.txt"), "_m", "held-out", "disk")
-
-
-@pytest.mark.parametrize(
-    ("flags", "config", "options"),
-    [
-        ({}, {}, {}),
-        ({"split": "all2"}, {}, {"val_split": "all2"}),
-        ({"data": OtherData(void=(), label_suffix="")}, {"void": ()}, {"label_suffix": ""}),
-        ({"data": OtherData(dir=Path("/own"))}, {}, {}),
-        # Other images: nothing of them was held out, unless the user asks for it.
-        ({"data": OtherData(dir=Path("/new"))}, {"hold_out": 0.0}, {"dir": Path("/new"), "val_split": None}),
-        ({"data": OtherData(dir=Path("/new")), "split": "held-out"}, {}, {"dir": Path("/new")}),
-    ],
-)
-def test_the_data_to_score_are_those_of_the_run_but_for_the_flags(flags, config, options):
-    run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=HELD_OPTIONS))
-    expected = (dataclasses.replace(HELD, **config), dataclasses.replace(HELD_OPTIONS, **options))
-    assert choose_data(run, flags.get("data", OtherData()), flags.get("split")) == expected
-
-
-def test_another_data_set_has_no_values_of_the_run():
-    run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=HELD_OPTIONS))
-    found = choose_data(run, OtherData("camvid", Path("/c")), None)
-    assert found == (DataConfig("camvid"), DataOptions(Path("/c"), Path("/cache")))
 
 
 @pytest.mark.slow

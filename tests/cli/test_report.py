@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import find_best
 
-from fcn_jax.cli.evaluate import OtherData
+from fcn_jax.cli.other_data import OtherData
 from fcn_jax.cli.report import Report, _collect
 from fcn_jax.errors import InputError
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import platform
 import re
@@ -29,8 +28,7 @@ from fcn_jax.runs.checkpoint import find_latest_step
 from fcn_jax.runtime.doctor import name_machine
 from fcn_jax.runtime.files import try_lock, write_atomically
 from fcn_jax.runtime.json_values import flatten, from_json, parse_json, to_json
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+from fcn_jax.runtime.versions import read_versions
 
 
 class Run(NamedTuple):
@@ -278,7 +276,7 @@ def _describe_run(run: Run) -> dict[str, Any]:
         **_describe_task(first),
         **(several if others else {}),
         "contents": run.contents,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": read_versions(),
         "python": platform.python_version(),
         "git": _read_git_hash(),
     }

@@ -11,11 +11,9 @@ from pathlib import Path
 import jax
 
 from fcn_jax.runtime.memory import format_bytes
+from fcn_jax.runtime.versions import PACKAGES, read_versions
 
-PACKAGES = (
-    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow",
-    "safetensors",
-)  # fmt: skip
+FILES = ("pillow", "safetensors")  # packages that read and write files
 EXTRAS = {
     "export": ("onnx", "onnxruntime"),
     "bucket": ("s3fs", "gcsfs"),
@@ -39,7 +37,7 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
     yield "processor", f"{_name_processor(root)}, {os.cpu_count()} cores"
     yield "memory", _describe_memory(root)
-    yield "packages", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    yield "packages", ", ".join(f"{name} {found}" for name, found in read_versions((*PACKAGES, *FILES)).items())
     for extra, names in EXTRAS.items():
         missing = [name for name in names if importlib.util.find_spec(name) is None]
         install = f"{', '.join(missing)} missing: pip install 'fcn-jax[{extra}]'"

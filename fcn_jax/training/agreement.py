@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import socket
 from collections.abc import Mapping
@@ -14,9 +13,9 @@ import numpy as np
 
 import fcn_jax
 from fcn_jax.errors import InputError
-from fcn_jax.runs.run_dir import PACKAGES
 from fcn_jax.runtime.json_values import flatten, to_json
 from fcn_jax.runtime.processes import gather
+from fcn_jax.runtime.versions import read_versions
 from fcn_jax.training.setup import Setup
 
 
@@ -46,7 +45,7 @@ def _describe(setup: Setup) -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "the code": _hash_code(),
-        **{f"the version of {name}": importlib.metadata.version(name) for name in PACKAGES},
+        **{f"the version of {name}": found for name, found in read_versions().items()},
         **flatten(to_json(setup.config)),
         **flatten(to_json(options)),
         "the data (names and sizes of the images)": setup.dataset.contents,

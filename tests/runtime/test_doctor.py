@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import jax
+import PIL
 import pytest
 
 from fcn_jax.runtime import doctor
@@ -33,7 +34,9 @@ def test_the_system_is_described(machine):
     lines = dict(describe_system(cache, machine))
     assert lines["processor"].startswith("Some CPU @ 2 GHz, ")
     assert lines["memory"] == "4.10 GB of 16.38 GB free"
-    assert f"jax {jax.__version__}" in lines["packages"]
+    packages = dict(package.split() for package in lines["packages"].split(", "))
+    assert packages["jax"] == jax.__version__
+    assert packages["pillow"] == PIL.__version__
     assert lines["extra plots"] == "installed"
     assert lines["devices"] == "8 of cpu: cpu"
     assert lines["accelerator"].startswith("cpu, ")

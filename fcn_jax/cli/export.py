@@ -50,7 +50,7 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.predict import find_images
     from fcn_jax.inference.read_image import read_image
     from fcn_jax.inference.segment import make_unlabelled
-    from fcn_jax.inference.spread import spread_indices
+    from fcn_jax.inference.spread import choose_evenly
     from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
 
@@ -65,8 +65,7 @@ def run(words: list[str]) -> None:
                 "--images out, to compare on the run's val split"
             )
         if files:
-            chosen = [files[index] for index in spread_indices(len(files), flags.count)]
-            examples = [make_unlabelled(file.name, read_image(file)) for file in chosen]
+            examples = [make_unlabelled(file.name, read_image(file)) for file in choose_evenly(files, flags.count)]
         else:
             try:
                 dataset = prepare_configured(run.config.data, run.options.data, run.options.on_bad_example == "skip")
@@ -76,7 +75,7 @@ def run(words: list[str]) -> None:
                     f"the images that the run was scored on cannot be read: {error}. Give other images to compare on: "
                     "--images FILES"
                 ) from error
-            examples = [source[index] for index in spread_indices(len(source), flags.count)]
+            examples = choose_evenly(source, flags.count)
         export(
             run,
             flags.out,

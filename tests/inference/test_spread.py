@@ -2,7 +2,7 @@
 
 import pytest
 
-from fcn_jax.inference.spread import spread_indices
+from fcn_jax.inference.spread import choose_evenly, spread_indices
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,8 @@ from fcn_jax.inference.spread import spread_indices
 )
 def test_indices_are_spread_evenly(length, count, expected):
     assert spread_indices(length, count) == expected
+
+
+def test_items_are_chosen_evenly():
+    assert choose_evenly("abcdefghi", 3) == ["a", "e", "i"]
+    assert choose_evenly(["a", "b"], None) == ["a", "b"]

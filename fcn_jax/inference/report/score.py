@@ -17,7 +17,7 @@ from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
 from fcn_jax.inference.report.boundary import count_boundaries
 from fcn_jax.inference.report.calibration import Bins, Calibration, calibrate, make_counting_forward, record_bins
 from fcn_jax.inference.report.examples import Shown, Subset, rank, show_examples, take_first_task
-from fcn_jax.inference.spread import spread_indices
+from fcn_jax.inference.spread import choose_evenly, spread_indices
 from fcn_jax.inference.tiles import plan_tiles
 from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables
@@ -128,7 +128,7 @@ def score_run(
         )
         figures: list[Figure] = []
         if explain:
-            explained = [take_first_task(source[index]) for index in spread_indices(len(source), MOST_EXAMPLES)]
+            explained = [take_first_task(example) for example in choose_evenly(source, MOST_EXAMPLES)]
             figures = draw_explanations(model, variables, input_config, explained, run.class_names, run.palette)
     common, union = boundaries
     boundary_iu = np.divide(common, union, out=np.full(len(union), np.nan), where=union > 0)

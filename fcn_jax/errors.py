@@ -1,7 +1,11 @@
 """Errors whose text is written for the user, and printed without a stack trace."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# An address in the text of a decoder's error, such as that of <_io.BytesIO object at 0x7f0c2a9e4d10>.
+_ADDRESS = re.compile(r"(?: object)? at 0x[0-9a-fA-F]+(?=>)")
 
 
 class InputError(Exception):
@@ -9,6 +13,10 @@ class InputError(Exception):
 
     It is not a ValueError, because libraries that call our functions catch those and change their text.
     """
+
+    def __init__(self, text: str):
+        """Make an error of a text, and leave out the addresses of objects that it names."""
+        super().__init__(_ADDRESS.sub("", text))
 
 
 class OutOfMemory(Exception):  # noqa: N818

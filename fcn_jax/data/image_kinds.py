@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 # Formats that Pillow recognises and does not decode itself. For EPS it would start Ghostscript, which runs the program
 # that such a file is. An icon (ICO) contains images, which Pillow decodes as it opens the file, whatever their size.
@@ -21,7 +21,10 @@ def open_image(file: Path | io.BytesIO) -> ImageFile.ImageFile:
         Exception: Pillow's errors for files that are no images; damaged ones can raise any.
     """
     Image.init()
-    return Image.open(file, formats=[kind for kind in Image.ID if kind not in _LEFT_OUT])
+    try:
+        return Image.open(file, formats=[kind for kind in Image.ID if kind not in _LEFT_OUT])
+    except UnidentifiedImageError as error:  # its text names the object that Pillow reads from, not the file
+        raise UnidentifiedImageError("cannot identify image file") from error
 
 
 def split_by_kind(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:

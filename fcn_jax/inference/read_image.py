@@ -48,9 +48,8 @@ def read_image(file: Path, warn: Callable[[str], None] = print_warning) -> UInt8
         except (InputError, MemoryError):
             raise
         except Exception as error:  # decoders raise errors of any type on damaged data
-            reason = str(error).partition(" <_io.")[0]  # Pillow names the object that it reads from
             raise InputError(
-                f"{file} cannot be read as an image ({reason}); give a whole JPEG, PNG or the like"
+                f"{file} cannot be read as an image ({error}); give a whole JPEG, PNG or the like"
             ) from error
     if damaged:
         warn_of_damage(file.name, f"the part {', '.join(damaged)}")

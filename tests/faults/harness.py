@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import random
+import re
 import resource
 import signal
 import traceback
@@ -17,6 +18,7 @@ from faults.mutations import damage
 from fcn_jax.errors import InputError
 
 SECONDS = 20  # of the processor, for one input; ten times as many by the clock, for a machine busy with other things
+ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")  # of an object of Python
 BYTES = 3 << 30  # of memory beyond what the process has mapped before; a file here has less than a megabyte
 
 
@@ -75,17 +77,19 @@ def try_file(surface: Surface, data: bytes, folder: Path) -> str:
     file = inside / surface.file
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
-    end = None
+    end, text = None, ""
     try:
         with warnings.catch_warnings(action="ignore"), limit_time(), limit_memory():
             surface.read(file)
         end = "answer"
     except InputError as error:
         end = type(error).__name__
+        text = str(error)
     except (Exception, TimeIsUpError) as error:
         kept = keep(data, folder)
         trace = "".join(traceback.format_exception(error)[-12:])
         raise AssertionError(f"{surface.name}: {kept} ended in {type(error).__name__}\n{trace}") from error
+    assert not ADDRESS.search(text), f"{surface.name}: {keep(data, folder)} is told with an address: {text}"
     outside = [path.name for path in folder.iterdir() if path != inside]
     assert not outside, f"{surface.name}: {keep(data, folder)} made {outside} outside of its folder"
     return end

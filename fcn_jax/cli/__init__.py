@@ -7,9 +7,11 @@ import contextvars
 import errno
 import gc
 import importlib
+import logging
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 
 from fcn_jax.cli.words import choose
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Run full garbage collections ten times less often. Importing and tracing make half a million objects that stay,
     # and scanning them adds half a second to the start.
     gc.set_threshold(*gc.get_threshold()[:2], 100)
+    _silence_decoders()
     with protect_output():
         try:
             contextvars.copy_context().run(_run, words)  # what a command sets, such as --quiet, ends with it
@@ -107,6 +110,13 @@ def _run(words: list[str]) -> None:
             print("\n".join([*lines, "", f"`fcn-jax {group} COMMAND --help` shows the flags of a command."]))
         case [command, *rest]:
             importlib.import_module(COMMANDS[choose("command", command, COMMANDS)]).run(rest)
+
+
+def _silence_decoders() -> None:
+    """Hide what decoders of images log and warn of in damaged files: errors and warnings of this program say it."""
+    for decoder in ("PIL", "tifffile"):
+        logging.getLogger(decoder).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def _exit(message: str, code: int) -> None:

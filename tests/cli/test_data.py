@@ -98,3 +98,22 @@ def test_splits_without_labels_are_listed(capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().out == f"folder train: 8 images\n{line}"
     main(["data", "check", *words])
     assert f"\n\n{line}\n" in capsys.readouterr().out
+
+
+def test_damaged_files_are_named_once_and_sound_ones_are_silent(place):
+    tifffile = pytest.importorskip("tifffile", reason="TIFFs with several channels are read by tifffile")
+    folder = place.root / "bands"
+    for kind in ("images", "labels"):
+        (folder / kind / "train").mkdir(parents=True)
+    for stem in "ab":
+        Image.new("L", (6, 4)).save(folder / f"labels/train/{stem}.png")
+        bands = np.zeros((4, 6, 8), np.uint16)
+        tifffile.imwrite(folder / f"images/train/{stem}.tif", bands, photometric="minisblack", planarconfig="contig")
+    (folder / "classes.txt").write_text("ground\n")
+    words = ("data", "prepare", "folder", "--dir", folder, "--inputs", "bands", "--quiet")
+    assert place.run(*words) == "folder train: 2 images\n"  # Pillow cannot read them, which nobody has to know
+    whole = (folder / "images/train/a.tif").read_bytes()
+    (folder / "images/train/a.tif").write_bytes(whole[:60])
+    (folder / "images/train/b.tif").write_bytes(whole[:24] + bytes(range(100)) + whole[124:])  # tags of unknown types
+    _, *lines = place.run(*words, code=2).splitlines()
+    assert [line.partition(".tif ")[0] for line in lines] == [f"  train: bands image {stem}" for stem in "ab"]

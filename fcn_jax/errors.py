@@ -43,6 +43,12 @@ class Stopped(Exception):  # noqa: N818
     """A training that a signal has stopped. The text says after which step; the same command goes on from there."""
 
 
+def require(condition: bool, message: str) -> None:
+    """Raise InputError with a message unless a condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
 def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'fcn8s'?" for the known name nearest to a word, or nothing if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

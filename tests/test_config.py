@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from full_config import FROM_RUN, FROM_STREAMS, FULL, FULL_OPTIONS, ONLY_FROM_RUN, ONLY_FROM_STREAMS, flatten
 
-from fcn_jax import config as module
 from fcn_jax.config import (
     CAFFE_INPUT,
     AugmentConfig,
@@ -22,9 +21,13 @@ from fcn_jax.config import (
     ModelConfig,
     OptimConfig,
     RunOptions,
+    images,
+    network,
+    training,
 )
 from fcn_jax.errors import InputError
 
+MODULES = (network, images, training)
 KINDS = (InputConfig, ModelConfig, DataConfig, AugmentConfig, OptimConfig, Config, DataOptions, RunOptions)
 NAN, INF = math.nan, math.inf
 
@@ -123,18 +126,18 @@ def test_a_value_outside_its_range_is_refused(kind, values, message):
 
 
 def test_every_rule_is_broken_by_a_case_above():
-    tree = ast.parse(inspect.getsource(module))
     calls = {
-        node.lineno
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_require"
+        (module.__file__, node.lineno)
+        for module in MODULES
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require"
     }
     broken = set()
     for kind, values, _ in REFUSED:
         with pytest.raises(InputError) as caught:
             kind(**values)
         frames = traceback.extract_tb(caught.value.__traceback__)
-        broken |= {frame.lineno for frame in frames if frame.name == "__post_init__"}
+        broken |= {(frame.filename, frame.lineno) for frame in frames if frame.name == "__post_init__"}
     assert len(calls) > 25
     assert calls == broken
 
@@ -248,7 +251,8 @@ def test_the_full_examples_leave_no_default():
 
 def test_every_field_is_explained_on_one_line():
     """The help of a longer docstring has line breaks inside of sentences."""
-    classes = {node.name: node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)}
+    nodes = [node for module in MODULES for node in ast.parse(inspect.getsource(module)).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
     assert set(classes) == {kind.__name__ for kind in KINDS}
     for kind in KINDS:
         texts = {

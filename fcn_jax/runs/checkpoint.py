@@ -8,10 +8,9 @@ import contextlib
 import errno
 import json
 import logging
-import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,12 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from fcn_jax.errors import InputError, WriteFailed
-from fcn_jax.runtime.files import sha256, sync_tree, write_atomically
-from fcn_jax.runtime.json_values import parse_json, to_json
+from fcn_jax.runs.checkpoint_files import SCORES, find_best, find_damage, list_complete, read_scores, write_manifest
+from fcn_jax.runtime.files import write_atomically
+from fcn_jax.runtime.json_values import to_json
 from fcn_jax.runtime.memory import format_bytes
 from fcn_jax.runtime.processes import fail_together
 
-MANIFEST = "sha256.json"
-SCORES = "scores.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a failed save may be due to
 COMPRESSED = 0.9  # Orbax compresses trained float32 arrays to this share of their size
 
@@ -45,13 +43,6 @@ def _is_worth_showing(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("absl").addFilter(_is_worth_showing)
-
-
-def find_latest_step(run_dir: Path) -> int | None:
-    """Return the step of a run's latest checkpoint, or None if it has none."""
-    # Opening `Checkpoints` would be an operation of all processes, which may see different folders.
-    steps = list_complete(run_dir / "checkpoints")
-    return steps[-1] if steps else None
 
 
 class _KeepBest(preservation_policy.PreservationPolicy):
@@ -229,10 +220,7 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         for step in list_complete(self._folder):
-            folder = self._folder / str(step)
-            if not (folder / MANIFEST).exists():
-                sync_tree(folder)  # Orbax does not
-                write_atomically(folder / MANIFEST, json.dumps(_compute_checksums(folder), indent=1))
+            write_manifest(self._folder / str(step))
 
     def _require_room(self, step: int, items: Mapping[str, Any]) -> None:
         """Raise WriteFailed if the disk has too little room: Orbax's own errors come late, and in hundreds of lines."""
@@ -285,39 +273,6 @@ def _act_alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def list_complete(folder: Path) -> list[int]:
-    """List the steps whose folders have their final names, in order."""
-    return sorted(int(file.name) for file in folder.iterdir() if is_step(file.name)) if folder.is_dir() else []
-
-
-def is_step(name: str) -> bool:
-    """Return whether a folder's name is that of a complete checkpoint: a step, as `str` writes it."""
-    # There are other digits, as ², which `int` refuses, and 07 would be taken for 7.
-    return name.isascii() and name.isdigit() and str(int(name)) == name
-
-
-def find_damage(folder: Path) -> str | None:
-    """Describe what is wrong with the files of a checkpoint; None: nothing."""
-    if not (folder / MANIFEST).is_file():
-        # A process that is killed between the save and the manifest leaves a complete save, by its final name.
-        return None if (folder / "_CHECKPOINT_METADATA").is_file() else "it is not one, or not whole"
-    try:
-        expected = dict(parse_json((folder / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError):
-        return f"{MANIFEST} is not what was written"
-    for name, checksum in expected.items():
-        try:
-            if not (folder / name).is_file():
-                return f"{name} is missing"
-            if sha256(folder / name) != checksum:
-                return f"{name} is not what was written"
-        except OSError as error:  # as of a disk that fails
-            return f"{name} cannot be read ({error.strerror})"
-        except (ValueError, TypeError):  # it is no name of a file
-            return f"{MANIFEST} is not what was written"
-    return None
-
-
 def _find_reason(error: Exception) -> str:
     """Find the reason of the system, such as "No space left on device", in an error of Orbax."""
     if isinstance(error, OSError) and error.strerror:
@@ -326,38 +281,3 @@ def _find_reason(error: Exception) -> str:
         return _find_reason(error.__context__)  # the others were waited for in vain after the first error
     known = [text for text in map(os.strerror, FULL) if text in str(error)]
     return known[0] if known else str(error).splitlines()[0]
-
-
-def find_best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
-    """Return the step with the highest score, of equal ones the last; None if no step has one."""
-    # NaN, the mean IU of a val split that is all void, would compare as better than anything.
-    scored = [(-math.inf if math.isnan(scores[step]) else scores[step], step) for step in steps if step in scores]
-    return max(scored)[1] if scored else None
-
-
-def read_scores(folder: Path) -> dict[int, float]:
-    """Read the scores of the checkpoints in a folder.
-
-    Raises:
-        InputError: they cannot be read.
-    """
-    file = folder / SCORES
-    try:
-        if file.exists():
-            return {int(step): math.nan if x is None else float(x) for step, x in parse_json(file.read_text()).items()}
-        # Former versions kept the score of a checkpoint in its folder.
-        files = {int(file.parts[-3]): file for file in folder.glob("*/metrics/metrics") if is_step(file.parts[-3])}
-        return {step: float(parse_json(file.read_text())["mean_iu"]) for step, file in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"the scores of the checkpoints in {folder} cannot be read ({error!r}); restore {file} from a copy, or "
-            "write {} into it, and the last checkpoint counts as the best"
-        ) from error
-
-
-def _compute_checksums(folder: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(folder)): sha256(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not file.name.startswith(MANIFEST)
-    }

@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from fcn_jax.errors import InputError
-from fcn_jax.runs.checkpoint import find_damage, list_complete
+from fcn_jax.runs.checkpoint_files import find_damage, list_complete
 from fcn_jax.runs.run_dir import lock_run
 
 

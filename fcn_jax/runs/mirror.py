@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from fcn_jax.errors import InputError, WriteFailed
-from fcn_jax.runs.checkpoint import MANIFEST, find_best, is_step, list_complete, read_scores
+from fcn_jax.runs.checkpoint_files import MANIFEST, find_best, is_step, list_complete, read_scores
 from fcn_jax.runtime.bucket import describe, explain_refusal, find_url, open_bucket
 from fcn_jax.runtime.files import find_cache_folder, try_lock
 from fcn_jax.runtime.processes import fail_together

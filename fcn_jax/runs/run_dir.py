@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +23,11 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.tasks import Task, describe_classes, is_same
 from fcn_jax.errors import InputError
-from fcn_jax.runs.checkpoint import find_latest_step
+from fcn_jax.runs.checkpoint_files import find_latest_step
+from fcn_jax.runs.differences import advise_extension, list_changes
 from fcn_jax.runtime.doctor import name_machine
 from fcn_jax.runtime.files import try_lock, write_atomically
-from fcn_jax.runtime.json_values import flatten, from_json, parse_json, to_json
+from fcn_jax.runtime.json_values import from_json, parse_json, to_json
 from fcn_jax.runtime.versions import read_versions
 
 
@@ -207,30 +207,9 @@ def require_shared(folder: Path) -> None:
     )
 
 
-def list_differences(old: Config, new: Config) -> list[str]:
-    """List the values that would change the numbers of a resumed run, each as a line "name: old -> new".
-
-    A further extension changes no step before it, so it is left out. The number of steps is left out if the rate is
-    constant, because that rate does not depend on where a run ends. The factors of stages are left out if there are no
-    stages.
-    """
-    before, after = flatten(to_json(old)), flatten(to_json(new))
-    free = {"steps", "extend"} if old.optim.schedule == new.optim.schedule == "constant" else set()
-    if new.extend[: len(old.extend)] == old.extend:
-        free.add("extend")
-    if not old.staged and not new.staged:
-        free.add("stage_factors")
-    return [
-        f"{key}: {before.get(key)} -> {after.get(key)}"  # if one side is None as a whole, it has no parts
-        for key in {**before, **after}
-        if key not in free and before.get(key) != after.get(key)
-    ]
-
-
 def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
     taken = find_latest_step(run.folder) or 0
-    old = _drop_open_extensions(run.config, taken)
-    changes = list_differences(_drop_open_cuts(old, taken), _drop_open_cuts(config, taken))
+    changes = list_changes(run.config, config, taken)
     if not is_same(run.tasks, dataset.tasks):
         changes.append(f"classes: {describe_classes(run.tasks)} -> {describe_classes(dataset.tasks)}")
     elif run.contents != dataset.contents:
@@ -240,30 +219,8 @@ def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
         raise InputError(
             f"{run.folder} holds a run with another configuration:\n  {listing}\n"
             "a resumed run must equal an undisturbed one; give the same flags, or another --run-dir"
-            f"{_advise_extension(old, config)}"
+            f"{advise_extension(run.config, config, taken)}"
         )
-
-
-def _drop_open_extensions(config: Config, taken: int) -> Config:
-    """Leave out the extensions that no step depends on: those of an end that the run has not gone beyond."""
-    decided = [end for before, end in pairwise(config.ends) if before < taken]
-    return dataclasses.replace(config, extend=tuple(decided))
-
-
-def _drop_open_cuts(config: Config, taken: int) -> Config:
-    """Leave out the cuts of the learning rate that no step taken depends on."""
-    cuts = tuple(cut for cut in config.optim.rate_cuts if cut < taken)
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, rate_cuts=cuts))
-
-
-def _advise_extension(old: Config, new: Config) -> str:
-    """Return the flags for the steps that were asked for, if those given differ from what the run was trained with."""
-    if (old.steps, old.extend) == (new.steps, new.extend):
-        return ""
-    longer = [new.ends[-1]] if new.ends[-1] > old.ends[-1] else []
-    extensions = [*old.extend, *longer]
-    flags = ["--steps", old.steps, *(["--extend", *extensions] if extensions else [])]
-    return f"; give its steps as {' '.join(map(str, flags))}"
 
 
 def _describe_run(run: Run) -> dict[str, Any]:

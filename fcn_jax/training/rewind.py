@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from fcn_jax.config import Config
-from fcn_jax.runs.checkpoint import list_complete
+from fcn_jax.runs.checkpoint_files import list_complete
 from fcn_jax.runs.damage import set_aside
 from fcn_jax.runs.metrics_log import read_log
 from fcn_jax.runs.run_dir import lock_run, open_run

@@ -22,7 +22,7 @@ from fcn_jax.inference.segment import Forward, make_forward
 from fcn_jax.inference.tiles import Tiling, plan_tiles
 from fcn_jax.layers.backend import count_devices, is_cpu
 from fcn_jax.models.build import Network, build
-from fcn_jax.runs.checkpoint import find_latest_step
+from fcn_jax.runs.checkpoint_files import find_latest_step
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training.optim import check_groups
 from fcn_jax.training.rewind import adopt_rate_cuts

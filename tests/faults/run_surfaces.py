@@ -22,7 +22,8 @@ from fcn_jax.inference.report.record import read_record
 from fcn_jax.inference.report.times import read_times
 from fcn_jax.models.build import build, init_variables
 from fcn_jax.models.fcn import FCN32s
-from fcn_jax.runs.checkpoint import MANIFEST, SCORES, Checkpoints
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint_files import MANIFEST, SCORES
 from fcn_jax.runs.metrics_log import MetricsLog, is_logged
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.json_values import to_json

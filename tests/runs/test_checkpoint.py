@@ -13,7 +13,8 @@ from small_checkpoints import SMALL, assert_same, everywhere, folders, like, sav
 
 from fcn_jax.config import Config, OptimConfig
 from fcn_jax.data.defaults import fill_config
-from fcn_jax.runs.checkpoint import SCORES, Checkpoints, find_latest_step
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint_files import SCORES, find_latest_step
 from fcn_jax.training.optim import make_optimizer
 
 

@@ -16,7 +16,8 @@ import pytest
 from small_checkpoints import SMALL, assert_same, folders, like, save_small
 
 from fcn_jax.errors import InputError
-from fcn_jax.runs.checkpoint import MANIFEST, SCORES, Checkpoints
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint_files import MANIFEST, SCORES
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.presets import PRESETS
-from fcn_jax.runs.run_dir import list_differences, open_for_training, open_run
+from fcn_jax.runs.differences import list_differences
+from fcn_jax.runs.run_dir import open_for_training, open_run
 from fcn_jax.runtime.json_values import to_json
 
 

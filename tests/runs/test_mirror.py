@@ -16,7 +16,8 @@ import pytest
 
 from fcn_jax.errors import InputError, WriteFailed
 from fcn_jax.runs import mirror
-from fcn_jax.runs.checkpoint import MANIFEST, Checkpoints
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint_files import MANIFEST
 from fcn_jax.runs.mirror import Mirror, copy_for_reading, open_mirror
 from fcn_jax.runtime import bucket
 

@@ -19,7 +19,8 @@ from fcn_jax.config import AugmentConfig, OptimConfig
 from fcn_jax.data.batches import train_batches
 from fcn_jax.errors import Diverged, InputError
 from fcn_jax.models.fcn import FCN8s
-from fcn_jax.runs.checkpoint import Checkpoints, list_complete
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint_files import list_complete
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training import loop, setup
 from fcn_jax.training.divergence import find_first_bad, find_place, list_images

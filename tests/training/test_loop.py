@@ -16,7 +16,8 @@ from fcn_jax.config import AugmentConfig, Config, OptimConfig, RunOptions
 from fcn_jax.data import batches
 from fcn_jax.errors import InputError, Stopped
 from fcn_jax.models.fcn import FCN8s
-from fcn_jax.runs.checkpoint import SCORES, Checkpoints
+from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint_files import SCORES
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.signals import StopWish
 from fcn_jax.training import loop, setup

@@ -11,7 +11,7 @@ from fcn_jax.config import HEADS
 from fcn_jax.data.tasks import count_classes
 from fcn_jax.inference.report.times import Times, read_times
 from fcn_jax.models.build import build, init_variables
-from fcn_jax.runs.checkpoint import list_complete
+from fcn_jax.runs.checkpoint_files import list_complete
 from fcn_jax.runs.metrics_log import read_log
 from fcn_jax.runs.run_dir import Run, read_origin
 from fcn_jax.runtime.json_values import parse_json

@@ -161,6 +161,16 @@ def take_steps(
 ) -> Evaluation:
     """Take the steps after step `first`, and log, save and evaluate on the way.
 
+    Args:
+        setup: the parts of the training.
+        run: the run directory, with the configuration that decides the last step.
+        state: the state after step `first`.
+        first: the number of steps taken, at least 0.
+        checkpoints: where states are saved.
+        log: where losses and scores are written.
+        progress: what the user sees.
+        stop: the wish to stop, which is asked for after each step.
+
     Returns:
         The evaluation after the last step.
 

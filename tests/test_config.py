@@ -236,6 +236,21 @@ def test_the_input_is_imagenets_rgb_where_nothing_else_is_said():
     assert InputConfig("bgr", (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0)) == CAFFE_INPUT
 
 
+@pytest.mark.parametrize(
+    ("channels", "alone"),
+    [
+        ((("colour", 3),), True),
+        ((("hha", 3),), False),
+        ((("colour", 3), ("depth", 1)), False),
+        ((("bands", 3),), False),
+    ],
+)
+def test_any_photograph_is_an_image_where_colour_is_alone(channels, alone):
+    given = InputConfig(mean=(0.0,) * 4, std=(1.0,) * 4, channels=channels)
+    assert given.is_colour_alone is alone
+    assert (given.colour == slice(0, 3)) is (channels[0][0] == "colour")
+
+
 def test_the_full_examples_leave_no_default():
     for given, default, missing in (
         (FULL, Config(), ONLY_FROM_RUN | ONLY_FROM_STREAMS),

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import tyro
 
 from fcn_jax.cli.words import start_jax
-from fcn_jax.config import InputConfig
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress
 
@@ -58,11 +57,11 @@ def run(words: list[str]) -> None:
     with copy_for_reading(flags.run, flags.step) as folder:
         run = open_run(folder)
         start_jax(None)
-        channels = run.config.model.input_or_default.channels
-        if files and channels != InputConfig().channels:
+        given = run.config.model.input_or_default
+        if files and not given.is_colour_alone:
             raise InputError(
-                f"the network takes {' and '.join(name for name, _ in channels)}, and images are colours alone; leave "
-                "--images out, to compare on the run's val split"
+                f"the network takes {' and '.join(name for name, _ in given.channels)}, and images are colours alone; "
+                "leave --images out, to compare on the run's val split"
             )
         if files:
             examples = [make_unlabelled(file.name, read_image(file)) for file in choose_evenly(files, flags.count)]

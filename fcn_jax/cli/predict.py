@@ -11,7 +11,7 @@ import tyro
 
 from fcn_jax.cli.other_data import OtherData, choose_data
 from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
-from fcn_jax.config import TILE, InputConfig
+from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress, show_progress, show_step
 
@@ -219,7 +219,7 @@ def _choose_reader(flags: Predict, run: "Run", videos: bool) -> "Reader":
     from fcn_jax.inference.read_inputs import make_reader, parse_folders
 
     data, given = run.config.data, run.config.model.input_or_default
-    if videos and given.channels != InputConfig().channels:
+    if videos and not given.is_colour_alone:
         raise InputError("a video has colours, and the network takes other inputs; give images")
     return make_reader(choose_inputs(get_source(data.name), data.inputs), given, parse_folders(flags.inputs))
 

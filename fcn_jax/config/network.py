@@ -49,6 +49,11 @@ class InputConfig:
         return self.num_channels * (2 if self.dtype == "uint16" else 1)
 
     @property
+    def is_colour_alone(self) -> bool:
+        """Whether colour is the only input, so that any photograph is an image."""
+        return self.channels == InputConfig().channels
+
+    @property
     def colour(self) -> slice | None:
         """The colour channels; None: there are none."""
         first = 0

@@ -165,7 +165,7 @@ class Segmenter:
 
 def _check_image(image: Any, given: InputConfig) -> None:
     """Raise InputError unless the image has the type and the channels that the network takes, and a pixel."""
-    is_rgb = given.channels == InputConfig().channels
+    is_rgb = given.is_colour_alone
     channels = "in RGB" if is_rgb else "with the channels " + ", ".join(f"{name} {n}" for name, n in given.channels)
     count = given.num_channels
     rule = f"an image is a NumPy array {given.dtype}[height, width, {count}] of at least one pixel, {channels}"

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from fcn_jax.config import InputConfig
 from fcn_jax.data.dataset import prepare_configured
 from fcn_jax.errors import InputError
 from fcn_jax.inference.spread import spread_indices
@@ -59,11 +58,11 @@ def describe_run(run: Run, step: int, examples: Sequence[Path]) -> Subject:
 
 def require_colour(run: Run) -> None:
     """Raise InputError unless the network takes photographs: colour alone."""
-    channels = run.config.model.input_or_default.channels
-    if channels != InputConfig().channels:
+    given = run.config.model.input_or_default
+    if not given.is_colour_alone:
         raise InputError(
-            f"{run.folder} takes {' and '.join(name for name, _ in channels)}, and the page takes photographs; segment "
-            "files by `fcn-jax predict`"
+            f"{run.folder} takes {' and '.join(name for name, _ in given.channels)}, and the page takes photographs; "
+            "segment files by `fcn-jax predict`"
         )
 
 

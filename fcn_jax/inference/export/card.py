@@ -55,7 +55,7 @@ _MEANINGS = {
 
 
 def _describe_image(given: InputConfig) -> str:
-    if given.channels == InputConfig().channels:
+    if given.is_colour_alone:
         return "uint8[batch, height, width, 3], RGB, 0 to 255"
     channels = ", ".join(f"{name} ({count})" for name, count in given.channels)
     return f"{given.dtype}[batch, height, width, {given.num_channels}], with the channels {channels} side by side"

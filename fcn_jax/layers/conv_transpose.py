@@ -52,7 +52,7 @@ def conv_transpose(
 ) -> Array:
     """Compute a transposed convolution, exactly and without inserted zeros.
 
-    Every input value places a copy of the kernel on the output, `strides` apart. Overlapping copies add up::
+    Every input value places a copy of the kernel on the output, `strides` apart. Overlapping copies add up:
 
         full[stride * i + j] += x[i] @ kernel[size - 1 - j]
 
@@ -113,7 +113,7 @@ def conv_transpose(
         ValueError: shapes, dtypes or values do not fit together, or the method is unknown.
 
     Examples:
-        Two input values place two overlapping copies of the kernel (3, 2, 1), mirrored::
+        Two input values place two overlapping copies of the kernel (3, 2, 1), mirrored:
 
         >>> x = jnp.array([[1.0], [10.0]])
         >>> kernel = jnp.array([3.0, 2.0, 1.0]).reshape(3, 1, 1)

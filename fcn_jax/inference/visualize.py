@@ -29,6 +29,11 @@ def colourise(
     return _colour_table(palette)[label]
 
 
+def list_coloured(palette: UInt8[np.ndarray, "classes 3"]) -> list[int]:
+    """List the classes that an overlay gives their colour: all but black ones. Black is the background, as in VOC."""
+    return np.flatnonzero(palette.any(axis=1)).tolist()
+
+
 def overlay(
     image: UInt8[np.ndarray, "height width 3"],
     label: UInt8[np.ndarray, "height width"],
@@ -43,9 +48,10 @@ def overlay(
         label: class indices, 255 = void.
         palette: the colour of each class.
         opacity: the weight of the class colours, 0 to 1.
-        shown: the classes whose colours are drawn; None: all except class 0, and void.
+        shown: the classes whose colours are drawn; None: those of `list_coloured`, and void.
     """
-    hidden = [0] if shown is None else sorted(set(range(256)) - set(shown))
+    shown = [*list_coloured(palette), *range(len(palette), 256)] if shown is None else shown
+    hidden = sorted(set(range(256)) - set(shown))
     share = np.full((256, 1), opacity, np.float32)
     share[hidden] = 0
     # Products per class, then additions in place: each temporary array of the image's size costs more than arithmetic.

@@ -82,6 +82,15 @@ def test_overlay_of_background_alone_is_the_image():
     np.testing.assert_array_equal(overlay(image, np.zeros_like(label), PALETTE), image)
 
 
+def test_overlay_colours_the_first_class_unless_it_is_black():
+    """As CamVid's sky, which is no background."""
+    image, label = example()
+    bright = PALETTE + np.array([[9], [0], [0]], np.uint8)
+    result = overlay(image, label, bright, 1.0)
+    sky = {tuple(result[i, j]) for i, j in np.argwhere(label == 0) if not on_a_border(label, i, j)}
+    assert sky == {(9, 9, 9)}
+
+
 def test_overlay_takes_read_only_arrays():
     image, label = example()
     expected = overlay(image, label, PALETTE)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fcn_jax.errors import InputError, OutOfMemory
 from fcn_jax.inference.demo.answer import Answer, Segment, answer, draw, forget
 from fcn_jax.inference.demo.subject import Subject
+from fcn_jax.inference.visualize import list_coloured
 
 if TYPE_CHECKING:
     import gradio
@@ -116,7 +117,8 @@ def _describe(gr: Any, subject: Subject, shown: Answer | None, opacity: float, t
             "message": message,
         } | hidden
     choices = [(f"{subject.class_names[index]} {_format_share(share)}", index) for index, share in shown.shares.items()]
-    chosen = [index for index in shown.shares if index != 0]  # as in the pictures of `predict`, class 0 has no colour
+    coloured = list_coloured(subject.palette)  # as in the pictures of `predict`
+    chosen = [index for index in shown.shares if index in coloured]
     rules = [
         f"#classes label:nth-of-type({place}) {{--colour: #{bytes(subject.palette[index]).hex()}}}"
         for place, index in enumerate(shown.shares, 1)

@@ -49,7 +49,7 @@ make_environment() {
   echo "setting up $venv; this is done once" >&2
   rm -rf "$venv"
   if command -v uv >/dev/null; then
-    uv venv -q --python "${FCN_PYTHON:->=3.11,<3.14}" "$venv" || fail "uv could not make $venv"
+    uv venv -q --seed --python "${FCN_PYTHON:->=3.11,<3.14}" "$venv" || fail "uv could not make $venv"
   else
     "$python" -m venv "$venv" || fail "$python could not make $venv; on Debian and Ubuntu install python3-venv"
   fi

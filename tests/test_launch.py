@@ -217,7 +217,7 @@ esac
     result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu")
     assert result.stdout == "train train fcn8s\n", result.stderr
     asked = (recorded / "asked").read_text()
-    assert "uv venv -q --python >=3.11,<3.14" in asked
+    assert "uv venv -q --seed --python >=3.11,<3.14" in asked  # with pip, which the pages use
     assert f"-c {recorded}/constraints.txt -e {recorded}\n" in asked
     assert "-m pip" not in asked
 

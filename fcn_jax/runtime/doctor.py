@@ -18,6 +18,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime"),
     "bucket": ("s3fs", "gcsfs"),
     "demo": ("gradio",),
+    "bands": ("tifffile",),
     "plots": ("matplotlib",),
     "peers": ("torch", "torchvision"),
 }

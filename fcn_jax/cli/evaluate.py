@@ -109,8 +109,8 @@ def run(words: list[str]) -> None:
     print(format_tables(result))
     print(
         f"{result.num_examples} images of {dataset.name} {split} in {result.seconds:.1f} s, "
-        f"{result.num_examples / result.seconds:.1f} images/s, {result.programs} canvas sizes; "
-        f"step {trained.step} of {name}"
+        f"{result.num_examples / result.seconds:.1f} images/s, "
+        f"{result.programs} canvas size{'s' * (result.programs != 1)}; step {trained.step} of {name}"
     )
     if flags.json:
         scores = {"step": trained.step, "split": split, **describe_scores(result)}

@@ -159,8 +159,8 @@ def run(words: list[str]) -> None:
                 print(f"{flags.out / video.stem}_overlay.mp4: {frames} frames")
     if files and not flags.quiet:
         kept = f"; {len(done)} others were done already, --overwrite makes them anew" if done else ""
-        seconds = time.perf_counter() - began
-        print(f"{len(files) - len(done)} images in {seconds:.1f} s{kept}", file=sys.stderr)
+        seconds, new = time.perf_counter() - began, len(files) - len(done)
+        print(f"{new} image{'s' * (new != 1)} in {seconds:.1f} s{kept}", file=sys.stderr)
     if flags.submission and not flags.quiet:
         print(f"{flags.submission}: {len(files)} masks, each checked", file=sys.stderr)
 

@@ -123,7 +123,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
     return (
         f"{scores}loss {evaluation.loss:.4f} "
         f"({evaluation.num_examples} images in {seconds:.1f} s, {evaluation.num_examples / seconds:.1f} images/s, "
-        f"{evaluation.programs} canvas sizes)"
+        f"{evaluation.programs} canvas size{'s' * (evaluation.programs != 1)})"
     )
 
 

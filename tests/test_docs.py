@@ -13,12 +13,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tyro
 import yaml
 from PIL import Image
 
 import fcn_jax
 import fcn_jax.layers
+from fcn_jax.cli import completion, data, demo, evaluate, export, main, predict, publish, report, weights
 from fcn_jax.cli.train import read_flags
+from fcn_jax.errors import InputError
 
 PROJECT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -102,16 +105,100 @@ def test_the_site_is_built_without_a_warning_and_has_every_public_name(tmp_path)
             assert (tmp_path / page.relative_to(PROJECT)).with_suffix(".html").exists(), page
 
 
-def test_flags_that_the_pages_for_newcomers_name_exist():
-    """Those of `fcn-jax train`, in the pages that compare with other projects and in the tutorial."""
-    words = " ".join(
-        (PROJECT / "docs" / page).read_text() for page in ("from-pytorch.md", "from-mmseg.md", "tutorial.md")
+COMMANDS = {
+    "eval": evaluate.Eval,
+    "predict": predict.Predict,
+    "demo": demo.Demo,
+    "report": report.Report,
+    "export": export.Export,
+    "publish": publish.Publish,
+    "weights describe": weights.Describe,
+    "weights import": weights.Import,
+    "data list": completion.List,
+    "data prepare": data.Prepare,
+    "data check": data.Check,
+    "completion": completion.Completion,
+}
+
+
+def list_commands(text: str) -> list[list[str]]:
+    """List the words after `fcn-jax` of the commands of a page, in its blocks and its sentences.
+
+    `./launch.sh` is read as `fcn-jax train`. A command that is only named, without any words, is left out.
+    """
+    text = re.sub(r"\./launch\.sh (?!test\b)", "fcn-jax train ", text)
+    for word, meaning in re.findall(r"`([A-Z]+)` stands for `([^`]+)`", text):
+        text = re.sub(rf"\b{word}\b(?!` stands for)", meaning, text)
+    blocks = "\n".join(re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
+    spans = [re.sub(r"\s+", " ", span) for span in re.findall(r"`([^`]+)`", FENCED.sub("", text))]
+    commands = []
+    for line in [*blocks.splitlines(), *spans]:
+        if not re.search(r"\bfcn-jax ", line):
+            continue
+        words = [
+            word for word in shlex.split(line.replace('"', ""), comments=True) if not word.startswith(("[", "..."))
+        ]
+        command = words[words.index("fcn-jax") + 1 :] if "fcn-jax" in words else []
+        if len(command) > (2 if command[:1] in (["data"], ["weights"]) else 1):
+            commands.append(["fcn8s" if word in ("PRESET", "NAME") else word for word in command])
+    return commands
+
+
+def find_fault(command: list[str]) -> str:
+    """Return what the program answers to flags that do not exist or have no value; nothing if it takes the command."""
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(shown):
+        try:
+            match command:
+                case ["train", *flags]:
+                    read_flags(flags)
+                case ["data" | "weights" as group, name, *flags]:
+                    tyro.cli(COMMANDS[f"{group} {name}"], args=flags)
+                case [name, *flags]:
+                    tyro.cli(COMMANDS[name], args=flags)
+        except InputError as error:
+            return f"{shlex.join(command)}: {error}"
+        except SystemExit as end:
+            return f"{shlex.join(command)}: {shown.getvalue()}" if end.code else ""
+    return ""
+
+
+def test_every_command_of_the_pages_is_one_that_the_program_takes():
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names commands of earlier releases
+    commands = {tuple(command) for page in pages for command in list_commands(page.read_text())}
+    assert len(commands) > 60
+    assert [fault for command in sorted(commands) if (fault := find_fault(list(command)))] == []
+
+
+def test_a_wrong_command_is_found():
+    commands = list_commands(
+        "`ROW` stands for `--seed 1`\n```bash\nA=1 ./launch.sh fcn8s \\\n  ROW  # as in fcn-jax eval\n```\n"
+        "`fcn-jax data list`, and `fcn-jax predict\nRUN [RUN...] --tiles 3`\n"
     )
-    named = set(re.findall(r"--(?:model|data|optim|augment)\.[a-z.-]*[a-z]", words))
-    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
-        read_flags(["fcn8s", "--help"])
-    assert len(named) > 20
-    assert named - set(re.findall(r"--[a-z.-]*[a-z]", shown.getvalue())) == set()
+    assert commands == [["train", "fcn8s", "--seed", "1"], ["predict", "RUN", "--tiles", "3"]]
+    assert find_fault(commands[0]) == ""
+    assert "--tiles" in find_fault(commands[1])
+
+
+def test_every_flag_of_the_pages_exists():
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        for command in ("train fcn8s", "doctor", *COMMANDS):
+            with contextlib.suppress(SystemExit):
+                main([*command.split(), "--help"])
+    known = set(re.findall(r"--[a-z][a-z.-]*[a-z]", shown.getvalue()))
+    known |= {"--data-dir", "--rows", "--tpu", "--extrapolate", "--utilisation"}  # scripts of this project
+    known |= {"--no-deps", "--cfg-options", "--resume", "--work-dir"}  # pip and MMSegmentation
+    pages = {page for page in PAGES if page.parent.name == "docs"} - {PROJECT / "docs" / "clusters.md"}  # Slurm's flags
+    for page in [PROJECT / "README.md", *pages]:
+        named = re.findall(r"(?<![\w-])--(?!xla_|opt_)[a-z][a-z.-]*[a-z]", page.read_text())
+        assert set(named) - known == set(), page
+
+
+def test_no_line_of_a_sentence_begins_like_an_item_of_a_list():
+    """The site shows a list where a sentence goes on with "0. The" in the next line."""
+    for page in PAGES:
+        numbers = re.findall(r"^( *)(\d+)\. ", FENCED.sub("", page.read_text()), re.MULTILINE)
+        for before, (indent, number) in zip([None, *numbers], numbers, strict=False):
+            assert int(number) == 1 or before == (indent, str(int(number) - 1)), f"{page}: {number}."
 
 
 def read_blocks(page: str, language: str) -> list[str]:
@@ -172,15 +259,6 @@ def test_the_jobset_starts_as_many_pods_as_it_names_processes():
     name = job_set["metadata"]["name"]
     assert cluster.coordinator.startswith(f"{name}-{replicated['name']}-0-0.{name}:")
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-
-
-def test_commands_of_the_page_on_clusters_have_flags_that_exist():
-    text = "\n".join(read_blocks("docs/clusters.md", "bash")).replace("\\\n", " ").replace('"', "")
-    commands = re.findall(r"\./launch\.sh (fcn8s[^\n#]*?)\s*(?:$|#)", text, re.MULTILINE)
-    assert len(commands) == 5
-    for command in commands:
-        preset, *_ = read_flags(shlex.split(command))
-        assert preset == "fcn8s"
 
 
 def test_the_container_file_names_what_is_there():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from fcn_jax.config import ModelConfig
 from fcn_jax.data.tasks import count_classes, name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import LICENCE, list_classes, list_scores, list_title, list_training
@@ -21,6 +22,8 @@ from fcn_jax.runtime.json_values import parse_json, to_json
 from fcn_jax.weights import ours
 from fcn_jax.weights.weights import Weights
 
+# Fields of the model that the weights bring along, or that say what it started from.
+NOT_NEEDED = ("weights", "init_from", "init_streams", "allow", "input")
 SCORES = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
 
 
@@ -129,14 +132,25 @@ def _write_card(run: Run, step: int, described: dict[str, Any]) -> str:
         "Train on from the weights, or score them as they are, on data with the same classes:",
         "",
         "```bash",
-        *(
-            f"fcn-jax train {run.config.model.head} --model.backbone {run.config.model.backbone} "
-            f"--model.weights model.safetensors --data.name {run.config.data.name}{more}"
-            for more in ("", " --steps 0")
-        ),
+        f"fcn-jax train {' '.join(list_flags(run))}",
+        f"fcn-jax train {' '.join(list_flags(run))} --steps 0",
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def list_flags(run: Run) -> list[str]:
+    """Return a preset and the flags of `fcn-jax train` that make a run's network from its published weights."""
+    model, data = run.config.model, run.config.data
+    preset = "fcn8s" if model.head == "dilated" else model.head  # the presets named after a head have no other flags
+    words, defaults = [preset], vars(ModelConfig(head=preset))
+    for name, value in vars(model).items():
+        if name not in NOT_NEEDED and value != defaults[name]:
+            values = () if value is True else value if isinstance(value, tuple) else (value,)
+            words += [f"--model.{name.replace('_', '-')}", *map(str, values)]
+    words += ["--model.weights", "model.safetensors", "--data.name", data.name]
+    words += ["--data.dir", "DIR"] if run.options.data.dir else []
+    return words + (["--data.inputs", *data.inputs] if data.inputs else [])
 
 
 def _format_minutes(seconds: int | None) -> str:

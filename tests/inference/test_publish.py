@@ -1,14 +1,18 @@
 """`publish`: what the folder has, and that it is whole or not there."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from fcn_jax.cli.train import read_flags
+from fcn_jax.config import ModelConfig
 from fcn_jax.errors import InputError
-from fcn_jax.inference.publish import describe, publish
+from fcn_jax.inference.publish import describe, list_flags, publish
 from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
@@ -71,6 +75,24 @@ def test_what_is_not_known_is_none(scored):
     file.write_text(json.dumps(config))
     former = describe(scored, 1)
     assert (former["seconds"], former["machine"], former["commands"]) == (None, None, [])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(),
+        ModelConfig("fcn16s", "vgg16", 1024, 1, "reference", (0.01, 0.0001), "fixed", allow=("backbone/fc",)),
+        ModelConfig("dilated", "resnet50", freeze_bn=True, weights="imagenet"),
+        ModelConfig(output_stride=8, dtype="bfloat16", fusion="late"),
+    ],
+)
+def test_the_command_of_the_card_makes_the_same_network(scored, tmp_path, model):
+    data = dataclasses.replace(scored.config.data, inputs=("colour", "bands") if model.fusion == "late" else ())
+    flags = list_flags(scored._replace(config=dataclasses.replace(scored.config, model=model, data=data)))
+    _, config, *_ = read_flags(flags)
+    assert Path(config.model.weights or "").name == "model.safetensors"
+    assert dataclasses.replace(config.model, weights=None) == dataclasses.replace(model, weights=None, allow=())
+    assert (config.data.name, config.data.inputs) == (data.name, data.inputs)
 
 
 @pytest.mark.parametrize("starts", [5, [{"command": 3}], [{"command": "x", "machine": "y", "time": "z"}]])

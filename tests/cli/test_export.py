@@ -53,6 +53,7 @@ def test_images_of_ones_own_and_mistakes(place, undisturbed):
     words = ("export", folder.name, "--out", "of-images", "--formats", "stablehlo")
     output = place.run(*words, "--images", image)
     assert "model.stablehlo: equal on 3 images" in output
+    assert "| no labels | no labels |" in (place.root / "of-images" / "README.md").read_text()
     assert "mean IU" not in output
     assert "of-images is there already; give a new folder" in place.run(*words, code=2)
     elsewhere = place.root / "moved"

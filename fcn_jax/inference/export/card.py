@@ -1,5 +1,6 @@
 """The README that lies beside exported files: what the network is, what it takes and gives, and how to use it."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ def write_card(
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, parity in parities.items():
-        ious = (f"{100 * iu:.2f}" for iu in (parity.mean_iu, parity.mean_iu_of_network))
+        ious = [
+            "no labels" if math.isnan(iu) else f"{100 * iu:.2f}" for iu in (parity.mean_iu, parity.mean_iu_of_network)
+        ]
         lines.append(f"| `{name}` | {parity.images} | {parity.pixels} | {parity.other_classes} | {' | '.join(ious)} |")
     lines += [
         *list_training(run),

@@ -99,7 +99,7 @@ def _describe_split(dataset: "Dataset", split: str) -> list[str]:
     lines = [f"{dataset.name} {split}: {dataset.splits[split]} images"]
     takes_map = get_source(dataset.name).takes_map
     for task, pixels in zip(dataset.tasks, dataset.pixels[split], strict=True):
-        absent = describe_absent_classes(pixels, task.class_names, takes_map)
+        absent = describe_absent_classes(pixels, task, takes_map)
         lines += [f"  {absent.replace('--data.', '--')}"] if absent else []
     return lines
 
@@ -134,15 +134,10 @@ def _check(flags: Check) -> None:
     from fcn_jax.runtime.files import write_atomically
     from fcn_jax.runtime.json_values import to_json
 
-    if len(dataset.tasks) > 1:
-        raise InputError(
-            f"{flags.name} has the tasks {', '.join(task.name for task in dataset.tasks)}, and a check is of one task: "
-            f"give a data set of one of them, as {flags.name}-{dataset.tasks[0].name}"
-        )
     survey = survey_dataset(dataset, flags.train_split)
     for split in dataset.splits:
         first, *absent = _describe_split(dataset, split)
-        print("\n".join(["", first, *describe_split(survey.splits[split], dataset.class_names), *absent]))
+        print("\n".join(["", first, *describe_split(survey, split), *absent]))
     for lines in (_describe_map(flags, dataset), _describe_unlabelled(dataset)):
         if lines:
             print("\n".join(["", *lines]))
@@ -157,16 +152,12 @@ def _check(flags: Check) -> None:
 
 
 def _draw_first(dataset: "Dataset", out: Path) -> None:
-    """Draw the first images of each split beside their labels."""
-    import numpy as np
-
-    from fcn_jax.inference.visualize import overlay, save_png, stack
+    """Draw the first images of each split, each beside its labels."""
+    from fcn_jax.inference.visualize import overlay_tasks, save_png, stack
 
     rows = []
     for split in dataset.splits:
         source = dataset.source(split)
-        for example in (source[index] for index in range(min(4, len(source)))):
-            rows.append(
-                np.concatenate([example.picture, overlay(example.picture, example.label, dataset.palette)], axis=1)
-            )
+        examples = (source[index] for index in range(min(4, len(source))))
+        rows += [overlay_tasks(example.picture, example.label, dataset.tasks) for example in examples]
     save_png(stack(rows), out)

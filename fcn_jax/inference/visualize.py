@@ -63,6 +63,14 @@ def overlay(
     return np.rint(mixed, out=mixed).astype(np.uint8)
 
 
+def overlay_tasks(
+    image: UInt8[np.ndarray, "height width 3"], label: UInt8[np.ndarray, "height width *tasks"], tasks: Sequence[Task]
+) -> UInt8[np.ndarray, "height wide 3"]:
+    """Draw an image, and beside it the image under the colours of its labels in each task."""
+    maps = zip(split_maps(label, len(tasks)), tasks, strict=True)
+    return np.concatenate([image, *(overlay(image, own, task.palette) for own, task in maps)], axis=1)
+
+
 def add_legend(
     picture: UInt8[np.ndarray, "height width 3"],
     label: UInt8[np.ndarray, "height width"],

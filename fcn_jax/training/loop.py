@@ -247,7 +247,7 @@ def _warn_of_data(setup: Setup, say: Callable[[str], None]) -> None:
         say(f"warning: {dataset.left_out}")
     takes_map = get_source(dataset.name).takes_map
     for task, pixels in zip(dataset.tasks, dataset.pixels[split], strict=True):
-        if absent := describe_absent_classes(pixels, task.class_names, takes_map):
+        if absent := describe_absent_classes(pixels, task, takes_map):
             say(f"warning: split {split}: {absent}")
 
 

@@ -33,7 +33,7 @@ def test_data_check_counts_and_draws(place):
             (value, name, int((masks == value).sum()), (masks == value).mean(), sum(value in label for label in labels))
             for value, name in ((0, "ground"), (1, "thing"), (255, "void"))
         ]
-        assert rows[1:4] == [
+        assert rows[2:5] == [
             [str(value), name, f"{count:,}", f"{100 * share:.2f}", "%", str(images)]
             for value, name, count, share, images in expected
         ]

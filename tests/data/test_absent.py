@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from fcn_jax.data.absent import describe_absent_classes
+from fcn_jax.data.labels import palette
+from fcn_jax.data.tasks import Task
 
 NAMES = ("ground", "tree", "water", "road")
 
 
-def describe(labels, names=NAMES, takes_map=True):
+def describe(labels, names=NAMES, takes_map=True, task=""):
     pixels = np.zeros(256, np.int64)
     pixels[labels] = 5
-    return describe_absent_classes(pixels, names, takes_map)
+    return describe_absent_classes(pixels, Task(task, tuple(names), palette(len(names))), takes_map)
 
 
 def test_nothing_is_absent():
@@ -32,6 +34,10 @@ def test_nothing_is_absent():
 )
 def test_reasons(labels, says):
     assert describe(labels).startswith(says)
+
+
+def test_one_of_several_tasks_is_named():
+    assert describe([0, 1, 2], takes_map=False, task="geometric") == "geometric: the class road: in no image"
 
 
 def test_a_data_set_with_its_own_masks_gets_no_advice():

@@ -1,6 +1,7 @@
 """A network with two tasks on one backbone, from the official files of SIFT Flow to the report."""
 
 import json
+import re
 
 import caffe_peer
 import numpy as np
@@ -12,6 +13,7 @@ from small_runs import NORMED
 
 from fcn_jax import Segmenter
 from fcn_jax.cli import data, evaluate, export, predict, report
+from fcn_jax.cli.train import read_flags
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.dataset import prepare
 from fcn_jax.data.sources.siftflow import SCENES
@@ -221,17 +223,35 @@ def test_published_weights_are_scored_in_both_tasks(root, monkeypatch):
         assert (np.asarray(expected[0]).argmax(axis=-1) != class_map[..., task]).mean() < 1e-3  # ties
 
 
-def test_what_is_for_one_task_only(root):
-    with pytest.raises(InputError, match=r"optim.class-weights are for a data set of one task, and this one has 2"):
+def test_data_check_shows_each_task(root, capsys):
+    words = ["check", "siftflow", "--dir", str(root / "data"), "--cache", str(root / "cache")]
+    data.run([*words, "--out", str(root / "check.html"), "--json", str(root / "check.json")])
+    printed = capsys.readouterr().out
+    assert printed.count("\n  semantic task\n") == printed.count("\n  geometric task\n") == 2
+    assert re.search(r"\n  semantic: 30 of 33 classes awning, .*: in no image\n", printed)
+    page = (root / "check.html").read_text()
+    assert ("Semantic task" in page, "Geometric task" in page) == (True, True)
+    stored = json.loads((root / "check.json").read_text())
+    (flag,) = [line for line in printed.splitlines() if "--optim.class-weights" in line]
+    _, config, *_ = read_flags(["siftflow-fcn8s", *flag.split()])
+    weights = [*stored["class_weights"]["weights"], *stored["geometric"]["class_weights"]["weights"]]
+    assert config.optim.class_weights == pytest.approx(weights, rel=5e-3)
+    data.run([*words, "--out", str(root / "check.png")])
+    with Image.open(root / "check.png") as picture:
+        assert picture.width == 3 * 56  # the image, and it under the labels of both tasks
+
+
+def test_class_weights_are_those_of_all_tasks(root):
+    with pytest.raises(InputError, match=r"has 33 values for 36 classes; give one for each of awning, .*geometric/sky"):
         train(make_config(optim=OptimConfig(class_weights=(1.0,) * 33)), make_options(root), root / "weighted")
+    assert not (root / "weighted").exists()
+
+
+def test_what_is_for_one_task_only(root):
     with pytest.raises(
         InputError, match="has the tasks semantic, geometric, and an exported program gives the classes"
     ):
         export.run([str(root / "run"), "--out", str(root / "exported")])
-    assert not (root / "weighted").exists()
-    with pytest.raises(InputError, match="a check is of one task: give a data set of one of them"):
-        data.run(["check", "siftflow", "--dir", str(root / "data"), "--out", str(root / "check.html")])
-    assert not (root / "check.html").exists()
 
 
 @pytest.mark.parametrize(

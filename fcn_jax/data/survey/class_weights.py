@@ -5,15 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from fcn_jax.data.labels import IGNORE
-from fcn_jax.data.survey.measure import Measured
+from fcn_jax.data.survey.measure import MeasuredTask
 
 
-def compute_class_weights(images: Sequence[Measured], num_classes: int) -> tuple[float, ...]:
+def compute_class_weights(images: Sequence[MeasuredTask], num_classes: int) -> tuple[float, ...]:
     """Compute the square root of the median frequency over that of each class, as the presets for CamVid have it.
 
     The frequency of a class is the number of its pixels over that of all labelled pixels in the images that have the
     class. Its median over the classes divided by it is SegNet's weight (Eigen and Fergus, ICCV 2015, section 4.3.2);
     the root moderates it. The mean loss does not depend on a common factor. A class in no image has the weight 1.
+
+    Args:
+        images: what is measured of each image in a task.
+        num_classes: number of classes of the task.
     """
     pixels, around = np.zeros(num_classes), np.zeros(num_classes)
     for image in images:

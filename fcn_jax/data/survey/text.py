@@ -1,29 +1,34 @@
 """What the command line prints of a survey."""
 
-from collections.abc import Sequence
-
-from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.survey.borders import REACH
 from fcn_jax.data.survey.repeats import Repeats
-from fcn_jax.data.survey.survey import SplitSurvey, Survey
+from fcn_jax.data.survey.survey import LabelSurvey, Survey
 
 LISTED = 5  # pairs of images that a line names; the JSON file has all
 
 
-def describe_split(split: SplitSurvey, class_names: Sequence[str]) -> list[str]:
-    """Describe the labels, sizes and void of a split: a row for each label that occurs, then a line for each topic."""
-    names = {**dict(enumerate(class_names)), IGNORE: "void"}
-    total, sizes, borders = sum(split.pixels.values()), split.sizes, split.borders
+def describe_split(survey: Survey, split: str) -> list[str]:
+    """Describe the sizes of a split, and its labels in each task."""
+    sizes = survey.splits[split].sizes
+    lines = [
+        f"  width x height: {format_size(sizes.smallest)} (smallest), {format_size(sizes.median)} (median), "
+        f"{format_size(sizes.largest)} (largest); {count_things(sizes.distinct, 'size')}"
+    ]
+    for given in survey.tasks:
+        lines += [f"  {given.task.name} task"] if given.task.name else []
+        lines += _describe_labels(given.splits[split], given.label_names)
+    return lines
+
+
+def _describe_labels(split: LabelSurvey, names: dict[int, str]) -> list[str]:
+    """Describe the labels of a split in one task: a row for each that occurs, then void."""
+    total, borders = sum(split.pixels.values()), split.borders
     width = max(20, *(len(names[label]) for label in split.pixels))
     lines = [f"  {'':3} {'':{width}} {'pixels':>14} {'share':>8} {'images':>8}"]
     lines += [
         f"  {label:>3} {names[label]:{width}} {count:>14,} {100 * count / total:6.2f} % {split.images_with[label]:>8,}"
         for label, count in split.pixels.items()
     ]
-    lines.append(
-        f"  width x height: {format_size(sizes.smallest)} (smallest), {format_size(sizes.median)} (median), "
-        f"{format_size(sizes.largest)} (largest); {count_things(sizes.distinct, 'size')}"
-    )
     if borders.void:
         near = f"{100 * borders.near / borders.void:.0f} % of it within {REACH} pixels of a border between classes"
         lines.append(f"  void: {100 * borders.void / total:.1f} % of the pixels; {near}")
@@ -34,15 +39,18 @@ def describe_split(split: SplitSurvey, class_names: Sequence[str]) -> list[str]:
 
 def describe_class_weights(survey: Survey) -> list[str]:
     """Describe the weights of the classes, with the flag to paste."""
+    tasks = f" of the tasks {', '.join(given.task.name for given in survey.tasks)}" if len(survey.tasks) > 1 else ""
     return [
-        f"weights for the rare classes, from {survey.weights_from}: roots of the median frequency over that of each",
+        f"weights for the rare classes{tasks}, from {survey.weights_from}: roots of the median frequency over that of "
+        "each",
         f"  {format_class_weights(survey)}",
     ]
 
 
 def format_class_weights(survey: Survey) -> str:
-    """Write the weights of the classes as the flag of `fcn-jax train`."""
-    return f"--optim.class-weights {' '.join(f'{weight:.3g}' for weight in survey.class_weights)}"
+    """Write the weights of the classes of all tasks as the flag of `fcn-jax train`."""
+    weights = [weight for given in survey.tasks for weight in given.class_weights]
+    return f"--optim.class-weights {' '.join(f'{weight:.3g}' for weight in weights)}"
 
 
 def describe_repeats(survey: Survey) -> list[str]:

@@ -1,5 +1,6 @@
 """Which images a contact sheet shows."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from fcn_jax.data.labels import IGNORE
@@ -7,7 +8,7 @@ from fcn_jax.data.survey.measure import Measured
 from fcn_jax.data.survey.survey import Survey
 
 Chosen = Sequence[tuple[str, Sequence[Measured]]]
-"""Headings, each with its images."""
+"""Names of classes, each with its images."""
 
 PER_SPLIT = 12
 CLASSES, PER_CLASS = 6, 4
@@ -26,22 +27,27 @@ def spread(images: Sequence[Measured], count: int) -> list[Measured]:
     return [images[place * (len(images) - 1) // (count - 1)] for place in range(count)]
 
 
-def choose_per_class(survey: Survey) -> Chosen:
-    """Choose, for each of the classes with the fewest pixels in all splits, the images with most of these."""
+def choose_per_class(survey: Survey, number: int) -> Chosen:
+    """Choose, for each of the classes with the fewest pixels in all splits, the images with most of these.
+
+    Args:
+        survey: what is known of the data set.
+        number: the place of the classes' task among its tasks.
+    """
     images = [image for split in survey.splits.values() for image in split.images]
-    totals: dict[int, int] = {}
-    for image in images:
-        for label, count in image.classes.items():
-            totals[label] = totals.get(label, 0) + count
+    given = survey.tasks[number]
+    totals: Counter[int] = Counter()
+    for split in given.splits.values():
+        totals.update(split.pixels)
     rarest = sorted((label for label in totals if label != IGNORE), key=lambda label: (totals[label], label))
-    return [(survey.class_names[label], _find_most(images, label)) for label in rarest[:CLASSES]]
+    return [(given.label_names[label], _find_most(images, number, label)) for label in rarest[:CLASSES]]
 
 
-def _find_most(images: Sequence[Measured], label: int) -> list[Measured]:
+def _find_most(images: Sequence[Measured], number: int, label: int) -> list[Measured]:
     """Find different images with the most pixels of a label; an image may be in several splits."""
-    having = sorted((image for image in images if label in image.classes), key=lambda image: -image.classes[label])
+    counts = [(image.tasks[number].classes.get(label, 0), image) for image in images]
     different: dict[bytes, Measured] = {}
-    for image in having:
+    for _, image in sorted((pair for pair in counts if pair[0]), key=lambda pair: -pair[0]):
         different.setdefault(image.image, image)
         if len(different) == PER_CLASS:
             break

@@ -1,7 +1,8 @@
 """The page of a contact sheet: what its template shows."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -10,18 +11,19 @@ from PIL import Image
 from fcn_jax.data.dataset import Dataset, Example
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.survey.measure import Measured
-from fcn_jax.data.survey.survey import Survey
+from fcn_jax.data.survey.survey import LabelSurvey, Survey, TaskSurvey
 from fcn_jax.data.survey.text import describe_repeats, format_class_weights, format_size
+from fcn_jax.data.tasks import Task, join_maps, split_maps
 from fcn_jax.inference.html_page import load_template, make_data_uri
 from fcn_jax.inference.sheet.choose import PAIRS, PER_SPLIT, choose_per_class, spread
-from fcn_jax.inference.visualize import VOID_COLOUR, overlay
+from fcn_jax.inference.visualize import VOID_COLOUR, overlay_tasks
 
 SIDE = 240  # longer side of a small image, in pixels
 QUALITY = 82  # of the JPEGs, 1 to 95
 
 
 class Thumbnail(NamedTuple):
-    """A small image beside its label.
+    """A small image beside its labels.
 
     Attributes:
         image: the image that it shows.
@@ -29,7 +31,7 @@ class Thumbnail(NamedTuple):
         width: width of the picture in pixels.
         height: its height in pixels.
         size: width and height of the whole image.
-        classes: name and share in percent of each label, the largest first.
+        tasks: for each task its name, and name and share in percent of each label, the largest first.
     """
 
     image: Measured
@@ -37,7 +39,23 @@ class Thumbnail(NamedTuple):
     width: int
     height: int
     size: str
-    classes: Sequence[tuple[str, float]]
+    tasks: Sequence[tuple[str, Sequence[tuple[str, float]]]]
+
+
+class TaskView(NamedTuple):
+    """What the page shows of a task.
+
+    Attributes:
+        name: name of the task; empty for the only one.
+        classes: number, name and colour, as #rrggbb, of each label: all classes, and void if it occurs.
+        splits: what is known of the labels of each split, with the number of their pixels.
+        rare: the names of the rarest classes, each with images.
+    """
+
+    name: str
+    classes: Sequence[tuple[int, str, str]]
+    splits: Sequence[tuple[str, LabelSurvey, int]]
+    rare: Sequence[tuple[str, Sequence[Thumbnail]]]
 
 
 def render_sheet(dataset: Dataset, survey: Survey) -> str:
@@ -49,22 +67,25 @@ def render_sheet(dataset: Dataset, survey: Survey) -> str:
         dataset: the data set.
         survey: what is known of it.
     """
-    names = {**dict(enumerate(survey.class_names)), IGNORE: "void"}
-    colours = {**dict(enumerate(dataset.palette.tolist())), IGNORE: VOID_COLOUR}
 
     def show(images: Sequence[Measured]) -> list[Thumbnail]:
-        return [_draw(dataset, image, names) for image in images]
+        return [_draw(dataset, survey.tasks, image) for image in images]
 
-    present = sorted({label for split in survey.splits.values() for label in split.pixels} | set(names) - {IGNORE})
+    def view(number: int, given: TaskSurvey) -> TaskView:
+        return TaskView(
+            name=given.task.name,
+            classes=_list_labels(given),
+            splits=[(name, split, sum(split.pixels.values())) for name, split in given.splits.items()],
+            rare=[(name, show(images)) for name, images in choose_per_class(survey, number)],
+        )
+
     return load_template("fcn_jax.inference.sheet", "sheet.html.jinja").render(
         survey=survey,
-        classes=[(label, names[label], "#" + bytes(colours[label]).hex()) for label in present],
-        totals={name: sum(split.pixels.values()) for name, split in survey.splits.items()},
+        tasks=list(starmap(view, enumerate(survey.tasks))),
         format_size=format_size,
         weights=format_class_weights(survey),
         findings=describe_repeats(survey),
         splits=[(name, show(spread(split.images, PER_SPLIT))) for name, split in survey.splits.items()],
-        rare=[(name, show(images)) for name, images in choose_per_class(survey)],
         repeats=[
             (found, [show([one, other]) for one, other, _ in found.pairs[:PAIRS]])
             for found in survey.repeats
@@ -73,30 +94,48 @@ def render_sheet(dataset: Dataset, survey: Survey) -> str:
     )
 
 
-def _draw(dataset: Dataset, image: Measured, names: Mapping[int, str]) -> Thumbnail:
-    picture = _draw_small(dataset.source(image.split)[image.index], dataset.palette)
+def _list_labels(given: TaskSurvey) -> list[tuple[int, str, str]]:
+    """List number, name and colour of all classes, and of void if it occurs."""
+    colours = {**dict(enumerate(given.task.palette.tolist())), IGNORE: VOID_COLOUR}
+    present = {label for split in given.splits.values() for label in split.pixels}
+    return [
+        (label, name, "#" + bytes(colours[label]).hex())
+        for label, name in given.label_names.items()
+        if label != IGNORE or label in present
+    ]
+
+
+def _draw(dataset: Dataset, tasks: Sequence[TaskSurvey], image: Measured) -> Thumbnail:
+    picture = _draw_small(dataset.source(image.split)[image.index], dataset.tasks)
     stream = io.BytesIO()
     picture.save(stream, format="JPEG", quality=QUALITY, subsampling=0)
-    total = sum(image.classes.values())
     return Thumbnail(
         image=image,
         uri=make_data_uri(stream.getvalue(), "jpeg"),
         width=picture.width,
         height=picture.height,
         size=format_size(image.size),
-        classes=[
-            (names[label], 100 * count / total)
-            for label, count in sorted(image.classes.items(), key=lambda item: -item[1])
+        tasks=[
+            (given.task.name, _list_shares(measured.classes, given.label_names))
+            for given, measured in zip(tasks, image.tasks, strict=True)
         ],
     )
 
 
-def _draw_small(example: Example, palette: np.ndarray) -> Image.Image:
-    """Draw an image at the left and its label over it at the right, scaled so that the longer side has `SIDE`."""
-    height, width = example.label.shape
+def _list_shares(counts: dict[int, int], names: dict[int, str]) -> list[tuple[str, float]]:
+    """List the name and the share in percent of each label, the largest first."""
+    total = sum(counts.values())
+    return [(names[label], 100 * count / total) for label, count in sorted(counts.items(), key=lambda item: -item[1])]
+
+
+def _draw_small(example: Example, tasks: Sequence[Task]) -> Image.Image:
+    """Draw an image, and beside it its label of each task over it, scaled so that the longer side has `SIDE`."""
+    height, width, *_ = example.label.shape
     factor = SIDE / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = Image.fromarray(example.picture).resize(size, Image.Resampling.BOX)
-    label = Image.fromarray(example.label).resize(size, Image.Resampling.NEAREST)
-    both = np.concatenate([np.asarray(small), overlay(np.asarray(small), np.asarray(label), palette)], axis=1)
-    return Image.fromarray(both)
+    maps = [
+        np.asarray(Image.fromarray(own).resize(size, Image.Resampling.NEAREST))
+        for own in split_maps(example.label, len(tasks))
+    ]
+    return Image.fromarray(overlay_tasks(np.asarray(small), join_maps(maps), tasks))

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_scenes import NAMES as NAMES_OF_SCENES
+from drawn_scenes import TESTED, draw_scene, write_scenes
 from PIL import Image
 
 from fcn_jax.data.dataset import Dataset, prepare
+from fcn_jax.data.sources.siftflow import GEOMETRIC
 from fcn_jax.data.survey.repeats import find_repeats
 from fcn_jax.data.survey.survey import Survey, survey_dataset, to_values
 from fcn_jax.data.survey.text import describe_class_weights, describe_repeats, describe_split
@@ -72,14 +75,15 @@ def test_counts_and_sizes(examples, survey):
             if count:
                 pixels[value] = count
                 images[value] = sum(bool((label == value).any()) for label in labels)
-        found = survey.splits[split]
+        members = survey.splits[split]
+        assert len(members.images) == len(labels)
+        sizes = sorted((label.shape for label in labels), key=np.prod)
+        assert (members.sizes.smallest, members.sizes.largest) == (sizes[0], sizes[-1])
+        assert np.prod(members.sizes.median) == np.quantile([np.prod(size) for size in sizes], 0.5, method="lower")
+        assert members.sizes.distinct == len(set(sizes))
+        found = survey.tasks[0].splits[split]
         assert found.pixels == pixels
         assert found.images_with == images
-        assert len(found.images) == len(labels)
-        sizes = sorted((label.shape for label in labels), key=np.prod)
-        assert (found.sizes.smallest, found.sizes.largest) == (sizes[0], sizes[-1])
-        assert np.prod(found.sizes.median) == np.quantile([np.prod(size) for size in sizes], 0.5, method="lower")
-        assert found.sizes.distinct == len(set(sizes))
         assert found.borders.void == pixels[255]
         assert found.borders.void == found.borders.near  # all of it lies between 0 and 1
 
@@ -91,7 +95,7 @@ def test_class_weights_are_roots_of_the_median_frequency_over_that_of_the_class(
         having = [label for label in labels if (label == value).any()]
         frequencies.append(sum((label == value).sum() for label in having) / sum((x != 255).sum() for x in having))
     expected = [*(np.sqrt(np.median(frequencies) / f) for f in frequencies), 1.0]
-    np.testing.assert_allclose(survey.class_weights, expected, rtol=1e-12)
+    np.testing.assert_allclose(survey.tasks[0].class_weights, expected, rtol=1e-12)
     assert expected[2] > 2 * expected[1]
     head, flag = describe_class_weights(survey)
     assert "train" in head
@@ -111,10 +115,8 @@ def test_weights_of_a_data_set_of_void_are_one(tmp_path):
         Image.fromarray(array).save(tmp_path / kind / "train" / "a.png")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     found = survey_dataset(prepare("folder", tmp_path, tmp_path / "cache"), "train")
-    assert found.class_weights == (1.0, 1.0)
-    (line,) = [
-        line for line in describe_split(found.splits["train"], ("a", "b")) if "borders" in line or "void:" in line
-    ]
+    assert found.tasks[0].class_weights == (1.0, 1.0)
+    (line,) = [line for line in describe_split(found, "train") if "borders" in line or "void:" in line]
     assert line == "  void: 100.0 % of the pixels; 0 % of it within 3 pixels of a border between classes"
     assert to_json(to_values(found))["splits"]["train"]["void"]["share_of_borders_covered"] is None
 
@@ -160,16 +162,16 @@ def test_nothing_repeated(survey):
 
 
 def test_text_of_a_split(survey):
-    found = survey.splits["train"]
-    head, *rows = describe_split(found, NAMES)
+    found = survey.tasks[0].splits["train"]
+    sizes, head, *rows = describe_split(survey, "train")
     assert head.split() == ["pixels", "share", "images"]
     assert [row.split()[:2] for row in rows[:4]] == [["0", "ground"], ["1", "tree"], ["2", "water"], ["255", "void"]]
     total = sum(found.pixels.values())
     assert rows[0].split()[2:] == [
         f"{found.pixels[0]:,}", f"{100 * found.pixels[0] / total:.2f}", "%", str(found.images_with[0])
     ]  # fmt: skip
-    assert "24x24 (smallest), 30x20 (median), 50x40 (largest); 4 sizes" in rows[4]
-    assert max(map(len, [head, *rows])) <= 100
+    assert sizes == "  width x height: 24x24 (smallest), 30x20 (median), 50x40 (largest); 4 sizes"
+    assert max(map(len, [sizes, head, *rows])) <= 100
 
 
 def test_values_for_json(survey):
@@ -182,8 +184,52 @@ def test_values_for_json(survey):
     assert train["sizes"] == {"smallest": [24, 24], "median": [20, 30], "largest": [40, 50], "distinct": 4}
     assert train["void"]["share_within_3_pixels_of_borders"] == 1
     assert train["void"]["share_of_borders_covered"] > 0.5
-    assert values["class_weights"]["weights"] == list(survey.class_weights)
+    assert values["class_weights"]["weights"] == list(survey.tasks[0].class_weights)
     assert values["repeats"][0] == {
         "kind": "equal", "split": "val", "other": "train", "spoils_scores": True,
         "pairs": [{"name": "twin", "other": "t1", "bits": 0, "same_label": False}],
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Survey:
+    """A survey of SIFT Flow in small, which has two tasks."""
+    folder: Path = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder / "data")
+    return survey_dataset(prepare("siftflow", folder / "data", folder / "cache"), "train")
+
+
+def test_each_task_has_its_own_counts_and_weights(scenes):
+    assert [given.task.name for given in scenes.tasks] == ["semantic", "geometric"]
+    for number, given in enumerate(scenes.tasks):
+        for split, names in (("train", NAMES_OF_SCENES[:8]), ("val", TESTED)):
+            masks = [draw_scene(NAMES_OF_SCENES.index(name))[1 + number] for name in names]
+            values = sorted({int(value) for mask in masks for value in np.unique(mask)})
+            labels = {255 if value < 1 else value - 1: value for value in values}  # 0 and -1 are void, 1 is class 0
+            found = given.splits[split]
+            assert found.pixels == {label: sum((m == value).sum() for m in masks) for label, value in labels.items()}
+            assert found.images_with == {label: sum(value in m for m in masks) for label, value in labels.items()}
+            assert found.borders.void == sum((mask < 1).sum() for mask in masks)
+        assert len(given.class_weights) == len(given.task.class_names)
+    semantic, geometric = (given.class_weights for given in scenes.tasks)
+    assert semantic[0] == 1  # awning is in no scene
+    assert geometric[2] > geometric[1]  # buildings are smaller than roads
+
+
+def test_text_and_values_of_several_tasks(scenes):
+    lines = describe_split(scenes, "train")
+    semantic, geometric = lines.index("  semantic task"), lines.index("  geometric task")
+    assert (semantic, lines[0].split(":")[0]) == (1, "  width x height")
+    assert [line.split()[1] for line in lines[semantic + 2 : semantic + 6]] == ["building", "road", "sky", "void"]
+    assert [line.split()[1] for line in lines[geometric + 2 : geometric + 6]] == [*GEOMETRIC, "void"]
+    head, flag = describe_class_weights(scenes)
+    assert "of the tasks semantic, geometric, from train" in head
+    expected = [weight for given in scenes.tasks for weight in given.class_weights]
+    np.testing.assert_allclose([float(weight) for weight in flag.split()[1:]], expected, rtol=5e-3)
+    values = json.loads(json.dumps(to_json(to_values(scenes))))
+    assert set(values["splits"]["val"]) == {"images", "sizes", "labels", "void"}
+    assert len(values["class_names"]) == len(values["class_weights"]["weights"]) == 33
+    geometric = values["geometric"]
+    assert geometric["class_names"] == list(GEOMETRIC)
+    assert [row["name"] for row in geometric["splits"]["val"]["labels"]] == [*GEOMETRIC, "void"]
+    assert geometric["class_weights"]["weights"] == list(scenes.tasks[1].class_weights)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.labels import palette
 from fcn_jax.data.survey.measure import Measured, measure
-from fcn_jax.data.survey.survey import Survey, summarise
+from fcn_jax.data.survey.survey import Survey, summarise_images, summarise_task
+from fcn_jax.data.tasks import Task
 from fcn_jax.inference.sheet.choose import choose_per_class, spread
 
 
@@ -18,6 +20,12 @@ def make(split: str, index: int, **pixels: int) -> Measured:
         end += count
     image = np.full((10, 10, 3), 40 * (split == "val") + index, np.uint8)
     return measure(split, index, Example(f"{split}{index}", image, label.reshape(10, 10)))
+
+
+def survey(splits: dict[str, list[Measured]], names: tuple[str, ...]) -> Survey:
+    task = Task("", names, palette(len(names)))
+    images = {split: summarise_images(members) for split, members in splits.items()}
+    return Survey("a", images, [summarise_task(task, 0, splits, "train")], "train", [])
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 11, 100])
@@ -34,9 +42,8 @@ def test_images_are_chosen_from_the_first_to_the_last_at_even_distances(total):
 def test_the_rarest_classes_and_the_images_with_most_of_them():
     train = [make("train", i, c1=10, c2=2 * i, c255=1) for i in range(8)]
     val = [make("val", 0, c2=30, c4=1), train[7]]  # an image that is in both splits is shown once
-    splits = {"train": summarise(train), "val": summarise(val)}
     names = ("ground", "tree", "water", "sky", "road")
-    chosen = choose_per_class(Survey("a", names, splits, "train", (1.0,) * 5, []))
+    chosen = choose_per_class(survey({"train": train, "val": val}, names), 0)
     assert [(name, [image.name for image in images]) for name, images in chosen] == [
         ("road", ["val0"]),
         ("tree", ["train0", "train1", "train2", "train3"]),
@@ -47,6 +54,5 @@ def test_the_rarest_classes_and_the_images_with_most_of_them():
 
 def test_of_many_classes_the_rarest_six():
     images = [make("train", 0, **{f"c{label}": label for label in range(1, 10)})]
-    names = tuple("abcdefghijk")
-    chosen = choose_per_class(Survey("a", names, {"train": summarise(images)}, "train", (1.0,) * 11, []))
+    chosen = choose_per_class(survey({"train": images}, tuple("abcdefghijk")), 0)
     assert [name for name, _ in chosen] == ["b", "c", "d", "e", "f", "g"]

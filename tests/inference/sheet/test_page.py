@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from drawn_scenes import draw_scene, write_scenes
 from PIL import Image
 from playwright.sync_api import Browser
 
 from fcn_jax.data.dataset import Dataset, prepare
+from fcn_jax.data.labels import palette
 from fcn_jax.data.survey.survey import survey_dataset
 from fcn_jax.inference.sheet.page import SIDE, render_sheet
 from fcn_jax.inference.visualize import overlay
@@ -120,4 +122,56 @@ def test_the_page_fits_a_narrow_window(browser, page, tmp_path):
     file.write_text(page)
     opened, _ = open_page(browser, file, width=320)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 320
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def page_of_tasks(tmp_path_factory) -> str:
+    folder: Path = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder / "data")
+    scenes = prepare("siftflow", folder / "data", folder / "cache")
+    return render_sheet(scenes, survey_dataset(scenes, "train"))
+
+
+def test_several_tasks_are_beside_each_other(page_of_tasks):
+    (address,) = re.findall(
+        r'<img src="data:image/jpeg;base64,([^"]+)"[^>]*alt="scene9: ', page_of_tasks.split('id="rare"')[0]
+    )
+    with Image.open(io.BytesIO(base64.b64decode(address))) as file:
+        picture = np.asarray(file).astype(int)
+    _, semantic, geometric = draw_scene(9)
+    height, width = semantic.shape
+    assert picture.shape == (round(height * SIDE / width), 3 * SIDE, 3)
+    image, *overlays = np.split(picture, 3, axis=1)
+    for task, colours, mask, number in ((0, palette(33), semantic, 22), (1, palette(3), geometric, 2)):
+        rows, columns = (
+            np.arange(0.5, side) * [height, width][axis] / side for axis, side in enumerate(image.shape[:2])
+        )
+        shown = mask[np.ix_(rows.astype(int), columns.astype(int))] == number  # the road
+        shown &= np.roll(shown, 8, 0) & np.roll(shown, -8, 0) & np.roll(shown, 8, 1) & np.roll(shown, -8, 1)
+        expected = (image[shown] + colours[number - 1]) / 2
+        assert np.abs(overlays[task][shown] - expected).mean() < 6
+
+
+def test_each_task_has_a_table_captions_and_rare_classes(page_of_tasks):
+    classes = page_of_tasks.split('id="classes"')[1].split('id="images"')[0]
+    assert re.findall(r"<h3[^>]*>(.*?)</h3>", classes) == ["Semantic task", "Geometric task"]
+    assert classes.count("staircase</th>") == classes.count("vertical</th>") == 1
+    caption = page_of_tasks.split("<strong>scene9</strong>")[1].split("</figcaption>")[0].replace("&nbsp;", " ")
+    _, semantic, geometric = draw_scene(9)
+    for task, mask, number, name in (("semantic", semantic, 22, "road"), ("geometric", geometric, 2, "horizontal")):
+        own = caption.split(f"{task}: ")[1].split("<br>")[0]
+        assert f"{name} {100 * (mask == number).mean():.0f} %" in own
+    rare = page_of_tasks.split('id="rare"')[1]
+    assert re.findall(r"<h3>(.*?)</h3>", rare)[:1] == ["semantic: building"]
+    assert "<h3>geometric: vertical</h3>" in rare
+
+
+def test_everyone_can_read_the_page_of_several_tasks(browser, page_of_tasks, tmp_path):
+    file = tmp_path / "sheet.html"
+    file.write_text(page_of_tasks)
+    opened, _ = open_page(browser, file, width=320)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 320
+    found = Axe().run(opened).response["violations"]
+    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
     opened.close()

@@ -36,7 +36,7 @@ class OptimConfig:
     reduction: Literal["mean", "sum"] = "mean"
     """average the cross-entropy over the labelled pixels, or sum it, as the reference does with its tiny rates"""
     class_weights: tuple[float, ...] | None = None
-    """factor of each class in the loss, at least 0; None: 1 for every class"""
+    """factor of each class in the loss, at least 0, of all tasks in turn; None: 1 for every class"""
     label_smoothing: float = 0.0
     """share of each label that is spread over all classes, 0 to below 1"""
     auxiliary_weight: float = 0.5

@@ -58,14 +58,15 @@ def sum_cross_entropy(
         logits: scores of all tasks.
         label: class of each pixel, or `IGNORE`; with several tasks [*pixels, tasks].
         counts: number of classes of each task.
-        class_weights: as in `cross_entropy`, for a network of one task.
+        class_weights: as in `cross_entropy`, those of all tasks side by side as the scores are.
         label_smoothing: as in `cross_entropy`.
 
     Returns:
         (total, weight): the weighted sum, in nats, and the mean over the tasks of the sum of the pixels' weights.
     """
-    compute = partial(cross_entropy, class_weights=class_weights, label_smoothing=label_smoothing)
-    parts = zip(split_scores(logits, counts), split_maps(label, len(counts)), strict=True)
+    compute = partial(cross_entropy, label_smoothing=label_smoothing)
+    weights = (None,) * len(counts) if class_weights is None else split_scores(class_weights, counts)
+    parts = zip(split_scores(logits, counts), split_maps(label, len(counts)), weights, strict=True)
     (total, weight), *others = (compute(*part) for part in parts)
     for more, more_weight in others:
         total, weight = total + more, weight + more_weight

@@ -16,7 +16,7 @@ from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.inputs import describe_inputs
 from fcn_jax.data.outline import outline_dataset
 from fcn_jax.data.sources import choose_inputs, get_source
-from fcn_jax.data.tasks import Task, count_classes, describe_classes
+from fcn_jax.data.tasks import Task, count_classes, name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
 from fcn_jax.inference.tiles import Tiling, plan_tiles
@@ -163,12 +163,7 @@ def _open_split(dataset: Dataset, flag: str, split: str | None, trained_on: str 
 
 
 def _check_class_weights(config: Config, tasks: tuple[Task, ...]) -> None:
-    weights, class_names = config.optim.class_weights, tasks[0].class_names
-    if weights and len(tasks) > 1:
-        raise InputError(
-            f"optim.class-weights are for a data set of one task, and this one has {len(tasks)}: "
-            f"{describe_classes(tasks)}; leave them out, or train on one task"
-        )
+    weights, class_names = config.optim.class_weights, name_scores(tasks)
     if weights and len(weights) != len(class_names):
         raise InputError(
             f"optim.class-weights has {len(weights)} values for {len(class_names)} classes; give one for each of "

@@ -40,16 +40,20 @@ def test_probabilities_add_up_in_each_task():
         np.testing.assert_allclose(part, powers / powers.sum(axis=-1, keepdims=True), rtol=1e-5)
 
 
+@pytest.mark.parametrize("factors", [(1,) * 7, (1, 2, 0.5, 3, 0.25, 1, 4)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_the_sum_over_the_tasks(smoothing):
-    total, weight = sum_cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABEL), COUNTS, label_smoothing=smoothing)
-    expected, pixels = 0.0, [0, 0]
+def test_the_loss_is_the_sum_over_the_tasks(smoothing, factors):
+    given = None if len(set(factors)) == 1 else jnp.asarray(factors, jnp.float32)
+    total, weight = sum_cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABEL), COUNTS, given, smoothing)
+    expected, pixels = 0.0, [0.0, 0.0]
+    parts = np.split(np.array(factors, float), [4])
     for place in np.ndindex(2, 5, 6):
         for task, scores in enumerate(np.split(LOGITS[place].astype(np.float64), [4])):
             if (label := LABEL[place][task]) != 255:
                 logs = scores - np.log(np.exp(scores).sum())
+                logs = parts[task] * logs
                 expected -= (1 - smoothing) * logs[label] + smoothing * logs.mean()
-                pixels[task] += 1
+                pixels[task] += parts[task][label]
     assert pixels[0] != pixels[1]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     assert float(weight) == sum(pixels) / 2

@@ -16,8 +16,8 @@ class Export:
     """Write a trained network as files for use without this package, and check each of them.
 
     DIR gets model.onnx, model.stablehlo, model.safetensors, README.md with an example for each, and parity.json. The
-    programs take images of any size, uint8 in RGB, and give class maps. Each is loaded again in its own runtime and
-    compared with the network; if it differs, nothing is written.
+    programs take images of any size, uint8 in RGB, and give class maps, with several tasks one for each. Each is loaded
+    again in its own runtime and compared with the network; if it differs, nothing is written.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -29,7 +29,7 @@ class Export:
     formats: tuple[Literal["onnx", "stablehlo"], ...] = ("onnx", "stablehlo")
     """programs to write; ONNX needs the extra `export`"""
     probabilities: bool = False
-    """give the probabilities of the classes as a second output, float32[batch, height, width, classes]"""
+    """give the probabilities of the classes of each task, too, float32[batch, height, width, classes]"""
     images: tuple[str, ...] = ()
     """image files, folders or globs to compare on; none: images of the run's val split"""
     count: int = 16
@@ -64,7 +64,8 @@ def run(words: list[str]) -> None:
                 "leave --images out, to compare on the run's val split"
             )
         if files:
-            examples = [make_unlabelled(file.name, read_image(file)) for file in choose_evenly(files, flags.count)]
+            chosen = choose_evenly(files, flags.count)
+            examples = [make_unlabelled(file.name, read_image(file), len(run.tasks)) for file in chosen]
         else:
             try:
                 dataset = prepare_configured(run.config.data, run.options.data, run.options.on_bad_example == "skip")

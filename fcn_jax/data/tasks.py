@@ -64,6 +64,11 @@ def find_classes(tasks: Sequence[Task], names: Iterable[str]) -> tuple[tuple[int
     return tuple(tuple(place - start for place in places if start <= place < end) for start, end in pairwise(ends))
 
 
+def list_suffixes(tasks: Sequence[Task]) -> list[str]:
+    """List what the name of a file or a value ends with for each task: nothing for the first one, _TASK for others."""
+    return ["", *(f"_{task.name}" for task in tasks[1:])]
+
+
 def add_axis(tasks: int) -> tuple[int, ...]:
     """Return the last axis of labels of so many tasks, as a part of their shape."""
     return () if tasks == 1 else (tasks,)

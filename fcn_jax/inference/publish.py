@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from fcn_jax.config import ModelConfig
-from fcn_jax.data.tasks import count_classes, name_scores
+from fcn_jax.data.tasks import Task, count_classes, name_scores
 from fcn_jax.errors import InputError
-from fcn_jax.inference.export.card import LICENCE, list_classes, list_scores, list_title, list_training
+from fcn_jax.inference.export.card import (
+    LICENCE,
+    describe_counts,
+    list_classes,
+    list_scores,
+    list_title,
+    list_training,
+)
 from fcn_jax.models.build import build
 from fcn_jax.runs.metrics_log import find_scores, read_log
 from fcn_jax.runs.restore import restore_variables
@@ -64,7 +71,8 @@ def publish(run: Run, out: Path, step: int | None = None) -> dict[str, Any]:
 def describe(run: Run, step: int) -> dict[str, Any]:
     """Describe a checkpoint: its scores on val as fractions, and all that is needed to train it again.
 
-    What is not known is None: scores of a checkpoint that was not scored, and the time of a run that was resumed.
+    The scores of further tasks are under the tasks' names. What is not known is None: scores of a checkpoint that was
+    not scored, and the time of a run that was resumed.
 
     Args:
         run: the run.
@@ -79,8 +87,8 @@ def describe(run: Run, step: int) -> dict[str, Any]:
         "contents": run.contents,
         "split": run.options.data.val_split or "val",
         "step": step,
-        **{name: scores and scores[name] for name in SCORES},
-        "per_class_iu": scores and dict(zip(run.class_names, scores["per_class_iu"], strict=True)),
+        **_list_scores(run.tasks[0], scores),
+        **{task.name: _list_scores(task, scores and scores[task.name]) for task in run.tasks[1:]},
         "seed": config.seed,
         "steps": config.steps,
         "batch_size": config.batch_size,
@@ -92,6 +100,13 @@ def describe(run: Run, step: int) -> dict[str, Any]:
         "python": origin.python,
         "versions": parse_json((run.folder / "config.json").read_text())["versions"],
         "config": to_json(config),
+    }
+
+
+def _list_scores(task: Task, scores: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        **{name: scores and scores[name] for name in SCORES},
+        "per_class_iu": scores and dict(zip(task.class_names, scores["per_class_iu"], strict=True)),
     }
 
 
@@ -113,7 +128,7 @@ def _write_card(run: Run, step: int, described: dict[str, Any]) -> str:
     ]
     lines = [
         *list_title(run),
-        f"The weights of a Fully Convolutional Network for semantic segmentation with {len(run.class_names)} classes, "
+        f"The weights of a Fully Convolutional Network for semantic segmentation with {describe_counts(run)} classes, "
         f"trained with fcn_jax for {step} steps.",
         "",
         "| file | what it is |",

@@ -23,6 +23,7 @@ from fcn_jax.data.batches import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.inputs import Pixels
 from fcn_jax.data.labels import IGNORE
+from fcn_jax.data.tasks import add_axis
 from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
 from fcn_jax.layers.backend import count_local_devices, is_cpu, jit_options
 from fcn_jax.models.build import Network
@@ -134,9 +135,9 @@ def replicate_locally(variables: Any) -> Any:
     return jax.tree.map(copy, variables)
 
 
-def make_unlabelled(name: str, image: Pixels) -> Example:
-    """Make an example of an image without a label: all of it is void."""
-    return Example(name, image, np.full(image.shape[:2], IGNORE, np.uint8))
+def make_unlabelled(name: str, image: Pixels, tasks: int = 1) -> Example:
+    """Make an example of an image without a label: all of it is void, in each of so many tasks."""
+    return Example(name, image, np.full((*image.shape[:2], *add_axis(tasks)), IGNORE, np.uint8))
 
 
 def default_batch_size(requested: int | None) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 from small_runs import NORMED
 
 from fcn_jax import Segmenter
-from fcn_jax.cli import data, evaluate, export, predict, report
+from fcn_jax.cli import data, evaluate, export, predict, publish, report
 from fcn_jax.cli.train import read_flags
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.dataset import prepare
@@ -247,11 +247,58 @@ def test_class_weights_are_those_of_all_tasks(root):
     assert not (root / "weighted").exists()
 
 
-def test_what_is_for_one_task_only(root):
-    with pytest.raises(
-        InputError, match="has the tasks semantic, geometric, and an exported program gives the classes"
+def test_exported_programs_give_the_classes_of_each_task(root, capsys, monkeypatch):
+    out, image = root / "exported", draw_scene(9)[0]
+    export.run([str(root / "run"), "--out", str(out), "--count", "2", "--probabilities"])
+    same = r"\d of [\d,]+ pixels have another class; mean IU 0"
+    line = rf"model.onnx: equal on 4 images: semantic: {same}.*; geometric: {same}"
+    assert re.search(line, capsys.readouterr().out)
+    stored = json.loads((out / "parity.json").read_text())
+    scored = {
+        name: (values["mean_iu"], values["geometric"]["mean_iu"]) for name, values in stored.items() if name != "step"
+    }
+    assert len(scored) == 2
+    for ious in scored.values():
+        assert 0 < ious[0] < ious[1] < 1
+    card = (out / "README.md").read_text()
+    for text in (
+        "with 33 and 3 classes, exported",
+        "- `class_map_geometric`: uint8[batch, height, width], the index of each pixel's class of the geometric task.",
+        "- `probabilities_geometric`: float32[batch, height, width, 3], with a sum of 1 in each pixel",
+        "### Geometric task\n\n| index | name | colour |\n| --- | --- | --- |\n| 0 | sky | `#000000` |",
+        "| on val | semantic, % | geometric, % |\n| --- | --- | --- |\n| mean_iu | ",
+        "| `model.onnx`, the geometric task | 4 |",
     ):
-        export.run([str(root / "run"), "--out", str(root / "exported")])
+        assert text in card
+    # The examples of the card.
+    monkeypatch.chdir(out)
+    Image.fromarray(image).save("photo.jpg", quality=100, subsampling=0)
+    with Image.open("photo.jpg") as photograph:
+        class_map = Segmenter.from_run(root / "run")(np.asarray(photograph))
+    expected = [
+        (index, name, (class_map[..., task] == index).mean())
+        for task, (_, names, *_) in enumerate(open_run(root / "run").tasks)
+        for index, name in enumerate(names)
+        if (class_map[..., task] == index).any()
+    ]
+    printed = []
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        exec(code, {})
+        printed.append(capsys.readouterr().out.splitlines())
+    assert printed[0] == [f"{name} {share}" for _, name, share in expected]
+    assert printed[1] == [f"{index} {share}" for index, _, share in expected]
+    assert len(expected) > 3
+
+
+def test_a_published_card_has_the_scores_of_each_task(root):
+    publish.run([str(root / "run"), "--out", str(root / "published")])
+    metrics = json.loads((root / "published/metrics.json").read_text())
+    lines = [json.loads(line) for line in (root / "run/metrics.jsonl").read_text().splitlines()]
+    (scored,) = [line for line in lines if (line["step"], line["split"]) == (metrics["step"], "val")]
+    assert metrics["geometric"]["mean_iu"] == scored["geometric"]["mean_iu"]
+    assert list(metrics["geometric"]["per_class_iu"]) == ["sky", "horizontal", "vertical"]
+    row = f"| mean_iu | {100 * scored['mean_iu']:.2f} | {100 * scored['geometric']['mean_iu']:.2f} |"
+    assert row in (root / "published/README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The README that lies beside exported files: what the network is, what it takes and gives, and how to use it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fcn_jax.config import InputConfig
+from fcn_jax.data.tasks import Task, count_classes, list_suffixes
 from fcn_jax.inference.export.parity import Parity
 from fcn_jax.runs.run_dir import Run
 
@@ -25,11 +26,13 @@ import onnxruntime
 from PIL import Image
 
 session = onnxruntime.InferenceSession("model.onnx")
-names = session.get_modelmeta().custom_metadata_map["class_names"].split("\\n")
+notes = session.get_modelmeta().custom_metadata_map
 image = np.asarray(Image.open("photo.jpg").convert("RGB"))
-(class_map,) = session.run(["class_map"], {"image": image[None]})
-for index in np.unique(class_map):
-    print(names[index], (class_map == index).mean())
+outputs = [CLASS_MAPS]
+for output, class_map in zip(outputs, session.run(outputs, {"image": image[None]})):
+    names = notes[output.replace("class_map", "class_names")].split("\\n")
+    for index in np.unique(class_map):
+        print(names[index], (class_map == index).mean())
 """,
     "model.stablehlo": """import numpy as np
 from jax import export
@@ -38,9 +41,9 @@ from PIL import Image
 with open("model.stablehlo", "rb") as file:
     program = export.deserialize(bytearray(file.read()))
 image = np.asarray(Image.open("photo.jpg").convert("RGB"))
-class_map = np.asarray(program.call(image[None])[0])
-for index in np.unique(class_map):
-    print(index, (class_map == index).mean())
+for class_map in map(np.asarray, program.call(image[None])[:TASKS]):
+    for index in np.unique(class_map):
+        print(index, (class_map == index).mean())
 """,
     "model.safetensors": """from safetensors.numpy import load_file
 
@@ -63,7 +66,11 @@ def _describe_image(given: InputConfig) -> str:
 
 
 def write_card(
-    run: Run, step: int, scores: Mapping[str, Any] | None, parities: Mapping[str, Parity], probabilities: bool
+    run: Run,
+    step: int,
+    scores: Mapping[str, Any] | None,
+    parities: Mapping[str, Sequence[Parity]],
+    probabilities: bool,
 ) -> str:
     """Write the README.
 
@@ -71,14 +78,14 @@ def write_card(
         run: the run.
         step: the step of the exported checkpoint.
         scores: the line of `metrics.jsonl` with its scores on val; None: it was not scored.
-        parities: for each exported program its comparison with the network.
+        parities: for each exported program its comparison with the network in each task.
         probabilities: whether the programs give probabilities, too.
     """
-    model = run.config.model
+    model, suffixes = run.config.model, list_suffixes(run.tasks)
     files = [*parities, "model.safetensors"]
     lines = [
         *list_title(run),
-        f"A Fully Convolutional Network for semantic segmentation with {len(run.class_names)} classes, "
+        f"A Fully Convolutional Network for semantic segmentation with {describe_counts(run)} classes, "
         f"exported by fcn_jax after {step} steps.",
         "",
         "| file | what it is |",
@@ -90,12 +97,19 @@ def write_card(
         "",
         f"- `image`: {_describe_image(model.input_or_default)}, any size. Colour order, mean and deviation of the "
         "training are part of the program: give plain images.",
-        "- `class_map`: uint8[batch, height, width], the index of each pixel's class.",
+        *(
+            f"- `class_map{suffix}`: uint8[batch, height, width], the index of each pixel's class{_name(' of', task)}."
+            for suffix, task in zip(suffixes, run.tasks, strict=True)
+        ),
     ]
     if probabilities:
-        lines.append(
-            f"- `probabilities`: float32[batch, height, width, {len(run.class_names)}], with a sum of 1 in each pixel."
-        )
+        lines += [
+            f"- `probabilities{suffix}`: float32[batch, height, width, {len(task.class_names)}], "
+            f"with a sum of 1 in each pixel{_name(', of', task)}."
+            for suffix, task in zip(suffixes, run.tasks, strict=True)
+        ]
+    if len(run.tasks) > 1:
+        lines.append("- `model.stablehlo` returns these outputs as a tuple, in this order.")
     lines += list_classes(run) + list_scores(run, step, scores)
     lines += [
         "",
@@ -104,11 +118,12 @@ def write_card(
         "| file | images | pixels | of another class | mean IU of these images, % | of the network, % |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, parity in parities.items():
-        ious = [
-            "no labels" if math.isnan(iu) else f"{100 * iu:.2f}" for iu in (parity.mean_iu, parity.mean_iu_of_network)
-        ]
-        lines.append(f"| `{name}` | {parity.images} | {parity.pixels} | {parity.other_classes} | {' | '.join(ious)} |")
+    for name, tasks in parities.items():
+        for task, parity in zip(run.tasks, tasks, strict=True):
+            means = (parity.mean_iu, parity.mean_iu_of_network)
+            ious = ("no labels" if math.isnan(iu) else f"{100 * iu:.2f}" for iu in means)
+            counts = f"{parity.images} | {parity.pixels} | {parity.other_classes}"
+            lines.append(f"| `{name}`{_name(',', task)} | {counts} | {' | '.join(ious)} |")
     lines += [
         *list_training(run),
         f"- The programs compute in float32. The network was trained in {model.dtype}.",
@@ -116,9 +131,21 @@ def write_card(
         "",
         "## Use",
     ]
+    class_maps = ", ".join(f'"class_map{suffix}"' for suffix in suffixes)
     for name in files:
-        lines += ["", f"`{name}`:", "", "```python", *_USES[name].splitlines(), "```"]
+        code = _USES[name].replace("CLASS_MAPS", class_maps).replace("TASKS", str(len(suffixes)))
+        lines += ["", f"`{name}`:", "", "```python", *code.splitlines(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _name(before: str, task: Task) -> str:
+    """Name one of several tasks after a word; return nothing for the only one."""
+    return f"{before} the {task.name} task" if task.name else ""
+
+
+def describe_counts(run: Run) -> str:
+    """Describe the number of classes of each task."""
+    return " and ".join(map(str, count_classes(run.tasks)))
 
 
 def list_title(run: Run) -> list[str]:
@@ -128,9 +155,13 @@ def list_title(run: Run) -> list[str]:
 
 def list_classes(run: Run) -> list[str]:
     """Return the lines of a card on the classes."""
-    rows = enumerate(zip(run.class_names, list_colours(run.palette), strict=True))
-    lines = ["", "## Classes", "", "| index | name | colour |", "| --- | --- | --- |"]
-    return lines + [f"| {i} | {name} | `{colour}` |" for i, (name, colour) in rows]
+    lines = ["", "## Classes"]
+    for task in run.tasks:
+        rows = enumerate(zip(task.class_names, list_colours(task.palette), strict=True))
+        lines += ["", f"### {task.name.capitalize()} task"] if task.name else []
+        lines += ["", "| index | name | colour |", "| --- | --- | --- |"]
+        lines += [f"| {i} | {name} | `{colour}` |" for i, (name, colour) in rows]
+    return lines
 
 
 def list_scores(run: Run, step: int, scores: Mapping[str, Any] | None) -> list[str]:
@@ -138,9 +169,13 @@ def list_scores(run: Run, step: int, scores: Mapping[str, Any] | None) -> list[s
     lines = ["", "## Scores", ""]
     if scores is None:
         return [*lines, f"The checkpoint of step {step} was not scored in its training."]
-    lines += [f"| on {run.options.data.val_split or 'val'} | % |", "| --- | --- |"]
-    names = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
-    return lines + [f"| {name} | {'-' if scores[name] is None else f'{100 * scores[name]:.2f}'} |" for name in names]
+    heads = [f"{task.name}, %".lstrip(", ") for task in run.tasks]
+    lines += [f"| on {run.options.data.val_split or 'val'} | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    parts = [scores, *(scores[task.name] for task in run.tasks[1:])]
+    for name in ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"):
+        cells = ["-" if part[name] is None else f"{100 * part[name]:.2f}" for part in parts]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def list_training(run: Run) -> list[str]:

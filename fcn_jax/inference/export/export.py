@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.tasks import count_classes, join_maps, list_suffixes, name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import list_colours, write_card
 from fcn_jax.inference.export.parity import ODD, Parity, Result, compare, compute_references
@@ -39,7 +40,7 @@ def export(
     formats: Sequence[Format] = ("onnx", "stablehlo"),
     probabilities: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Parity]:
+) -> dict[str, tuple[Parity, ...]]:
     """Write `model.onnx`, `model.stablehlo`, `model.safetensors`, `README.md` and `parity.json` into a new folder.
 
     Each program is loaded again in its own runtime and compared with the network. If one differs, or anything else goes
@@ -55,7 +56,7 @@ def export(
         say: is called with a line for each file.
 
     Returns:
-        For each program how it compares with the network.
+        For each program how it compares with the network in each task.
 
     Raises:
         InputError: there is no such checkpoint, `out` is in use or cannot be written, a package is missing, or the
@@ -64,20 +65,16 @@ def export(
     """
     if not examples:
         raise InputError("there is no image to compare the exported programs on; give at least one")
-    if len(run.tasks) > 1:
-        raise InputError(
-            f"{run.folder} has the tasks {', '.join(task.name for task in run.tasks)}, and an exported program gives "
-            "the classes of one task; train a network on one task to export it, or use fcn_jax.Segmenter"
-        )
+    counts = count_classes(run.tasks)
     config = dataclasses.replace(run.config.model, dtype="float32")
-    model, input_config = build(config, len(run.class_names)), config.input_or_default
+    model, input_config = build(config, *counts), config.input_or_default
     with show_step("reading the checkpoint"):
         variables, step = restore_variables(run, model, step)
     scores = make_scores(model, input_config)
     with make_folder_atomically(out) as folder:
         arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
         origin = f"{run.folder.name} (run, step {step})"
-        ours.write(folder / "model.safetensors", Weights(arrays, (), input_config, origin, run.class_names))
+        ours.write(folder / "model.safetensors", Weights(arrays, (), input_config, origin, name_scores(run.tasks)))
         say("model.safetensors: written")
         total = len(examples) + len(ODD)
         references = list(track(compute_references(scores, variables, examples), "computing", total, "images"))
@@ -87,11 +84,11 @@ def export(
                 continue
             with show_step(f"writing {name}"):
                 compute = write(folder / name, run, scores, variables, probabilities)
-            parities[name] = compare(name, compute, track(references, f"comparing {name}", total, "images"))
-            say(f"{name}: {_describe(parities[name])}")
+            parities[name] = compare(name, compute, track(references, f"comparing {name}", total, "images"), counts)
+            say(f"{name}: {_describe(run, parities[name])}")
         card = write_card(run, step, find_scores(run.folder, step), parities, probabilities)
         write_atomically(folder / "README.md", card)
-        described = {name: parity._asdict() for name, parity in parities.items()}
+        described = {name: _list_values(run, parity) for name, parity in parities.items()}
         write_atomically(folder / "parity.json", json.dumps(to_json({"step": step, **described}), indent=1) + "\n")
     return parities
 
@@ -100,20 +97,34 @@ def _get_input(run: Run) -> InputConfig:
     return run.config.model.input_or_default
 
 
-def _describe(parity: Parity) -> str:
+def _list_values(run: Run, parities: Sequence[Parity]) -> dict[str, Any]:
+    """List the values of the first task, and those of the others under their names."""
+    first, *others = (parity._asdict() for parity in parities)
+    return {**first, **{task.name: values for task, values in zip(run.tasks[1:], others, strict=True)}}
+
+
+def _describe(run: Run, parities: Sequence[Parity]) -> str:
+    tasks = [
+        f"{task.name}: ".lstrip(": ") + _describe_task(parity) for task, parity in zip(run.tasks, parities, strict=True)
+    ]
+    return f"equal on {parities[0].images} images: {'; '.join(tasks)}"
+
+
+def _describe_task(parity: Parity) -> str:
     share = f"{parity.other_classes} of {parity.pixels:,} pixels have another class"
     ious = f"; mean IU {parity.mean_iu:.4f}, that of the network {parity.mean_iu_of_network:.4f}"
-    return f"equal on {parity.images} images: {share}{'' if np.isnan(parity.mean_iu) else ious}"
+    return share + ("" if np.isnan(parity.mean_iu) else ious)
 
 
 def _write_stablehlo(
     file: Path, run: Run, scores: Scores, variables: Any, probabilities: bool
 ) -> Callable[..., Result]:
-    write_atomically(file, make_stablehlo(make_program(scores, variables, probabilities), _get_input(run)))
+    counts = count_classes(run.tasks)
+    write_atomically(file, make_stablehlo(make_program(scores, variables, counts, probabilities), _get_input(run)))
     program = jax.export.deserialize(bytearray(file.read_bytes()))
 
     def compute(image: np.ndarray) -> Result:
-        return Result(np.asarray(program.call(image)[0])[0], None)
+        return Result(join_maps([np.asarray(given)[0] for given in program.call(image)[: len(counts)]]), None)
 
     return compute
 
@@ -128,18 +139,23 @@ def _write_onnx(file: Path, run: Run, scores: Scores, variables: Any, probabilit
         raise InputError(
             f"ONNX needs the package {error.name}: pip install 'fcn-jax[export]', or give --formats stablehlo"
         ) from error
-    model = make_onnx(scores, variables, len(run.class_names), probabilities, _get_input(run))
-    notes = {"class_names": "\n".join(run.class_names), "palette": "\n".join(list_colours(run.palette))}
+    model = make_onnx(scores, variables, run.tasks, probabilities, _get_input(run))
+    notes = {}
+    for suffix, task in zip(list_suffixes(run.tasks), run.tasks, strict=True):
+        notes[f"class_names{suffix}"] = "\n".join(task.class_names)
+        notes[f"palette{suffix}"] = "\n".join(list_colours(task.palette))
     onnx.helper.set_model_props(model, notes)
     write_atomically(file, model.SerializeToString(deterministic=True))
-    # The written file, with its logits as one more output.
+    # The written file, with the logits of each task as further outputs.
     model = onnx.load(file)
-    (last,) = (node for node in model.graph.node if node.op_type == "ArgMax")
-    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(last.input[0]))
+    logits = [node.input[0] for node in model.graph.node if node.op_type == "ArgMax"]
+    model.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, logits))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
+    names = [f"class_map{suffix}" for suffix in list_suffixes(run.tasks)]
+
     def compute(image: np.ndarray) -> Result:
-        class_map, logits = map(np.asarray, session.run(["class_map", last.input[0]], {"image": image}))
-        return Result(class_map[0], logits[0])
+        given = [np.asarray(array)[0] for array in session.run([*names, *logits], {"image": image})]
+        return Result(join_maps(given[: len(names)]), np.concatenate(given[len(names) :], axis=-1))
 
     return compute

@@ -1,5 +1,6 @@
 """A network as ONNX, for images of any size."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from fcn_jax.config import InputConfig
+from fcn_jax.data.tasks import Task, count_classes, list_suffixes
 from fcn_jax.inference.export.onnx_graph import FLOAT, UINT8, UINT16, Graph, Value, make_model, translate
 from fcn_jax.inference.export.program import MULTIPLE, Scores
 from fcn_jax.layers import plain_methods
@@ -18,19 +20,20 @@ from fcn_jax.layers import plain_methods
 def make_onnx(
     scores: Scores,
     variables: Any,
-    num_classes: int,
+    tasks: Sequence[Task],
     probabilities: bool,
     given: InputConfig = InputConfig(),  # noqa: B008
 ) -> onnx.ModelProto:
-    """Write a network as ONNX: `image` to `class_map` uint8[batch, height, width].
+    """Write a network as ONNX: `image` to `class_map` uint8[batch, height, width], for other tasks `class_map_TASK`.
 
     The image is uint8[batch, height, width, 3] in RGB, or of the type and the channels of another input.
 
     Args:
         scores: from `program.make_scores`.
         variables: parameters and batch statistics, which are stored in the model.
-        num_classes: number of classes.
-        probabilities: whether there is a second output, `probabilities` float32[batch, height, width, classes].
+        tasks: the tasks with their classes.
+        probabilities: whether each task has a second output, `probabilities` float32[batch, height, width, classes], or
+            `probabilities_TASK`.
         given: the input of the network.
 
     Raises:
@@ -70,10 +73,23 @@ def make_onnx(
     (logits,) = translate(graph, program, inputs, symbols)
     ends = graph.add("Concat", *sides[1:], axis=0)
     cut = graph.add("Slice", logits.data, np.zeros(2, np.int64), ends, np.array([1, 2]))
-    graph.add("Cast", graph.add("ArgMax", cut, axis=3, keepdims=0), name="class_map", to=UINT8)
-    outputs: dict[str, Any] = {"class_map": (UINT8, ["batch", "height", "width"])}
-    if probabilities:
-        graph.add("Softmax", cut, name="probabilities", axis=3)
-        outputs["probabilities"] = (FLOAT, ["batch", "height", "width", num_classes])
+    counts = count_classes(tasks)
+    parts = list(zip(list_suffixes(tasks), counts, _split_scores(graph, cut, counts), strict=True))
+    outputs: dict[str, Any] = {}
+    for suffix, _, part in parts:
+        best = graph.add("ArgMax", part, axis=3, keepdims=0)
+        outputs[graph.add("Cast", best, name=f"class_map{suffix}", to=UINT8)] = (UINT8, ["batch", "height", "width"])
+    for suffix, count, part in parts if probabilities else ():
+        name = graph.add("Softmax", part, name=f"probabilities{suffix}", axis=3)
+        outputs[name] = (FLOAT, ["batch", "height", "width", count])
     kind = UINT8 if given.dtype == "uint8" else UINT16
     return make_model(graph, {"image": (kind, ["batch", "height", "width", given.num_channels])}, outputs)
+
+
+def _split_scores(graph: Graph, scores: str, counts: Sequence[int]) -> Iterator[str]:
+    """Yield the scores of each task; those of a single one are not cut."""
+    first = 0
+    for count in counts:
+        ends = np.array([first]), np.array([first + count]), np.array([3])
+        yield scores if len(counts) == 1 else graph.add("Slice", scores, *ends)
+        first += count

@@ -10,6 +10,7 @@ from jaxtyping import Float, Integer, UInt8
 
 from fcn_jax.data.batches import place_on_canvas
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.tasks import split_maps, split_scores
 from fcn_jax.errors import ExportDiffers
 from fcn_jax.inference.export.program import Scores
 from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
@@ -40,16 +41,16 @@ class Result(NamedTuple):
     """What an exported file computes for an image.
 
     Attributes:
-        class_map: uint8[height, width].
+        class_map: uint8[height, width], of several tasks uint8[height, width, tasks].
         logits: float32[height, width, classes]; None if the file does not show them.
     """
 
-    class_map: UInt8[np.ndarray, "height width"]
+    class_map: UInt8[np.ndarray, "height width *tasks"]
     logits: Float[np.ndarray, "height width classes"] | None
 
 
 class Parity(NamedTuple):
-    """How an exported file compares with its network.
+    """How an exported file compares with its network, in one task.
 
     Attributes:
         images: number of images.
@@ -75,7 +76,7 @@ def compute_references(scores: Scores, variables: Any, examples: Sequence[Exampl
     forward = jax.jit(scores, **jit_options(training=False))
     parts = [(example, LARGEST, LARGEST) for example in examples] + [(examples[0], *size) for size in ODD]
     for example in itertools.starmap(_cut, parts):
-        height, width = example.label.shape
+        height, width, *_ = example.label.shape
         batch = place_on_canvas([example], 1, choose_canvas(height, width))
         logits = np.asarray(forward(variables, batch.image, batch.size))[0, :height, :width]
         yield Reference(example, logits)
@@ -86,45 +87,83 @@ def _cut(example: Example, height: int, width: int) -> Example:
 
 
 def compare(
-    what: str, run: Callable[[Integer[np.ndarray, "1 height width channels"]], Result], references: Iterable[Reference]
-) -> Parity:
+    what: str,
+    run: Callable[[Integer[np.ndarray, "1 height width channels"]], Result],
+    references: Iterable[Reference],
+    counts: Sequence[int],
+) -> tuple[Parity, ...]:
     """Compare an exported file with its network.
 
     Args:
         what: the file, for the error.
         run: computes an image by the file.
-        references: from `compute_references`.
+        references: from `compute_references`, at least one.
+        counts: number of classes of each task.
+
+    Returns:
+        How it compares in each task.
 
     Raises:
         ExportDiffers: a logit differs by more than `TOLERANCE`, or a class where the logits are further apart.
     """
-    images = pixels = others = 0
-    margin, difference = 0.0, None
-    confusions = None
+    found: list[list[_Compared]] = []
     for example, logits in references:
         class_map, other = run(example.image[None])
-        if class_map.shape != logits.shape[:2]:
+        if class_map.shape[:2] != logits.shape[:2]:
             raise ExportDiffers(
-                f"{what} gives a class map of {class_map.shape} for {example.name}, an image of {logits.shape[:2]}"
+                f"{what} gives a class map of {class_map.shape[:2]} for {example.name}, an image of {logits.shape[:2]}"
             )
-        unit = max(float(np.abs(logits).max()), 1e-30)
-        best = logits.argmax(axis=-1)
-        chosen = np.take_along_axis(logits, class_map[..., None].astype(np.int64), axis=-1)[..., 0]
-        margins = (logits.max(axis=-1) - chosen) / unit
-        images, pixels, others = images + 1, pixels + best.size, others + int((best != class_map).sum())
-        margin = max(margin, float(margins.max()))
-        if other is not None:
-            difference = max(difference or 0.0, float(np.abs(other - logits).max()) / unit)
-        worst = max(margin, difference or 0.0)
+        parts = (
+            split_maps(example.label, len(counts)),
+            split_maps(class_map, len(counts)),
+            split_scores(logits, counts),
+            (None,) * len(counts) if other is None else split_scores(other, counts),
+        )
+        found.append([_compare_task(*part) for part in zip(*parts, strict=True)])
+        worst = max(max(task.margin, task.difference or 0.0) for task in found[-1])
         if not worst <= TOLERANCE:
             raise ExportDiffers(
                 f"{what} computes something else than the network: on {example.name} by {worst:.1e} of the largest "
                 f"score, and {TOLERANCE:.0e} is allowed; nothing is written. Please report it with both versions of "
                 "jax and of the file's runtime"
             )
-        classes = logits.shape[-1]
-        counts = [confusion_matrix(example.label, map_, classes) for map_ in (class_map, best)]
-        confusions = counts if confusions is None else [a + b for a, b in zip(confusions, counts, strict=True)]
-    assert confusions is not None
-    mean_iu, of_network = (compute_metrics(confusion).mean_iu for confusion in confusions)
-    return Parity(images, pixels, others, margin, difference, mean_iu, of_network)
+    return tuple(_add_up(images) for images in zip(*found, strict=True))
+
+
+class _Compared(NamedTuple):
+    """What `Parity` has, of one image: confusion matrices of the file and of the network, and no mean IU."""
+
+    pixels: int
+    other_classes: int
+    margin: float
+    difference: float | None
+    confusions: tuple[np.ndarray, np.ndarray]
+
+
+def _compare_task(label: np.ndarray, class_map: np.ndarray, logits: np.ndarray, other: np.ndarray | None) -> _Compared:
+    """Compare what a file gives for an image in one task: its class map and its logits, if it shows them."""
+    unit = max(float(np.abs(logits).max()), 1e-30)
+    best = logits.argmax(axis=-1)
+    chosen = np.take_along_axis(logits, class_map[..., None].astype(np.int64), axis=-1)[..., 0]
+    ours, networks = (confusion_matrix(label, given, logits.shape[-1]) for given in (class_map, best))
+    return _Compared(
+        pixels=best.size,
+        other_classes=int((best != class_map).sum()),
+        margin=float((logits.max(axis=-1) - chosen).max()) / unit,
+        difference=None if other is None else float(np.abs(other - logits).max()) / unit,
+        confusions=(ours, networks),
+    )
+
+
+def _add_up(images: Sequence[_Compared]) -> Parity:
+    ours, networks = np.sum([image.confusions for image in images], axis=0)
+    differences = [image.difference for image in images if image.difference is not None]
+    return Parity(
+        images=len(images),
+        pixels=sum(image.pixels for image in images),
+        other_classes=sum(image.other_classes for image in images),
+        largest_margin=max(image.margin for image in images),
+        largest_difference=max(differences, default=None),
+        mean_iu=compute_metrics(ours).mean_iu,
+        mean_iu_of_network=compute_metrics(networks).mean_iu,
+    )

@@ -1,6 +1,6 @@
 """The function that is exported: from images of any size to class maps, with everything in it that belongs to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,9 @@ from jaxtyping import Array, Float, Int, Integer
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
+from fcn_jax.data.tasks import split_maps, split_scores
 from fcn_jax.models.build import Network
+from fcn_jax.models.tasks import choose_classes, compute_probabilities
 
 # Sides of canvases are multiples of it, as the strides of the networks are its divisors.
 MULTIPLE = 32
@@ -37,16 +39,20 @@ def make_scores(model: Network, input_config: InputConfig) -> Scores:
     return scores
 
 
-def make_program(scores: Scores, variables: Any, probabilities: bool) -> Callable[[Any], tuple[Any, ...]]:
+def make_program(
+    scores: Scores, variables: Any, counts: Sequence[int], probabilities: bool
+) -> Callable[[Any], tuple[Any, ...]]:
     """Make the function from images [batch, height, width, channels], of any size, to their class maps.
 
     Args:
         scores: from `make_scores`.
         variables: parameters and batch statistics, which become part of the function.
-        probabilities: whether to return float32[batch, height, width, classes], too.
+        counts: number of classes of each task.
+        probabilities: whether to return the probabilities of each task, too.
 
     Returns:
-        A function whose first result is uint8[batch, height, width].
+        A function whose results are the class map of each task, uint8[batch, height, width], and then the probabilities
+        of each task, float32[batch, height, width, classes].
     """
 
     def program(image: Integer[Array, "batch height width channels"]) -> tuple[Any, ...]:
@@ -56,7 +62,8 @@ def make_program(scores: Scores, variables: Any, probabilities: bool) -> Callabl
         size = jnp.stack([jnp.asarray(side, jnp.int32) for side in sides])
         logits = scores(variables, canvas, jnp.broadcast_to(size, (batch, 2)))
         logits = jax.lax.slice(logits, (0, 0, 0, 0), (batch, *sides, logits.shape[-1]))
-        class_map = logits.argmax(axis=-1).astype(jnp.uint8)
-        return (class_map, jax.nn.softmax(logits)) if probabilities else (class_map,)
+        class_maps = split_maps(choose_classes(logits, counts), len(counts))
+        shares = split_scores(compute_probabilities(logits, counts), counts) if probabilities else ()
+        return (*class_maps, *shares)
 
     return program

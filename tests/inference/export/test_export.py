@@ -21,6 +21,8 @@ from small_runs import PLAIN
 
 from fcn_jax.config import CAFFE_INPUT, InputConfig
 from fcn_jax.data.augment import normalise
+from fcn_jax.data.labels import palette
+from fcn_jax.data.tasks import Task
 from fcn_jax.errors import ExportDiffers, InputError
 from fcn_jax.inference.export import export as module
 from fcn_jax.inference.export.export import export
@@ -40,6 +42,8 @@ from fcn_jax.runs.run_dir import open_run
 # As on a machine without these packages: their import fails.
 WITHOUT = "import sys\nsys.modules.update(dict.fromkeys({names!r}.split()))\n"
 CLASSES = 4
+ONE = (Task("", tuple("abcd"), palette(CLASSES)),)
+TWO = (Task("what", tuple("abcd"), palette(CLASSES)), Task("how", tuple("xyz"), palette(3)))
 SIZES = ((1, 1), (45, 77), (64, 96))
 BGR = dataclasses.replace(CAFFE_INPUT, std=(57.0, 58.0, 59.0))
 SMALL_VGG = VGG(depths=(1, 1, 1, 1, 1), fc_features=16)
@@ -80,9 +84,10 @@ def test_programs_compute_what_the_network_gives_each_image_alone(name):
     params = variables["params"]
     params |= {x: jax.tree.map(lambda a: 10 * a / largest, params[x]) for x in params if x.startswith("score")}
     scores = make_scores(model, input_config)
-    written = make_onnx(scores, variables, CLASSES, probabilities=True).SerializeToString()
+    written = make_onnx(scores, variables, ONE, probabilities=True).SerializeToString()
     session = onnxruntime.InferenceSession(written)
-    program = jax_export.deserialize(bytearray(make_stablehlo(make_program(scores, variables, probabilities=True))))
+    stablehlo = make_stablehlo(make_program(scores, variables, (CLASSES,), probabilities=True))
+    program = jax_export.deserialize(bytearray(stablehlo))
     assert program.platforms == ("cpu", "cuda", "tpu")
     seen = set()
     for image in photographs():
@@ -101,12 +106,33 @@ def test_programs_compute_what_the_network_gives_each_image_alone(name):
         np.testing.assert_array_equal(both[index], single[0])
 
 
+def test_programs_of_several_tasks_give_a_class_map_and_probabilities_for_each():
+    model = FCN32s(7, PLAIN, tasks=(4, 3))
+    variables, scores = draw_network_variables(model), make_scores(model, InputConfig())
+    session = onnxruntime.InferenceSession(make_onnx(scores, variables, TWO, probabilities=True).SerializeToString())
+    stablehlo = make_stablehlo(make_program(scores, variables, (4, 3), probabilities=True))
+    program = jax_export.deserialize(bytearray(stablehlo))
+    names = ["class_map", "class_map_how", "probabilities", "probabilities_how"]
+    assert [(output.name, output.shape) for output in session.get_outputs()] == [
+        *((name, ["batch", "height", "width"]) for name in names[:2]),
+        *((name, ["batch", "height", "width", count]) for name, count in zip(names[2:], (4, 3), strict=True)),
+    ]
+    image = photographs()[1]
+    logits = np.asarray(model.apply(variables, normalise(jnp.asarray(image), InputConfig())), np.float64)
+    for given in (session.run(names, {"image": image}), list(map(np.asarray, program.call(image)))):
+        for task, own in enumerate((logits[..., :4], logits[..., 4:])):
+            assert (given[task].dtype, len(np.unique(given[task])) > 1) == (np.uint8, True)
+            np.testing.assert_array_equal(given[task], own.argmax(-1))
+            powers = np.exp(own - own.max(-1, keepdims=True))
+            np.testing.assert_allclose(given[2 + task], powers / powers.sum(-1, keepdims=True), atol=1e-4)
+
+
 def test_a_network_that_onnx_cannot_hold_is_refused():
     def scores(variables, canvas, size):
         return jax.lax.cumsum(canvas.astype(jnp.float32), axis=1)
 
     with pytest.raises(InputError, match=r"cannot be written as ONNX: it has the operation cumsum; export it without"):
-        make_onnx(scores, {}, 3, probabilities=False)
+        make_onnx(scores, {}, ONE, probabilities=False)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +150,7 @@ def test_openvino_computes_what_the_network_gives(openvino, tmp_path, name):
     variables = draw_network_variables(model)
     file = tmp_path / "model.onnx"
     scores = make_scores(model, input_config)
-    file.write_bytes(make_onnx(scores, variables, CLASSES, probabilities=True).SerializeToString())
+    file.write_bytes(make_onnx(scores, variables, ONE, probabilities=True).SerializeToString())
     program = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     alone, seen = jax.jit(model.apply), set()
     for image in photographs():
@@ -173,11 +199,11 @@ def test_a_folder_has_the_programs_the_weights_and_what_they_are(run_dir, export
     stored = json.loads((out / "parity.json").read_text())
     assert stored["step"] == 1
     for name in ("model.onnx", "model.stablehlo"):
-        parity = parities[name]
+        (parity,) = parities[name]
         assert (parity.images, parity.pixels) == (4, 40 * 50 + 70 * 33 + 1 + 40 * 41)
         assert parity.mean_iu == pytest.approx(parity.mean_iu_of_network, abs=1e-6)
         assert stored[name]["mean_iu"] == parity.mean_iu
-    assert parities["model.onnx"].largest_difference < 1e-5
+    assert parities["model.onnx"][0].largest_difference < 1e-5
     assert len(said) == 3
     card = (out / "README.md").read_text()
     assert "| 1 | sea | `#" in card
@@ -207,8 +233,8 @@ def test_the_examples_of_the_card_run_without_this_package(run_dir, exported):
 
 
 def test_a_program_that_differs_fails_and_nothing_is_left(run_dir, tmp_path, examples, monkeypatch):
-    def make_other(scores, variables, probabilities):
-        return make_program(scores, jax.tree.map(lambda x: 1.1 * x, variables), probabilities)
+    def make_other(scores, variables, counts, probabilities):
+        return make_program(scores, jax.tree.map(lambda x: 1.1 * x, variables), counts, probabilities)
 
     monkeypatch.setattr(module, "make_program", make_other)
     with pytest.raises(ExportDiffers, match=r"model.stablehlo computes something else .* nothing is written"):

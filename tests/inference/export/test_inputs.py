@@ -13,7 +13,9 @@ from small_runs import Tiny
 
 from fcn_jax.data.augment import normalise
 from fcn_jax.data.inputs import COLOUR, describe_inputs
+from fcn_jax.data.labels import palette
 from fcn_jax.data.sources.nyud import DEPTH, HHA
+from fcn_jax.data.tasks import Task
 from fcn_jax.inference.export.onnx_file import make_onnx
 from fcn_jax.inference.export.program import make_program, make_scores
 from fcn_jax.inference.export.stablehlo_file import make_stablehlo
@@ -38,9 +40,9 @@ def test_programs_take_the_channels_of_all_inputs(model, inputs):
     variables = jax.tree.map(jnp.asarray, draw_variables(model, jnp.zeros((1, 8, 8, given.num_channels))))
     expected = np.asarray(jax.nn.softmax(model.apply(variables, normalise(jnp.asarray(image), given))))
     scores = make_scores(model, given)
-    onnx = make_onnx(scores, variables, 4, True, given)
+    onnx = make_onnx(scores, variables, [Task("", tuple("abcd"), palette(4))], True, given)
     session = onnxruntime.InferenceSession(onnx.SerializeToString())
-    stablehlo = make_stablehlo(make_program(scores, variables, probabilities=True), given)
+    stablehlo = make_stablehlo(make_program(scores, variables, (4,), probabilities=True), given)
     program = jax_export.deserialize(bytearray(stablehlo))
     for class_map, probabilities in (session.run(None, {"image": image}), map(np.asarray, program.call(image))):
         np.testing.assert_allclose(probabilities, expected, atol=1e-4)

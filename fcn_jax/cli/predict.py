@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -71,7 +71,7 @@ class Predict:
     competition: Literal["comp5", "comp6"] | None = None
     """competition of voc2012's server; comp5: trained on VOC 2012 alone; comp6: on other images, too; None: comp6"""
     source_values: bool = False
-    """write masks as grey PNGs with the label values that the masks of the run's data had before --data.map"""
+    """write masks as grey PNGs with the numbers that the classes have in the masks of the run's data"""
     alpha: float = 0.5
     """weight of the class colours in the overlay, 0 to 1"""
     legend: bool = False
@@ -88,12 +88,13 @@ class Split(NamedTuple):
     Attributes:
         images: its image files.
         folder: the folder of the masks in a submission.
-        label_map: the map by which a submission's masks have numbers; None: they have the indices of the classes.
+        label_maps: the map of each task by which a submission's masks have numbers; empty: they have the indices of the
+            classes.
     """
 
     images: list[Path]
     folder: str = ""
-    label_map: "LabelMap | None" = None
+    label_maps: "Sequence[LabelMap]" = ()
 
 
 def run(words: list[str]) -> None:
@@ -195,6 +196,7 @@ def _find_split(flags: Predict, run: "Run", name: str) -> Split:
     from fcn_jax.data.dataset import find_configured
     from fcn_jax.data.sources import get_source
     from fcn_jax.data.split_images import list_images
+    from fcn_jax.data.tasks import describe_classes
     from fcn_jax.inference.predict import require_own_results
     from fcn_jax.inference.submission import choose_folder
 
@@ -206,12 +208,12 @@ def _find_split(flags: Predict, run: "Run", name: str) -> Split:
     require_own_results(images)
     if not flags.submission or not source.submission:
         return Split(images)
-    if found.class_names != run.class_names:
+    if [task.class_names for task in run.tasks] != [task.class_names for task in found.tasks]:
         raise InputError(
-            f"{flags.run} was trained on the classes {', '.join(run.class_names)}, and the server of {source.name} "
+            f"{flags.run} was trained on the classes {describe_classes(run.tasks)}, and the server of {source.name} "
             f"wants {', '.join(found.class_names)}; give a run with the same classes"
         )
-    return Split(images, folder, None if source.submission.has_palette else found.label_map)
+    return Split(images, folder, () if source.submission.has_palette else [task.label_map for task in found.tasks])
 
 
 def _choose_reader(flags: Predict, run: "Run", videos: bool) -> "Reader":
@@ -232,23 +234,43 @@ def _choose_views(flags: Predict) -> "Views | None":
     return None if views == Views() else views
 
 
+def _find_label_maps(run: "Run") -> "Sequence[LabelMap]":
+    """Return the label map of each task that the run stores. Runs of older versions have none, so it is their data's.
+
+    Raises:
+        InputError: the run has none, and its data is not there.
+    """
+    from fcn_jax.data.dataset import find_configured
+
+    stored = [task.label_map for task in run.tasks if task.label_map is not None]
+    if len(stored) == len(run.tasks):
+        return stored
+    try:
+        return [task.label_map for task in find_configured(run.config.data, run.options.data).tasks]
+    except InputError as error:
+        raise InputError(
+            f"{run.folder} is of an older version, which did not store the numbers of masks, and its data cannot be "
+            f"read: {error}. Bring it back, or leave out --source-values"
+        ) from error
+
+
 def _choose_outputs(flags: Predict, run: "Run", split: Split | None) -> "Outputs":
-    from fcn_jax.data.label_map import find_values, parse_label_map
+    from fcn_jax.data.label_map import find_values
     from fcn_jax.inference.outputs import Outputs
 
-    values, count = None, len(run.class_names)
-    if split and split.label_map:
-        values = find_values(split.label_map, count)
-    elif flags.source_values:
-        values = find_values(parse_label_map(run.config.data.map, run.config.data.void, run.class_names), count)
+    maps = split.label_maps if split else ()
+    if flags.source_values:
+        maps = _find_label_maps(run)
+    values = [find_values(own, len(task.class_names)) for own, task in zip(maps, run.tasks, strict=False)]
     return Outputs(
         run.palette,
         run.class_names,
-        values,
+        values[0] if values else None,
         flags.alpha,
         flags.legend,
         flags.probabilities,
         flags.counts,
         flags.polygons,
         run.tasks[1:],
+        tuple(values[1:]) if values else None,
     )

@@ -289,6 +289,6 @@ def _find_cache(options: DataOptions) -> Path:
 
 
 def _colour(given: Labels) -> Task:
-    """Give the classes of a task their colours."""
+    """Give the classes of a task colours if they have none."""
     colours = labels.palette(len(given.class_names)) if given.colours is None else np.array(given.colours, np.uint8)
-    return Task(given.task, given.class_names, colours)
+    return Task(given.task, given.class_names, colours, given.label_map)

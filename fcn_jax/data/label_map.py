@@ -135,8 +135,8 @@ def find_values(label_map: LabelMap, num_classes: int) -> UInt8[np.ndarray, "{nu
     """Find the number that stands for each class in masks: the one that the map lists, otherwise the class itself.
 
     Raises:
-        InputError: the map lists several numbers for a class, gives the number of an unlisted class to another one, or
-            lists colours.
+        InputError: the map lists several numbers for a class, gives the number of an unlisted class to another one, has
+            a number above 255, or lists colours.
     """
     if label_map.colours:
         raise InputError("masks of the run's data have colours, which no grey mask can hold; leave out --source-values")
@@ -147,10 +147,15 @@ def find_values(label_map: LabelMap, num_classes: int) -> UInt8[np.ndarray, "{nu
         if not numbers and label not in taken:
             numbers = [label]
         if len(numbers) != 1:
-            listed = ", ".join(map(str, numbers)) or "no number"
+            listed = _join(map(str, numbers), len(numbers)) or "no number"
             raise InputError(
                 f"{listed} of the run's masks became class {label}, so it has no value of its own; leave out "
                 "--source-values, and the masks hold the indices of the classes"
+            )
+        if numbers[0] > IGNORE:
+            raise InputError(
+                f"{numbers[0]} of the run's masks became class {label}, and the masks to write hold numbers up to "
+                f"{IGNORE}; leave out --source-values, and they hold the indices of the classes"
             )
         values[label] = numbers[0]
     return values

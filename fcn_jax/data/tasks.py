@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.errors import InputError, suggest_nearest
 
 
@@ -21,11 +22,13 @@ class Task(NamedTuple):
         name: for names of files and values, such as "geometric"; empty for the only task of a data set.
         class_names: the name of each label from 0 on.
         palette: red, green and blue of each class.
+        label_map: the labels of the numbers in the data set's masks; None: a run of an older version did not store it.
     """
 
     name: str
     class_names: tuple[str, ...]
     palette: UInt8[np.ndarray, "classes 3"]
+    label_map: LabelMap | None = None
 
 
 def count_classes(tasks: Iterable[Task]) -> tuple[int, ...]:
@@ -34,7 +37,7 @@ def count_classes(tasks: Iterable[Task]) -> tuple[int, ...]:
 
 
 def is_same(some: Sequence[Task], others: Sequence[Task]) -> bool:
-    """Return whether tasks have the same names and classes; colours may differ."""
+    """Return whether tasks have the same names and classes; the rest may differ."""
     return [task[:2] for task in some] == [task[:2] for task in others]
 
 

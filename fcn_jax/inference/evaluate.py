@@ -182,7 +182,7 @@ def format_tables(evaluation: Evaluation) -> str:
 
 
 def _format_table(score: TaskScore, ignored: list[str]) -> str:
-    (task, class_names, _), metrics, confusion = score
+    (task, class_names, *_), metrics, confusion = score
     width = max(len(name) for name in ("frequency_weighted_iu", *class_names))
     lines = [f"{task} task"] if task else []
     lines.append(f"{'class':{width}}  {'IU':>6}  {'accuracy':>8}  {'pixels':>12}")

@@ -32,7 +32,8 @@ class Outputs:
         probabilities: whether `<stem>.npz` is written; see `save_probabilities`.
         counts: whether `counts.csv` is written for all images; see `summaries.write_counts`.
         polygons: whether `polygons.json` is written for all images; see `summaries.write_polygons`.
-        others: the tasks after the first one, to which `palette` and `class_names` belong.
+        others: the tasks after the first one, to which `palette`, `class_names` and `values` belong.
+        other_values: `values` of each of them.
 
     Raises:
         InputError: `alpha` is not within 0 to 1.
@@ -47,6 +48,7 @@ class Outputs:
     counts: bool = False
     polygons: bool = False
     others: tuple[Task, ...] = ()
+    other_values: tuple[UInt8[np.ndarray, "..."], ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -59,10 +61,11 @@ class Outputs:
 
     def split_tasks(self) -> list[tuple[str, "Outputs"]]:
         """Return what is written for each task, with what is added to the stem in the names of its files."""
-        first = dataclasses.replace(self, others=())
+        first = dataclasses.replace(self, others=(), other_values=None)
+        values = self.other_values or (None,) * len(self.others)
         others = [
-            (f"_{task.name}", dataclasses.replace(first, palette=task.palette, class_names=task.class_names))
-            for task in self.others
+            (f"_{name}", dataclasses.replace(first, palette=palette, class_names=class_names, values=own))
+            for (name, class_names, palette, _), own in zip(self.others, values, strict=True)
         ]
         return [("", first), *others]
 

@@ -43,7 +43,7 @@ def describe_origin(model: Any, step: int, variables: Any, views: Views | None, 
         "probabilities": outputs.probabilities,
     }
     if outputs.others:
-        looks["others"] = to_json(outputs.others)
+        looks["others"] = to_json((outputs.others, outputs.other_values))
     return {
         "step": step,
         "variables": checksum.hexdigest(),

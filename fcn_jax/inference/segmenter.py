@@ -69,7 +69,7 @@ class Segmenter:
         views: Views | None = None,
     ):
         self.tasks = tasks
-        _, self.class_names, self.palette = tasks[0]
+        _, self.class_names, self.palette, _ = tasks[0]
         self._variables, self._tiling, self._views = replicate_locally(variables), tiling, views
         self._input = input_config
         self._classify = make_forward(model, input_config, labelled=False)

@@ -126,7 +126,7 @@ class Panels:
 
 
 def _draw_panels(rows: Sequence[tuple[np.ndarray, ...]], task: Task) -> UInt8[np.ndarray, "tall wide 3"]:
-    _, class_names, palette = task
+    _, class_names, palette, _ = task
     panel_width = max(image.shape[1] for image, _, _ in rows)
     font_size = max(TEXT_SIZE, round(3 * panel_width * TEXT_SHARE))
     font = ImageFont.load_default(font_size)

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.tasks import Task, describe_classes, is_same
 from fcn_jax.errors import InputError
@@ -127,7 +128,13 @@ def _read_task(name: Any, stored: Any) -> Task:
         raise ValueError(f"it has {len(class_names)} class names and {len(palette)} colours")
     if not re.fullmatch(r"[\w-]*", from_json(str, name, "task")):  # it becomes a part of the names of files
         raise ValueError(f"it has the task {name!r}, and names of tasks have letters, digits, - and _")
-    return Task(name, class_names, palette)
+    label_map = from_json(LabelMap | None, stored.get("label_map"), "label_map")  # older versions did not store it
+    if label_map is not None:
+        numbers = [*label_map.void, *(number for number, _ in label_map.numbers)]
+        labels = [label for _, label in (*label_map.numbers, *label_map.colours)]
+        if not set(numbers) <= set(range(1 << 16)) or not set(labels) <= {*range(len(class_names)), IGNORE}:
+            raise ValueError("its label map has numbers outside 0..65535 or labels that are no classes")
+    return Task(name, class_names, palette, label_map)
 
 
 @contextlib.contextmanager
@@ -240,7 +247,11 @@ def _describe_run(run: Run) -> dict[str, Any]:
 
 
 def _describe_task(task: Task) -> dict[str, Any]:
-    return {"class_names": list(task.class_names), "palette": task.palette.tolist()}
+    return {
+        "class_names": list(task.class_names),
+        "palette": task.palette.tolist(),
+        "label_map": to_json(task.label_map),
+    }
 
 
 def _describe_start() -> Start:

@@ -3,6 +3,7 @@
 import contextvars
 import dataclasses
 import os
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
 from fcn_jax.data.labels import palette
 from fcn_jax.data.large_images import read_size
 from fcn_jax.data.sources import cityscapes
+from fcn_jax.data.sources.source import Request
 from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segmenter import Segmenter
@@ -200,8 +202,34 @@ def test_no_submission_without_every_image(voc_run, tmp_path):
 
 def make_run(name: str, where: Path, class_names: tuple[str, ...]) -> SimpleNamespace:
     config, options = Config(data=DataConfig(name)), RunOptions(data=DataOptions(where, where / "cache"))
-    task = Task("", class_names, palette(len(class_names)))
-    return SimpleNamespace(config=config, options=options, tasks=(task,), class_names=class_names, palette=task.palette)
+    task = Task("", class_names, palette(len(class_names)))  # as a run of an older version has it
+    return SimpleNamespace(
+        folder=where / "run",
+        config=config,
+        options=options,
+        tasks=(task,),
+        class_names=class_names,
+        palette=task.palette,
+    )
+
+
+# labels.py of cityscapesScripts: the ids of the train ids 0 to 18.
+IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+
+
+def test_source_values_of_a_data_set_with_a_map_of_its_own(tmp_path):
+    flags = Predict(Path("run"), ("a.png",), source_values=True)
+    run = make_run("cityscapes", tmp_path / "gone", tuple(cityscapes.CLASSES))
+    with pytest.raises(InputError, match=r"run is of an older version.*gone does not exist.*leave out --source-values"):
+        _choose_outputs(flags, run, None)
+    (tmp_path / "gone/leftImg8bit/test/berlin").mkdir(parents=True)
+    (tmp_path / "gone/leftImg8bit/test/berlin/a_leftImg8bit.png").touch()
+    label_map = cityscapes.find(Request(tmp_path / "gone", tmp_path)).label_map
+    assert _choose_outputs(flags, run, None).values.tolist() == IDS  # from its data
+    shutil.rmtree(tmp_path / "gone")
+    run.tasks = (run.tasks[0]._replace(label_map=label_map),)
+    assert _choose_outputs(flags, run, None).values.tolist() == IDS  # from the run alone
+    assert _choose_outputs(dataclasses.replace(flags, source_values=False), run, None).values is None
 
 
 def test_masks_for_cityscapes_have_its_numbers(tmp_path):
@@ -212,9 +240,7 @@ def test_masks_for_cityscapes_have_its_numbers(tmp_path):
     flags = Predict(Path("run"), (), split="test", submission=tmp_path / "c.zip")
     split = _find_split(flags, run, "test")
     assert split.images == [image]
-    # labels.py of cityscapesScripts: the ids of the train ids 0 to 18.
-    ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
-    assert _choose_outputs(flags, run, split).values.tolist() == ids
+    assert _choose_outputs(flags, run, split).values.tolist() == IDS
     plain = dataclasses.replace(flags, submission=None)
     assert _choose_outputs(plain, run, _find_split(plain, run, "test")).values is None
 

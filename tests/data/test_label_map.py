@@ -183,3 +183,16 @@ def test_each_class_has_the_value_that_became_it(entries, void, expected):
 def test_classes_without_a_value_of_their_own_are_refused(entries, message):
     with pytest.raises(InputError, match=message):
         find_values(parse_label_map(entries, (), NAMES), 3)
+
+
+
+def test_numbers_that_no_grey_mask_holds_are_refused():
+    assert find_values(LabelMap(numbers=((255, 0), (0, 1))), 2).tolist() == [255, 0]
+    with pytest.raises(InputError, match=r"256 of the run's masks became class 0, .* up to 255; leave out --source"):
+        find_values(LabelMap(numbers=((256, 0), (0, 1))), 2)
+
+
+def test_a_class_of_many_numbers_names_the_first():
+    """As the background of PASCAL-Context, which is 400 of its 459 labels."""
+    with pytest.raises(InputError, match=r"^5, 6, 7, 8, 9 and 3 more of the run's masks became class 1"):
+        find_values(LabelMap(numbers=tuple((number, 1) for number in range(5, 13))), 2)

@@ -35,6 +35,7 @@ STORED = {
     "options": to_json(RunOptions()),
     "class_names": ["sky", "sea", "sand"],
     "palette": PALETTE.tolist(),
+    "label_map": {"void": [0], "numbers": [[7, 0], [8, 1]], "colours": [[[128, 0, 0], 2]]},
     "contents": "abc",
 }
 FORMER = {**STORED, "config": {"steps": 3, "batch_size": 8, "keep": 2, "eval_batch_size": 0, "data": {"dir": "x"}}}

@@ -17,6 +17,7 @@ import pytest
 from fcn_jax.config import Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.runs import run_dir as module
@@ -68,6 +69,26 @@ def test_each_start_is_noted(tmp_path, monkeypatch):
     assert all(before <= one.time <= time.time() + 1 for one in origin.starts)
     assert re.search(r", \d+ cores$", origin.starts[0].machine)
     assert origin.python == platform.python_version()
+
+
+def test_a_run_stores_what_the_numbers_in_masks_mean(tmp_path):
+    label_map = LabelMap((0, 65535), ((7, 0), (300, 2)), (((1, 2, 3), 1),))
+    (task,) = DATASET.tasks
+    data = dataclasses.replace(DATASET, tasks=(task._replace(label_map=label_map),))
+    start(tmp_path / "run", data=data)
+    assert open_run(tmp_path / "run").tasks[0].label_map == label_map
+    file = tmp_path / "run/config.json"
+    stored = json.loads(file.read_text())
+    # A run of an older version is opened and resumed, and then stores it.
+    del stored["label_map"]
+    file.write_text(json.dumps(stored))
+    assert open_run(tmp_path / "run").tasks[0].label_map is None
+    start(tmp_path / "run", data=data)
+    assert open_run(tmp_path / "run").tasks[0].label_map == label_map
+    for damaged in ({"numbers": [[-1, 0]]}, {"numbers": [[1, 3]]}, {"void": [1 << 16]}, {"colours": [[[0, 0, 0], -1]]}):
+        file.write_text(json.dumps(stored | {"label_map": damaged}))
+        with pytest.raises(InputError, match=r"label map has numbers outside 0\.\.65535 or labels that are no classes"):
+            open_run(tmp_path / "run")
 
 
 def test_an_opened_run_says_what_was_stored(tmp_path):

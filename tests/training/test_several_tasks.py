@@ -160,6 +160,20 @@ def test_predict_writes_a_mask_of_each_task(root, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_masks_with_the_numbers_of_the_official_files(root):
+    """They begin at 1 in both tasks; 0 and -1 are void (siftflow_layers.py)."""
+    words = [str(root / "run"), "--split", "val", "--out", str(root / "numbers"), "--tile", "0", "--quiet"]
+    predict.run([*words, "--source-values", "--counts"])
+    for name, class_map in segment_all(root).items():
+        for task, suffix in enumerate(("", "_geometric")):
+            with Image.open(root / "numbers" / f"{name}{suffix}.png") as mask:
+                assert mask.mode == "L"
+                np.testing.assert_array_equal(np.asarray(mask), class_map[..., task] + 1)
+    _, first, *_ = (root / "numbers/counts_geometric.csv").read_text().splitlines()
+    counts = np.bincount(segment_all(root)[TESTED[0]][..., 1].ravel(), minlength=3)
+    assert first == ",".join(map(str, [f"{TESTED[0]}.jpg", *counts]))
+
+
 def test_views_are_averaged_in_each_task(root):
     image = draw_scene(8)[0]
     segment = Segmenter.from_run(root / "run", tta=True)

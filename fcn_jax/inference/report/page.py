@@ -198,7 +198,7 @@ def _choose_metrics(report: Report) -> tuple[dict[str, Any], str]:
 
 
 def _list_classes(report: Report, number: int) -> list[ClassRow]:
-    task, names, palette = report.run.tasks[number]
+    task, names, palette, _ = report.run.tasks[number]
     colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette.tolist()]
     empty: list[Any] = [None] * len(names)
     columns = [empty] * 4

@@ -73,8 +73,9 @@ def _list_unread(setup: Setup) -> list[str]:
             f"{dataset.name} was not read: its {classes} classes and images of up to {width}x{height} are assumed; "
             "give --data.dir to check its files"
         )
-    if model.weights and setup.start is None and setup.resume_step is None:
-        lines.append(f"the weights {model.weights} were not read, so it is open whether they fit")
+    weights = [model.weights] if model.weights else list(map(str, model.init_streams))
+    if weights and setup.start is None and setup.resume_step is None:
+        lines.append(f"the weights {' and '.join(weights)} were not read, so it is open whether they fit")
     return lines
 
 

@@ -11,6 +11,7 @@ from small_runs import NORMED, PLAIN, folder_data
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, RunOptions
 from fcn_jax.errors import InputError
 from fcn_jax.models.fcn import FCN8s, FCN16s, FCN32s
+from fcn_jax.models.reference import LateFusion
 from fcn_jax.presets import PRESETS
 from fcn_jax.training import setup
 from fcn_jax.training.loop import train
@@ -61,6 +62,20 @@ def test_a_recipe_needs_neither_its_images_nor_its_weights(tmp_path, monkeypatch
     assert text.count(f"the weights {config.model.weights} were not read") == 1
     assert text.count("training step, 8 images, crops of 500x500: ") == 2
     assert "1 × 1 × 8 × 60" in text
+
+
+def test_the_weights_of_late_fusion_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = LateFusion(FCN32s(40, PLAIN, upsampling="fixed"))
+    monkeypatch.setattr(setup, "build", lambda model, classes: network)
+    config = PRESETS["nyud-fcn32s-color-hha"].config
+    config = dataclasses.replace(config, batch_size=8, augment=dataclasses.replace(config.augment, crop=32))
+    said: list[str] = []
+    train(
+        config, RunOptions(DataOptions(cache=tmp_path, val_split="test"), dry_run=True), tmp_path / "run", said.append
+    )
+    names = "nyud-fcn32s-color-heavy.caffemodel and nyud-fcn32s-hha-heavy.caffemodel"
+    assert f"the weights {names} were not read, so it is open whether they fit" in "\n".join(said)
 
 
 def test_images_that_are_given_are_read(tmp_path):

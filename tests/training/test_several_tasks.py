@@ -277,7 +277,7 @@ def test_exported_programs_give_the_classes_of_each_task(root, capsys, monkeypat
     card = (out / "README.md").read_text()
     for text in (
         "with 33 and 3 classes, exported",
-        "- `class_map_geometric`: uint8[batch, height, width], the index of each pixel's class of the geometric task.",
+        "- `class_map_geometric`: uint8[batch, height, width], the index of each pixel's class in the geometric task.",
         "- `probabilities_geometric`: float32[batch, height, width, 3], with a sum of 1 in each pixel",
         "### Geometric task\n\n| index | name | colour |\n| --- | --- | --- |\n| 0 | sky | `#000000` |",
         "| on val | semantic, % | geometric, % |\n| --- | --- | --- |\n| mean_iu | ",

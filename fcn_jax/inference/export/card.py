@@ -98,7 +98,7 @@ def write_card(
         f"- `image`: {_describe_image(model.input_or_default)}, any size. Colour order, mean and deviation of the "
         "training are part of the program: give plain images.",
         *(
-            f"- `class_map{suffix}`: uint8[batch, height, width], the index of each pixel's class{_name(' of', task)}."
+            f"- `class_map{suffix}`: uint8[batch, height, width], the index of each pixel's class{_name(' in', task)}."
             for suffix, task in zip(suffixes, run.tasks, strict=True)
         ),
     ]

@@ -185,7 +185,6 @@ def test_classes_without_a_value_of_their_own_are_refused(entries, message):
         find_values(parse_label_map(entries, (), NAMES), 3)
 
 
-
 def test_numbers_that_no_grey_mask_holds_are_refused():
     assert find_values(LabelMap(numbers=((255, 0), (0, 1))), 2).tolist() == [255, 0]
     with pytest.raises(InputError, match=r"256 of the run's masks became class 0, .* up to 255; leave out --source"):

@@ -17,7 +17,7 @@ def ours(batch: int, dtype: str) -> Functions:
     import jax
     import numpy as np
 
-    from fcn_jax.data.batches import Batch
+    from fcn_jax.data.canvas import Batch
 
     forward, variables = ours_network("vgg16", dtype)
     data = Batch(

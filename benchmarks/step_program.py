@@ -65,7 +65,7 @@ def read_program(**fields: Any) -> dict[str, Any]:
 
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
     from fcn_jax.data.augment import draw_changes
-    from fcn_jax.data.batches import Batch
+    from fcn_jax.data.canvas import Batch
     from fcn_jax.data.defaults import fill_config
     from fcn_jax.models.build import build
     from fcn_jax.runtime.memory import read_memory
@@ -168,7 +168,7 @@ def compare_devices() -> dict[str, float]:
 
     from fcn_jax.config import AugmentConfig, Config, OptimConfig
     from fcn_jax.data.augment import draw_changes
-    from fcn_jax.data.batches import Batch
+    from fcn_jax.data.canvas import Batch
     from fcn_jax.data.defaults import fill_config
     from fcn_jax.layers.backend import jit_options
     from fcn_jax.models.build import build

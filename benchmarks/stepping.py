@@ -23,7 +23,7 @@ def ours(backbone: str, side: int, batch: int, dtype: str) -> Functions:
 
     from fcn_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
     from fcn_jax.data.augment import draw_changes
-    from fcn_jax.data.batches import Batch
+    from fcn_jax.data.canvas import Batch
     from fcn_jax.data.defaults import fill_config
     from fcn_jax.layers import jit_options
     from fcn_jax.models.build import build

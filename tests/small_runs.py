@@ -9,7 +9,7 @@ from PIL import Image
 
 from fcn_jax.config import AugmentConfig, Config, DataConfig, DataOptions, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.augment import draw_changes
-from fcn_jax.data.batches import Batch, place_on_canvas
+from fcn_jax.data.canvas import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.layers import BatchNorm, Conv

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, OptimConfig, RunOptions
 from fcn_jax.data.augment import normalise
-from fcn_jax.data.batches import place_on_canvas, train_batches
+from fcn_jax.data.batches import train_batches
+from fcn_jax.data.canvas import place_on_canvas
 from fcn_jax.data.dataset import Dataset, Example, prepare
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.inference.evaluate import evaluate

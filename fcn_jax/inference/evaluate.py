@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Int64, UInt8
 
-from fcn_jax.data.batches import Batch
+from fcn_jax.data.canvas import Batch
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.tasks import Task, count_classes, split_maps
 from fcn_jax.inference.metrics import Metrics, compute_metrics, confusion_matrix

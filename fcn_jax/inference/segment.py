@@ -19,7 +19,7 @@ from jaxtyping import Float16, UInt8
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
-from fcn_jax.data.batches import Batch, place_on_canvas
+from fcn_jax.data.canvas import Batch, place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.inputs import Pixels
 from fcn_jax.data.labels import IGNORE

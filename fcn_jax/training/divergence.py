@@ -12,7 +12,8 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
-from fcn_jax.data.batches import Batch, order_batches, train_batches
+from fcn_jax.data.batches import order_batches, train_batches
+from fcn_jax.data.canvas import Batch
 from fcn_jax.training.setup import Setup
 from fcn_jax.training.state import TrainState
 from fcn_jax.training.step import Part, split_batch, sum_loss

@@ -8,7 +8,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fcn_jax.config import Config
 from fcn_jax.data.augment import draw_changes
-from fcn_jax.data.batches import Batch, make_empty_batch, train_canvas
+from fcn_jax.data.batches import train_canvas
+from fcn_jax.data.canvas import Batch, make_empty_batch
 from fcn_jax.inference.segment import default_batch_size, limit_batch_size
 from fcn_jax.inference.tiles import choose_canvas
 from fcn_jax.layers.backend import count_local_devices

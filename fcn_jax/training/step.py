@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fcn_jax.config import Config
 from fcn_jax.data.augment import augment, step_keys
-from fcn_jax.data.batches import Batch
+from fcn_jax.data.canvas import Batch
 from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.tasks import count_by_task, sum_cross_entropy

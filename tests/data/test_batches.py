@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fcn_jax.config import AugmentConfig, Config, DataOptions, InputConfig, RunOptions
 from fcn_jax.data import batches as module
 from fcn_jax.data.augment import Changes, augment, draw_changes, find_origin, reach
-from fcn_jax.data.batches import Batch, load_on_devices, place_on_canvas, require_room, train_batches
+from fcn_jax.data.batches import load_on_devices, require_room, train_batches
+from fcn_jax.data.canvas import Batch
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.errors import InputError
@@ -240,28 +241,6 @@ def test_every_image_comes_once_an_epoch_and_whole():
             seen += matches
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
-
-
-@pytest.mark.parametrize(
-    ("image", "label", "message"),
-    [
-        (
-            np.zeros((4, 5, 3), np.float32),
-            np.zeros((4, 5), np.uint8),
-            "one has an image of float32 and a label of uint8",
-        ),
-        (
-            np.zeros((4, 5, 3), np.uint8),
-            np.zeros((4, 5), np.int64),
-            "an image of uint8 and a label of int64; they must",
-        ),
-        (np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8), r"shape \(4, 5\) and a label of shape \(4, 5\)"),
-        (np.zeros((4, 5, 3), np.uint8), np.zeros((3, 5), np.uint8), r"\(4, 5, 3\) and a label of shape \(3, 5\); they"),
-    ],
-)
-def test_examples_of_other_types_and_shapes_are_refused(image, label, message):
-    with pytest.raises(InputError, match=message):
-        place_on_canvas([Example("one", image, label)], 1, (8, 8))
 
 
 @pytest.mark.parametrize("decoded", ["never", "device"])

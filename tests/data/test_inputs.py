@@ -11,7 +11,8 @@ from small_nyud import NAMES, write_official, write_reference
 
 from fcn_jax.config import AugmentConfig, DataConfig, InputConfig
 from fcn_jax.data.augment import augment, draw_changes, normalise
-from fcn_jax.data.batches import load_on_devices, place_on_canvas
+from fcn_jax.data.batches import load_on_devices
+from fcn_jax.data.canvas import place_on_canvas
 from fcn_jax.data.dataset import Example, prepare
 from fcn_jax.data.decoded import open_decoded
 from fcn_jax.data.hha import NYUD_CAMERA, encode_hha

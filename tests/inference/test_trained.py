@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from random_network import examples
 
-from fcn_jax.data.batches import place_on_canvas
+from fcn_jax.data.canvas import place_on_canvas
 from fcn_jax.errors import InputError
 from fcn_jax.inference.trained import load_trained
 from fcn_jax.runs.run_dir import open_run

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from fcn_jax.data.batches import Batch
+from fcn_jax.data.canvas import Batch
 from fcn_jax.errors import OutOfMemory
 from fcn_jax.runtime.memory import (
     IN_EVALUATION,

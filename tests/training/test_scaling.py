@@ -20,7 +20,7 @@ from xla_flags import FAST_COMPILE
 from fcn_jax import cli
 from fcn_jax.config import AugmentConfig, Config, InputConfig, OptimConfig
 from fcn_jax.data.augment import draw_changes, normalise
-from fcn_jax.data.batches import Batch
+from fcn_jax.data.canvas import Batch
 from fcn_jax.data.defaults import fill_config
 from fcn_jax.inference.segment import make_forward
 from fcn_jax.models.backbones.resnet import ResNet

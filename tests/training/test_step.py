@@ -13,7 +13,7 @@ from small_runs import CLASSES, NORMED, PLAIN, Tiny, config, draw_batch, example
 
 from fcn_jax.config import AugmentConfig, Config, DataConfig, InputConfig, ModelConfig, OptimConfig
 from fcn_jax.data.augment import draw_changes, find_origin, normalise
-from fcn_jax.data.batches import Batch
+from fcn_jax.data.canvas import Batch
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.dilated import DilatedFCN

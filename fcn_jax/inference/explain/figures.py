@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
-from fcn_jax.data.batches import place_on_canvas
+from fcn_jax.data.canvas import place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.inference.explain.field_figure import draw_field
 from fcn_jax.inference.explain.figure import Figure

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
-from fcn_jax.data.batches import place_on_canvas
+from fcn_jax.data.canvas import place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.tasks import split_maps, split_scores
 from fcn_jax.errors import ExportDiffers

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float64, Int, Int32, UInt8
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
-from fcn_jax.data.batches import Batch
+from fcn_jax.data.canvas import Batch
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.tasks import split_maps, split_scores
 from fcn_jax.inference.segment import Forward, Scored

@@ -6,18 +6,15 @@ the whole image, up to rounding, where it is further than that from its cut bord
 network's coarsest stride, so that all windows are those of the whole image.
 """
 
-import functools
 import itertools
 import math
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.errors import InputError
-from fcn_jax.models.build import Network
+from fcn_jax.models.build import Network, trace_network
 
 Canvas = tuple[int, int]  # height, width
 
@@ -75,16 +72,14 @@ def plan_tiles(model: Network, side: int, channels: int = 3) -> Tiling | None:
         return None
     if side < 0:
         raise InputError(f"tile is {side}; it must be at least 1 pixel, or 0 to compute every image whole")
-    reach, stride = _measure_reach(model, channels)  # pyright: ignore[reportArgumentType]  Flax makes modules hashable
+    reach, stride = _measure_reach(model, channels)
     return Tiling(*(math.ceil(length / stride) * stride for length in (side, reach)))
 
 
-@functools.cache
 def _measure_reach(model: Network, channels: int) -> tuple[float, int]:
     """Return the reach and the coarsest stride of a network's logits; see `FeatureMap`. It computes shapes only."""
-    run = functools.partial(model.init_with_output, mutable=True)
-    _, variables = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, 32, 32, channels)))
-    found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(variables.get("intermediates", {}))  # pyright: ignore
+    maps = trace_network(model, channels).get("intermediates", {})
+    found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(maps)  # pyright: ignore[reportAssignmentType]
     maps = [values[0] for path, values in found.items() if path[-1] == "logits"]  # late fusion has one for each stream
     if not maps:
         raise InputError(

@@ -1,5 +1,6 @@
 """The network of a configuration, and its variables."""
 
+import functools
 from typing import Any
 
 import jax
@@ -67,3 +68,33 @@ def init_variables(model: Network, seed: int, channels: int = 3) -> dict[str, An
         channels: number of channels of its images.
     """
     return dict(model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, channels))))
+
+
+def shape_variables(model: Network, channels: int = 3) -> dict[str, Any]:
+    """Return the shapes of a network's variables, as `init_variables` makes them.
+
+    Args:
+        model: the network.
+        channels: number of channels of its images.
+    """
+    return {name: shapes for name, shapes in trace_network(model, channels).items() if name != "intermediates"}
+
+
+def trace_network(model: Network, channels: int = 3) -> dict[str, Any]:
+    """Return the shapes of a network's variables and, as "intermediates", of its feature maps on 32x32 pixels.
+
+    It computes no numbers.
+
+    Args:
+        model: the network.
+        channels: number of channels of its images.
+    """
+    return _trace_network(model, channels)  # pyright: ignore[reportArgumentType]  Flax makes modules hashable
+
+
+@functools.cache  # a trace takes a third of a second, and most commands need the shapes twice
+def _trace_network(model: Network, channels: int) -> dict[str, Any]:
+    def trace() -> Any:
+        return model.init(jax.random.key(0), jnp.zeros((1, 32, 32, channels)), mutable=True)
+
+    return dict(jax.eval_shape(trace))

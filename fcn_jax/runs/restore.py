@@ -1,14 +1,13 @@
 """Restore a trained network's variables from the checkpoints of a run."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from fcn_jax.errors import InputError
-from fcn_jax.models.build import Network, init_variables
+from fcn_jax.models.build import Network, shape_variables
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import Run
 
@@ -29,7 +28,7 @@ def restore_variables(run: Run, model: Network, step: int | None = None) -> tupl
     """
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     channels = run.config.model.input_or_default.num_channels
-    shapes = jax.eval_shape(partial(init_variables, model, 0, channels))
+    shapes = shape_variables(model, channels)
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
     while True:
         with Checkpoints(run.checkpoints, read_only=True) as checkpoints:

@@ -21,7 +21,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Forward, make_forward
 from fcn_jax.inference.tiles import Tiling, plan_tiles
 from fcn_jax.layers.backend import count_devices, is_cpu
-from fcn_jax.models.build import Network, build
+from fcn_jax.models.build import Network, build, shape_variables
 from fcn_jax.runs.checkpoint_files import find_latest_step
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training.optim import check_groups
@@ -118,7 +118,7 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     # `init` runs once. On CPUs LLVM's first level of optimisation gives the same bits and compiles in half the time.
     fast_compile = {"xla_backend_optimization_level": 1} if is_cpu() else None
     init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=fast_compile)
-    shapes = jax.eval_shape(init).variables
+    shapes = shape_variables(model, config.model.input_or_default.num_channels)
     check_groups(config.optim, shapes["params"])
     start = None if weights is None else match_start(config.model, shapes, weights, dataset.tasks)
     return Setup(

@@ -2,12 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -15,7 +13,7 @@ from fcn_jax.config import InputConfig, ModelConfig
 from fcn_jax.data.inputs import COLOUR
 from fcn_jax.data.tasks import Task, count_classes, name_scores
 from fcn_jax.errors import InputError
-from fcn_jax.models.build import build, init_variables
+from fcn_jax.models.build import build, shape_variables
 from fcn_jax.runs.mirror import copy_for_reading
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import open_run
@@ -181,7 +179,7 @@ def _require_bilinear(model: ModelConfig, weights: Weights, tasks: Sequence[Task
     """Check that the kernels which learned upsampling would take are bilinear, so that fixed upsampling equals them."""
     learned = build(dataclasses.replace(model, upsampling="learned"), *count_classes(tasks))
     given = model.input_or_default
-    shapes = jax.eval_shape(partial(init_variables, learned, 0, given.num_channels))
+    shapes = shape_variables(learned, given.num_channels)
     differences = find_learned_kernels(match_weights(shapes, weights, name_scores(tasks), model.allow, given))
     refused = {
         path.split("/")[1]: difference

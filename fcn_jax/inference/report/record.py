@@ -1,7 +1,6 @@
 """What a run directory says about a training without its data: configuration, versions, numbers, times and sizes."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import jax
 from fcn_jax.config import HEADS
 from fcn_jax.data.tasks import count_classes
 from fcn_jax.inference.report.times import Times, read_times
-from fcn_jax.models.build import build, init_variables
+from fcn_jax.models.build import build, shape_variables
 from fcn_jax.runs.checkpoint_files import list_complete
 from fcn_jax.runs.metrics_log import read_log
 from fcn_jax.runs.run_dir import Run, read_origin
@@ -81,7 +80,7 @@ def read_record(run: Run) -> Record:
     checkpoints = {step: _measure(run.checkpoints / str(step)) for step in list_complete(run.checkpoints)}
     model = run.config.model
     channels = model.input_or_default.num_channels
-    shapes = jax.eval_shape(partial(init_variables, build(model, *count_classes(run.tasks)), 0, channels))
+    shapes = shape_variables(build(model, *count_classes(run.tasks)), channels)
     versions = stored.get("versions")
     return Record(
         train=[line for line in lines if line.get("split") == "train"],

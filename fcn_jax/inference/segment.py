@@ -28,6 +28,7 @@ from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
 from fcn_jax.layers.backend import count_local_devices, is_cpu, jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.tasks import choose_classes, compute_probabilities, count_by_task, sum_cross_entropy
+from fcn_jax.runtime.traced import keep_traced
 
 # Canvases of up to this many pixels are computed in full batches, larger ones in smaller batches.
 AREA = 512 * 512
@@ -89,7 +90,6 @@ def make_forward(
     """
     counts = count_by_task(model)
 
-    @partial(jax.jit, **jit_options(training=False))
     def forward(variables: Any, batch: Batch) -> Scored:
         image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
         logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))
@@ -97,7 +97,8 @@ def make_forward(
         shares = compute_probabilities(logits, counts).astype(jnp.float16) if probabilities else None
         return Scored(choose_classes(logits, counts), loss, pixels, shares)
 
-    return forward
+    kept = keep_traced(forward, model, input_config, labelled, probabilities)
+    return jax.jit(kept, **jit_options(training=False))
 
 
 def segment(

@@ -15,6 +15,7 @@ from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.dilated import DilatedFCN
 from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 from fcn_jax.models.reference import LateFusion
+from fcn_jax.runtime.traced import keep_shapes
 
 Network = FCN | DilatedFCN | LateFusion
 
@@ -97,4 +98,4 @@ def _trace_network(model: Network, channels: int) -> dict[str, Any]:
     def trace() -> Any:
         return model.init(jax.random.key(0), jnp.zeros((1, 32, 32, channels)), mutable=True)
 
-    return dict(jax.eval_shape(trace))
+    return dict(keep_shapes(trace, model, channels))

@@ -12,13 +12,15 @@ from typing import Any
 
 import jax
 
+from fcn_jax.runtime.traced import keep_in
+
 LIMIT = 4 << 30  # bytes of programs to keep, 0.1 to 30 MB each; beyond it the oldest are removed
 ROOM = 256 << 20  # free bytes below which no programs are kept: half a file on a full disk would stay for ever
 LONG = 1.0  # shortest compilation, in seconds, that leaves enough memory to be worth returning
 
 
 def keep_compiled(cache: Path) -> None:
-    """Let JAX keep what it compiles in a subfolder of `cache`. Call this before anything is compiled.
+    """Keep compiled and traced programs in a subfolder of `cache`. Call this before anything is compiled.
 
     Results stay the same: JAX finds a program again only for the same computation, versions and flags. The subfolder
     adds what JAX does not compare on CPUs, the kind of processor and the number of cores.
@@ -46,6 +48,7 @@ def keep_compiled(cache: Path) -> None:
         print(f"compiled programs are not kept in {folder} ({error}): every start compiles anew", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    keep_in(folder)
 
 
 @functools.cache

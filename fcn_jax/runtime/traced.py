@@ -58,7 +58,7 @@ def keep_traced(function: Callable[..., Any], *key: Any) -> Callable[..., Any]:
         leaves, tree = jax.tree.flatten(arguments)
         shapes = [jax.typeof(leaf) for leaf in leaves]
         kept = _read_or_make(find(tree, shapes), lambda: _trace(function, tree, shapes))
-        if kept is None:  # the disk is full
+        if kept is None:  # as on a full disk
             return function(*arguments)
         program, results = kept
         return jax.tree.unflatten(results, export.deserialize(program).call(*leaves))
@@ -117,10 +117,13 @@ def _trace(function: Callable[..., Any], tree: Any, shapes: list[Any]) -> tuple[
 
 
 def _read_or_make(file: Path, make: Callable[[], Any]) -> Any:
-    """Read what is kept in a file, or make it and write it first; None: it can neither be read nor written."""
+    """Read what is kept in a file, or make it and write it first; None: it cannot be made or kept."""
     kept = _read(file)
     if kept is None:
-        content = pickle.dumps(make())
+        try:
+            content = pickle.dumps(make())
+        except Exception:  # of any type: JAX does not export every operation; an error of the function comes again
+            return None
         temporary = file.with_name(f"{file.name}.{os.getpid()}")  # several processes may write the same file
         try:
             temporary.write_bytes(hashlib.sha256(content).digest() + content)

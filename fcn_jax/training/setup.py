@@ -24,6 +24,7 @@ from fcn_jax.layers.backend import count_devices, is_cpu
 from fcn_jax.models.build import Network, build, shape_variables
 from fcn_jax.runs.checkpoint_files import find_latest_step
 from fcn_jax.runs.run_dir import open_run
+from fcn_jax.runtime.traced import keep_traced
 from fcn_jax.training.optim import check_groups
 from fcn_jax.training.rewind import adopt_rate_cuts
 from fcn_jax.training.start import choose_input, is_at_hand, match_start, read_start
@@ -117,7 +118,8 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     # `init` runs once. On CPUs LLVM's first level of optimisation gives the same bits and compiles in half the time.
     fast_compile = {"xla_backend_optimization_level": 1} if is_cpu() else None
-    init = jax.jit(partial(init_state, model, config), out_shardings=everywhere, compiler_options=fast_compile)
+    traced = keep_traced(partial(init_state, model, config), model, config)
+    init = jax.jit(traced, out_shardings=everywhere, compiler_options=fast_compile)
     shapes = shape_variables(model, config.model.input_or_default.num_channels)
     check_groups(config.optim, shapes["params"])
     start = None if weights is None else match_start(config.model, shapes, weights, dataset.tasks)

@@ -15,6 +15,7 @@ from fcn_jax.data.canvas import Batch
 from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.tasks import count_by_task, sum_cross_entropy
+from fcn_jax.runtime.traced import keep_traced
 from fcn_jax.training.optim import make_optimizer, stop_frozen_gradients
 from fcn_jax.training.state import TrainState
 
@@ -119,5 +120,5 @@ def sum_loss(
 
 def make_step(model: Network, config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Make the jitted `train_step`, which reuses the memory of the state that it is given."""
-    step = partial(train_step, model=model, config=config)
+    step = keep_traced(partial(train_step, model=model, config=config), model, config)
     return jax.jit(step, donate_argnums=0, **jit_options())

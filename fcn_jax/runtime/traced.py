@@ -4,6 +4,7 @@ JAX finds a compiled program by its text, and to have the text it traces and low
 start to the first step. `keep_traced` finds the text by what it was made of.
 """
 
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -41,7 +42,8 @@ def keep_traced(function: Callable[..., Any], *key: Any) -> Callable[..., Any]:
     JAX's settings, the kind of device, the key and the shapes of the arguments are the same. The first start runs the
     program that it writes, so all starts have the same numbers.
 
-    With several devices nothing is kept, because the places of the arguments would be a part of the program.
+    With several devices nothing is kept, because the places of the arguments would be a part of the program. Nor is it
+    if the key has a class or function of another package, whose code nobody compares.
 
     Args:
         function: function of trees of arrays, made of this package's code. It is not replaced by others meanwhile.
@@ -86,7 +88,9 @@ def keep_shapes(function: Callable[[], Any], *key: Any) -> Any:
 def _find_files(function: Callable[..., Any], key: tuple[Any, ...]) -> Callable[..., Path] | None:
     """Return the function that finds the file for what depends on the key and on more; None: nothing is kept."""
     folder, text = _folder.get(), repr(key)
-    if folder is None or not is_single_device() or wants_plain() or " at 0x" in text:  # an address is no description
+    if folder is None or not is_single_device() or wants_plain():
+        return None
+    if not _is_known(key) or " at 0x" in text:  # an address is no description
         return None
     if (code := _describe_code()) is None:
         return None
@@ -97,6 +101,20 @@ def _find_files(function: Callable[..., Any], key: tuple[Any, ...]) -> Callable[
         return folder / f"{name}-{hashlib.sha256(made_of.encode()).hexdigest()}-traced"
 
     return find
+
+
+def _is_known(value: Any) -> bool:
+    """Return whether the code of all classes and functions in a value is part of `_describe_code`.
+
+    That of a user's own backbone is not, and it may have changed since the last start.
+    """
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_known, value))
+    package = getattr(value, "__module__", "builtins").partition(".")[0]
+    if package not in (__name__.partition(".")[0], "builtins", *PACKAGES):
+        return False
+    fields = () if isinstance(value, type) or not dataclasses.is_dataclass(value) else dataclasses.fields(value)
+    return all(_is_known(getattr(value, field.name)) for field in fields)
 
 
 def _name(function: Any) -> str:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_runs import Tiny, config
 
 from fcn_jax.errors import InputError
 from fcn_jax.models.backbones.resnet import ResNet
@@ -145,6 +146,20 @@ def test_nothing_is_kept_without_a_folder_a_whole_description_or_with_several_de
     assert keep_traced(same, "key") is same
     traced._folder.reset(token)
     assert list(folder.iterdir()) == []
+
+
+def test_nothing_is_kept_of_code_that_is_not_described(folder):
+    def same(x):
+        return x
+
+    for known in (FCN8s(3, ResNet(dtype=jnp.bfloat16)), config().optim, (1, "a", None, jnp.float32)):
+        assert keep_traced(same, known) is not same
+    for unknown in (FCN8s(3, Tiny()), ("key", [Tiny]), draw_changes_of_others):
+        assert keep_traced(same, unknown) is same
+
+
+def draw_changes_of_others():
+    """A function that is not of the package."""
 
 
 def test_code_that_was_changed_after_the_start_is_not_described(monkeypatch):

@@ -48,12 +48,13 @@ def max_pool(
 
     **Method.** With ``"places"`` the forward pass stores the place of the largest value in one byte, or in four bytes
     for windows of 255 places or more, and the backward pass compares it. ``"plain"`` is `jax.lax.reduce_window`, whose
-    gradient searches every window again. ``None`` chooses "places"; "plain" in
-    `plain_methods` and for the symbolic sizes of `jax.export`.
+    gradient searches every window again. ``None`` chooses "places"; in `plain_methods`, and for the symbolic sizes of
+    `jax.export`, "plain".
 
-    **NaN and infinity.** A window with a NaN gives NaN. Its gradient, and that of a window of nothing but -inf, goes to
-    the first place of the window. It is lost if that place lies in the padding, which counts as -inf. With "plain" the
-    gradients of both kinds of window are XLA's.
+    **NaN and infinity.** A window with a NaN gives NaN. Its gradient goes to the largest value before the first NaN in
+    reading order, or to the NaN if nothing is before it. The gradient of a window of nothing but -inf goes to its first
+    place. Either gradient is lost if that place lies in the padding, which counts as -inf. With "plain" the gradients
+    of both kinds of window are XLA's.
 
     Args:
         x: ``[*batch, height, width, channel]``, floating point or integers.
@@ -152,7 +153,7 @@ def _reduce_windows(x, window, strides, low, counts):
     return lax.reduce_window(x, _find_least_value(x.dtype), lax.max, sizes, steps, pads)
 
 
-def _slice_taps(x, axis, window, stride, low, count):
+def _slice_along(x, axis, window, stride, low, count):
     """Slice the values at each place of the window along an axis, in order, in all windows."""
     least, size = jnp.asarray(_find_least_value(x.dtype)), x.shape[axis]
     taps = []
@@ -168,38 +169,39 @@ def _slice_taps(x, axis, window, stride, low, count):
     return taps
 
 
-def _slice_rows_and_columns(x, window, strides, low, counts):
-    """Slice the values at each place of the window, in reading order, in all windows."""
-    rows = _slice_taps(x, 1, window[0], strides[0], low[0], counts[0])
-    return [tap for row in rows for tap in _slice_taps(row, 2, window[1], strides[1], low[1], counts[1])]
-
-
-def _find_largest(x, window, strides, low, counts, keep_rows):
-    """Take the largest values down and then across, which reads fewer values where windows overlap.
-
-    `keep_rows` has XLA write the values down to memory, instead of computing each for every window that it is in.
-    """
-    rows = functools.reduce(jnp.maximum, _slice_taps(x, 1, window[0], strides[0], low[0], counts[0]))
-    if keep_rows:
-        rows = lax.optimization_barrier(rows)
-    return functools.reduce(jnp.maximum, _slice_taps(rows, 2, window[1], strides[1], low[1], counts[1]))
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
 def _max_pool(x, window, strides, low, counts):
-    return _find_largest(x, window, strides, low, counts, keep_rows=window[1] > strides[1])
+    """Take the largest values down and then across, which reads fewer values where windows overlap."""
+    rows = functools.reduce(jnp.maximum, _slice_along(x, 1, window[0], strides[0], low[0], counts[0]))
+    if window[1] > strides[1]:
+        rows = lax.optimization_barrier(rows)  # or each of them is computed for every window that it is in
+    return functools.reduce(jnp.maximum, _slice_along(rows, 2, window[1], strides[1], low[1], counts[1]))
+
+
+def _slice_taps(x, window, strides, low, counts):
+    """Slice the values of each place of the window, in reading order, in all windows."""
+    least = jnp.asarray(_find_least_value(x.dtype))
+    ends = [(c - 1) * s + k for c, s, k in zip(counts, strides, window, strict=True)]
+    pads = [(a, end - a - n, 0) for a, end, n in zip(low, ends, x.shape[1:-1], strict=True)]
+    x = lax.pad(x, least, [(0, 0, 0), *pads, (0, 0, 0)])
+    reach = [(c - 1) * s + 1 for c, s in zip(counts, strides, strict=True)]
+    return [
+        lax.slice(x, (0, i, j, 0), (x.shape[0], i + reach[0], j + reach[1], x.shape[3]), (1, *strides, 1))
+        for i, j in np.ndindex(*window)
+    ]
 
 
 @_max_pool.defjvp
 def _max_pool_jvp(window, strides, low, counts, primals, tangents):
     (x,), (dx,) = primals, tangents
-    taps = _slice_rows_and_columns(x, window, strides, low, counts)
-    # Alone the values are faster with rows in memory; together with the places, which read the input anyway, without.
-    y = lax.optimization_barrier(_find_largest(x, window, strides, low, counts, keep_rows=False))
-    code = jnp.uint8 if len(taps) <= _PLACES_OF_A_BYTE else jnp.int32
-    place = jnp.zeros(y.shape, code)
-    for number, value in reversed(list(enumerate(taps))):
-        place = jnp.where(value == y, jnp.asarray(number, code), place)
+    # The places are found by the same comparisons as the values. To look for values that equal `y` would be faster, but
+    # XLA may compute `x` twice, once for each, with other roundings; then none is equal.
+    values = _slice_taps(x, window, strides, low, counts)
+    code = jnp.uint8 if len(values) <= _PLACES_OF_A_BYTE else jnp.int32
+    y, place = values[0], jnp.zeros(values[0].shape, code)
+    for tap, value in enumerate(values[1:], start=1):
+        place = jnp.where(value > y, jnp.asarray(tap, code), place)
+        y = jnp.maximum(y, value)
     return y, _take_places(dx, place, window, strides, low)
 
 

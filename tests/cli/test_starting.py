@@ -47,6 +47,7 @@ def start(place, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_second_start_traces_and_imports_little(place, start):
     train = ("--steps", "1", "--log-every", "1", "--optim.warmup-steps", "0")
     cold, warm = (start(*place.train_words(f"start{index}", *train)) for index in range(2))

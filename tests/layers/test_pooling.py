@@ -136,9 +136,9 @@ def test_windows_have_more_places_than_a_byte_has_codes(window):
 @pytest.mark.parametrize(
     ("values", "padding", "place"),
     [
-        ([1.0, np.nan, 2.0, 3.0], 0, 0),
-        ([1.0, 2.0, np.nan, 3.0], 0, 0),
-        ([np.nan, 2.0, 5.0, 3.0], 0, 0),
+        ([1.0, np.nan, 2.0, 3.0], 0, 0),  # the largest before the NaN
+        ([1.0, 2.0, np.nan, 3.0], 0, 1),
+        ([np.nan, 2.0, 5.0, 3.0], 0, 0),  # the NaN itself
         ([-np.inf] * 4, 0, 0),
         ([-np.inf, -np.inf, -5.0, -np.inf], 0, 2),
         ([-np.inf] * 4, ((1, 0), (0, 0)), None),  # lost in the padding

@@ -51,6 +51,7 @@ def test_eval_wants_the_classes_of_the_training(place, undisturbed):
     assert f"{folder.name} was trained on the classes ground, thing, and folder has ground, thing, sky; score" in output
 
 
+@pytest.mark.slow
 def test_eval_scores_the_checkpoint_of_a_step(place, undisturbed):
     folder, _ = undisturbed
     step = 15 - find_best(folder)["step"]  # 5 or 10, which is not the default

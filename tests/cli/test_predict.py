@@ -171,6 +171,7 @@ def test_a_split_without_labels_is_segmented_and_packed(voc_run, tmp_path, capsy
         assert tar.getnames()[0] == "results/VOC2012/Segmentation/comp6_test_cls/d.png"
 
 
+@pytest.mark.slow
 def test_real_images_of_voc_as_a_test_list(voc_run, voc_dir, tmp_path):
     source, root = voc_dir / "VOC2012", tmp_path / "VOC2012"
     listed = (source / LISTS / "val.txt").read_text().split()[:20]

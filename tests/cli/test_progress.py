@@ -50,6 +50,7 @@ def run_without(place, *words: str) -> tuple[str, str]:
     return done.stderr, done.stdout
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_and_the_output_has_the_scores_alone(place, undisturbed):
     shown, output = run_in_terminal(place, "eval", undisturbed[0].name)
     assert "starting JAX ..." in shown

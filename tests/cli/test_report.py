@@ -13,6 +13,7 @@ from fcn_jax.cli.report import Report, _collect
 from fcn_jax.errors import InputError
 
 
+@pytest.mark.slow
 def test_runs_are_reported_side_by_side_whatever_is_left_of_them(place, undisturbed):
     """One whose data is gone, a staged one in its first steps, and a whole one."""
     folder, _ = undisturbed

@@ -64,6 +64,7 @@ def test_a_recipe_needs_neither_its_images_nor_its_weights(tmp_path, monkeypatch
     assert "1 × 1 × 8 × 60" in text
 
 
+@pytest.mark.slow
 def test_the_weights_of_late_fusion_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = LateFusion(FCN32s(40, PLAIN, upsampling="fixed"))

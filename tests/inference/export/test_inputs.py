@@ -25,11 +25,12 @@ from fcn_jax.models.reference import LateFusion
 NET = FCN32s(4, Tiny(), upsampling="fixed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [
         pytest.param(NET, (COLOUR, DEPTH), id="early"),
-        pytest.param(LateFusion(NET), (COLOUR, HHA), id="late", marks=pytest.mark.slow),
+        pytest.param(LateFusion(NET), (COLOUR, HHA), id="late"),
     ],
 )
 def test_programs_take_the_channels_of_all_inputs(model, inputs):

@@ -4,6 +4,7 @@ JAX finds a compiled program by its text, and to have the text it traces and low
 start to the first step. `keep_traced` finds the text by what it was made of.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -11,7 +12,7 @@ import importlib.metadata
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ def keep_in(folder: Path) -> None:
     A program is run as it is found, so the folder is one that others cannot write to, like that of compiled programs.
     """
     _folder.set(folder)
+
+
+@contextlib.contextmanager
+def trace_anew() -> Iterator[None]:
+    """Let `keep_traced` and `keep_shapes` keep nothing in the block, so that programs can be looked into."""
+    token = _folder.set(None)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
 
 
 def keep_traced(function: Callable[..., Any], *key: Any) -> Callable[..., Any]:
@@ -111,7 +122,7 @@ def _is_known(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_known, value))
     package = getattr(value, "__module__", "builtins").partition(".")[0]
-    if package not in (__name__.partition(".")[0], "builtins", *PACKAGES):
+    if package not in (__name__.partition(".")[0], "builtins", "pathlib", *PACKAGES):
         return False
     fields = () if isinstance(value, type) or not dataclasses.is_dataclass(value) else dataclasses.fields(value)
     return all(_is_known(getattr(value, field.name)) for field in fields)

@@ -32,6 +32,7 @@ from fcn_jax.runtime.processes import explain_lost_process, fail_together, gathe
 from fcn_jax.runtime.progress import show_progress, show_step
 from fcn_jax.runtime.signals import StopWish, catch_stop_signals
 from fcn_jax.runtime.trace import trace_steps
+from fcn_jax.runtime.traced import trace_anew
 from fcn_jax.runtime.watchdog import watch
 from fcn_jax.training.advice import advise_steady
 from fcn_jax.training.agreement import require_agreement
@@ -101,7 +102,8 @@ def _train(
     with fail_together():
         if (jax.process_index() == 0 or mirror is not None) and not options.dry_run:
             set_aside_damaged(run_dir)
-    with fail_together():
+    # A dry run counts the operations of what it traces.
+    with fail_together(), trace_anew() if options.dry_run else contextlib.nullcontext():
         setup = set_up(config, options, run_dir)
     require_agreement(setup)
     extensions = format_extensions(setup.config)

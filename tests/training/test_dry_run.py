@@ -13,6 +13,7 @@ from fcn_jax.errors import InputError
 from fcn_jax.models.fcn import FCN8s, FCN16s, FCN32s
 from fcn_jax.models.reference import LateFusion
 from fcn_jax.presets import PRESETS
+from fcn_jax.runtime import traced
 from fcn_jax.training import setup
 from fcn_jax.training.loop import train
 from fcn_jax.training.staged import train_staged
@@ -26,8 +27,14 @@ def test_a_dry_run_describes_the_training_and_leaves_nothing(tmp_path, monkeypat
     )
     data = DataOptions(dir=folder_data(tmp_path / "data"), cache=tmp_path / "cache")
     (tmp_path / "data" / "classes.txt").write_text("sky\nsea\nsand\nfoam\n")
-    said: list[str] = []
+    # As after a start of the command line: a program that is read from a file has no operations to count.
+    monkeypatch.setattr(traced, "is_single_device", lambda: True)
+    monkeypatch.setattr(traced, "_is_known", lambda value: True)
+    (tmp_path / "traced").mkdir()
+    token, said = traced._folder.set(tmp_path / "traced"), []
     assert train(config, RunOptions(data=data, dry_run=True), tmp_path / "run", said.append) is None
+    traced._folder.reset(token)
+    assert not list((tmp_path / "traced").iterdir())
     assert not (tmp_path / "run").exists()
     assert said[0].startswith("warning: split train: the class foam: in no image")
     text = "\n".join(said)

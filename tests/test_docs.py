@@ -19,7 +19,7 @@ from PIL import Image
 
 import fcn_jax
 import fcn_jax.layers
-from fcn_jax.cli import completion, data, demo, evaluate, export, main, predict, publish, report, weights
+from fcn_jax.cli import completion, main
 from fcn_jax.cli.train import read_flags
 from fcn_jax.errors import InputError
 
@@ -106,18 +106,9 @@ def test_the_site_is_built_without_a_warning_and_has_every_public_name(tmp_path)
 
 
 COMMANDS = {
-    "eval": evaluate.Eval,
-    "predict": predict.Predict,
-    "demo": demo.Demo,
-    "report": report.Report,
-    "export": export.Export,
-    "publish": publish.Publish,
-    "weights describe": weights.Describe,
-    "weights import": weights.Import,
-    "data list": completion.List,
-    "data prepare": data.Prepare,
-    "data check": data.Check,
-    "completion": completion.Completion,
+    name if flags is group else f"{name} {inner}": flags
+    for name, group in completion.COMMANDS.items()
+    for inner, flags in (group.items() if isinstance(group, dict) else [("", group)])
 }
 
 
@@ -181,7 +172,7 @@ def test_a_wrong_command_is_found():
 
 def test_every_flag_of_the_pages_exists():
     with contextlib.redirect_stdout(io.StringIO()) as shown:
-        for command in ("train fcn8s", "doctor", *COMMANDS):
+        for command in ("train fcn8s", *COMMANDS):
             with contextlib.suppress(SystemExit):
                 main([*command.split(), "--help"])
     known = set(re.findall(r"--[a-z][a-z.-]*[a-z]", shown.getvalue()))

@@ -37,6 +37,21 @@ class List:
     """List the data sets."""
 
 
+# The flags of each command but `train`, which has presets; or of the commands that it has.
+COMMANDS: dict[str, type | dict[str, type]] = {
+    "eval": evaluate.Eval,
+    "predict": predict.Predict,
+    "demo": demo.Demo,
+    "report": report.Report,
+    "export": export.Export,
+    "publish": publish.Publish,
+    "weights": {"describe": weights.Describe, "import": weights.Import},
+    "data": {"list": List, "prepare": data.Prepare, "check": data.Check},
+    "doctor": doctor.Doctor,
+    "completion": Completion,
+}
+
+
 def run(words: list[str]) -> None:
     """Print the script for a shell."""
     flags = tyro.cli(Completion, prog="fcn-jax completion", args=words)
@@ -44,22 +59,10 @@ def run(words: list[str]) -> None:
         name: Annotated[train.Training, tyro.conf.subcommand(name, default=default)]
         for name, (_, default) in train.describe_presets().items()
     }
-    commands = {
-        "train": _nest(presets),
-        "eval": evaluate.Eval,
-        "predict": predict.Predict,
-        "demo": demo.Demo,
-        "report": report.Report,
-        "export": export.Export,
-        "publish": publish.Publish,
-        "weights": _nest(_name({"describe": weights.Describe, "import": weights.Import})),
-        "data": _nest(_name({"list": List, "prepare": data.Prepare, "check": data.Check})),
-        "doctor": doctor.Doctor,
-        "completion": Completion,
-    }
+    commands = {name: _nest(_name(flags)) if isinstance(flags, dict) else flags for name, flags in COMMANDS.items()}
     with contextlib.suppress(SystemExit):  # tyro ends the process once it has printed the script
         tyro.cli(
-            _choose(_name(commands)),
+            _choose(_name({"train": _nest(presets), **commands})),
             prog="fcn-jax",
             args=["--tyro-print-completion", flags.shell],
             config=(tyro.conf.OmitSubcommandPrefixes,),

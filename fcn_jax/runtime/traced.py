@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import os
 import pickle
 import time
@@ -21,6 +20,7 @@ import jax
 from jax import export
 
 from fcn_jax.layers.backend import is_single_device, wants_plain
+from fcn_jax.runtime.versions import read_versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose code programs are traced with
 DIGEST = hashlib.sha256().digest_size
@@ -181,4 +181,4 @@ def _describe_code() -> str | None:
     if not files or any(file.stat().st_mtime > started for file in files):  # the process may have the code before
         return None
     code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return " ".join([code, *map(importlib.metadata.version, PACKAGES)])
+    return " ".join([code, *read_versions(PACKAGES).values()])

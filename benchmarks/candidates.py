@@ -82,7 +82,10 @@ def torch_upsampling(cases: Sequence[Sequence[int]], batch: int, dtype: str) -> 
 
 
 def jax_pooling(cases: Sequence[tuple[Sequence[int], int, int]]) -> Calls:
-    """Prepare our max pooling and Flax's at stride 2, for input, window and padding of each case."""
+    """Prepare our max pooling and Flax's at stride 2, for input, window and padding of each case.
+
+    Networks pool what a ReLU gives, and XLA computes both in one pass over memory; so ours is there after one, too.
+    """
     import flax.linen as nn
     import jax.numpy as jnp
 
@@ -94,6 +97,7 @@ def jax_pooling(cases: Sequence[tuple[Sequence[int], int, int]]) -> Calls:
         shape, k, p = case
         x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
         calls |= _run_jax(case, "ours", lambda x, k=k, p=p: max_pool(x, k, 2, p), (x,))
+        calls |= _run_jax(case, "ours after ReLU", lambda x, k=k, p=p: max_pool(nn.relu(x), k, 2, p), (x,))
         calls |= _run_jax(
             case, "nn.max_pool", lambda x, k=k, p=p: nn.max_pool(x, (k, k), (2, 2), ((p, p), (p, p))), (x,)
         )
@@ -101,16 +105,16 @@ def jax_pooling(cases: Sequence[tuple[Sequence[int], int, int]]) -> Calls:
 
 
 def torch_pooling(cases: Sequence[tuple[Sequence[int], int, int]]) -> Calls:
-    """Prepare PyTorch's max pooling, in both memory formats."""
+    """Prepare PyTorch's max pooling, alone and after a ReLU, in both memory formats."""
     from torch.nn import functional
 
     calls = {}
     for case in cases:
         shape, k, p = case
         x = np.random.default_rng(0).normal(size=shape).transpose(0, 3, 1, 2)
-        calls |= _run_torch(
-            case, "pool", functools.partial(functional.max_pool2d, kernel_size=k, stride=2, padding=p), (x,)
-        )
+        pool = functools.partial(functional.max_pool2d, kernel_size=k, stride=2, padding=p)
+        calls |= _run_torch(case, "pool", pool, (x,))
+        calls |= _run_torch(case, "pool after ReLU", lambda x, pool=pool: pool(functional.relu(x)), (x,))
     return calls
 
 

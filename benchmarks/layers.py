@@ -32,7 +32,8 @@ from turns import ROUNDS, prepare, take_turns
 CASES = ((64, 32, 16), (32, 16, 32), (16, 8, 64), (4, 2, 32))  # kernel, stride, input size
 POOLS = (((8, 224, 224, 64), 2, 0), ((8, 112, 112, 64), 3, 1))  # input, window, padding; the stride is 2
 COPIED = 1 << 28  # numbers in the copy that measures the bandwidth of a GPU's memory
-LEARNED, FIXED, POOLING = "learned transposed convolution", "fixed bilinear", "max pooling"
+LEARNED, FIXED = "learned transposed convolution", "fixed bilinear"
+POOLING, RELU_POOLING = "max pooling", "ReLU and max pooling"
 PASSES = {"forward": "forward", "both": "forward + backward"}
 Times = dict[str, list[float]]
 
@@ -141,18 +142,24 @@ def transposed_tables(recorder: history.Recorder, rounds: int) -> None:
 
 
 def pooling_table(recorder: history.Recorder, rounds: int) -> None:
-    """Compare 2x2/2 and 3x3/2 pooling, forward and with gradients."""
+    """Compare 2x2/2 and 3x3/2 pooling, forward and with gradients, alone and after a ReLU."""
+    ours, theirs = ("ours", "ours after ReLU", "nn.max_pool"), ("pool", "pool after ReLU")
     with start_libraries("pooling", cases=POOLS) as workers:
-        results = {case: measure(workers, case, ("ours", "nn.max_pool"), ("pool",), rounds) for case in POOLS}
+        results = {case: measure(workers, case, ours, theirs, rounds) for case in POOLS}
     for what, title in PASSES.items():
         print(f"\n## Max pooling, {title}, float32\n")
-        print(head("input", "window", "ours, ms", "nn.max_pool, ms", "× nn.max_pool", "PyTorch, ms", "× PyTorch"))
+        columns = ("ours, ms", "nn.max_pool, ms", "× nn.max_pool", "PyTorch, ms", "× PyTorch")
+        after = ("after ReLU, ms", "PyTorch, ms", "× PyTorch")
+        print(head("input", "window", *columns, *after))
         for (shape, window, _), times in results.items():
-            ours, flax, peer = times[f"ours {what}"], times[f"nn.max_pool {what}"], best_torch(times, "pool", what)
             name, size = "x".join(map(str, shape)), f"{window}x{window}/2"
-            case = Case(recorder, f"{POOLING}, {title}", f"{name}, {size}", ours)
-            flax_ratio, torch_ratio = case.over("nn.max_pool", flax), case.over("PyTorch", peer)
-            print(row(name, size, middle(ours), middle(flax), flax_ratio, middle(peer), torch_ratio))
+            alone, flax = times[f"ours {what}"], times[f"nn.max_pool {what}"]
+            case = Case(recorder, f"{POOLING}, {title}", f"{name}, {size}", alone)
+            peer, flax_ratio = best_torch(times, "pool", what), case.over("nn.max_pool", flax)
+            cells = [middle(alone), middle(flax), flax_ratio, middle(peer), case.over("PyTorch", peer)]
+            joined, peer = times[f"ours after ReLU {what}"], best_torch(times, "pool after ReLU", what)
+            case = Case(recorder, f"{RELU_POOLING}, {title}", f"{name}, {size}", joined)
+            print(row(name, size, *cells, middle(joined), middle(peer), case.over("PyTorch", peer)))
 
 
 def gpu_table(recorder: history.Recorder, rounds: int) -> None:

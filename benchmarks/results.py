@@ -70,6 +70,12 @@ POOLING_PEERS = (
     Column("× PyTorch", ratio, peer="PyTorch"),
     Column("runs", runs, peer="PyTorch"),
 )
+RELU_POOLING_PEERS = (
+    Column("ours, ms", ours(), peer="PyTorch"),
+    Column("PyTorch, ms", peer_value, peer="PyTorch"),
+    Column("× PyTorch", ratio, peer="PyTorch"),
+    Column("runs", runs, peer="PyTorch"),
+)
 
 
 def of_layers(task: str, columns: tuple[Column, ...]) -> Table:
@@ -96,6 +102,7 @@ TABLES = {
     "learned_both": of_layers("learned transposed convolution, forward + backward", LEARNED_PEERS),
     "fixed_both": of_layers("fixed bilinear, forward + backward", FIXED_PEERS),
     "pooling": of_layers("max pooling, forward + backward", POOLING_PEERS),
+    "relu_pooling": of_layers("ReLU and max pooling, forward + backward", RELU_POOLING_PEERS),
     "train_step": Table(
         "train_step",
         ("setting",),

@@ -30,6 +30,7 @@ from turns import ROUNDS, take_turns
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PROGRAM = [sys.executable, "-m", "fcn_jax"]
+SEGMENTED = "segmenting: 1 of 1 images"  # the progress of predict, after the image is written
 PYTORCH = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -85,7 +86,7 @@ def measure_starts(recorder: history.Recorder, folder: Path, rounds: int) -> Non
     draw(image)
 
     def first_image(name: str) -> float:
-        return until([*PROGRAM, "predict", f"{folder}/run", str(image), "--out", f"{folder}/out-{name}"], "1/1 ")
+        return until([*PROGRAM, "predict", f"{folder}/run", str(image), "--out", f"{folder}/out-{name}"], SEGMENTED)
 
     def peer(what: str) -> float:
         script = [sys.executable, "-c", PYTORCH, str(Path(__file__).parent), what, str(image), f"{folder}/peer.png"]
@@ -109,13 +110,14 @@ def measure_starts(recorder: history.Recorder, folder: Path, rounds: int) -> Non
 def until(command: list[str], begins: str | None = None, ends: bool = False) -> float:
     """Measure seconds until a command prints a line that begins with `begins`, or, if that is None, until it ends.
 
-    After the line the command is killed, unless `ends` lets it run to its end.
+    The line may be on the output or on the error stream. After it the command is killed, unless `ends` lets it run to
+    its end.
 
     Raises:
         SystemExit: the command failed or printed no such line.
     """
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if begins is not None and line.startswith(begins):

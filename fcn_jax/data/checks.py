@@ -96,15 +96,16 @@ def read_tasks(
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    stored: tuple[bytes, ...] = ()
-    for mask, (label, _) in zip(masks, found, strict=True):
-        stored = tuple(
-            _store_image(picture, file.name, label.shape, f"mask {mask.name}")
-            if isinstance(picture, Picture)
-            else _store_bands(picture, file.name, label.shape, f"mask {mask.name}")
-            for file, picture in zip(images, read, strict=True)
-        )
     arrays = [label for label, _ in found]
+    shape, name = arrays[0].shape, f"mask {masks[0].name}"
+    stored = tuple(
+        _store_image(picture, file.name, shape, name)
+        if isinstance(picture, Picture)
+        else _store_bands(picture, file.name, shape, name)
+        for file, picture in zip(images, read, strict=True)
+    )
+    for mask, label in zip(masks[1:], arrays[1:], strict=True):
+        _require_shape(label.shape, shape, f"mask {mask.name}", name)
     counts = np.concatenate([count_pixels(label) for label in arrays])
     png = found[0][1] if len(found) == 1 else encode_png(np.concatenate(arrays))
     bands = [array for array, given in zip(read, inputs, strict=True) if given.mean is None]
@@ -161,12 +162,16 @@ def _store_image(found: Picture, name: str, shape: tuple[int, int], mask: str) -
 
 def _store_bands(array: Pixels, name: str, shape: tuple[int, int], mask: str) -> bytes:
     height, width, _ = array.shape
-    if shape != (height, width):
-        raise InputError(
-            f"{mask} has {shape[1]}x{shape[0]} pixels, {name} {width}x{height}: they must have the same size; make one "
-            "from the other"
-        )
+    _require_shape(shape, (height, width), mask, name)
     return encode_png(array)
+
+
+def _require_shape(shape: tuple[int, int], wanted: tuple[int, int], mask: str, other: str) -> None:
+    if shape != wanted:
+        raise InputError(
+            f"{mask} has {shape[1]}x{shape[0]} pixels, {other} {wanted[1]}x{wanted[0]}: they must have the same size; "
+            "make one from the other"
+        )
 
 
 def count_pixels(label: UInt8[np.ndarray, "height width"]) -> Int64[np.ndarray, "256"]:

@@ -92,15 +92,25 @@ def describe(run: Run, step: int) -> dict[str, Any]:
         "seed": config.seed,
         "steps": config.steps,
         "batch_size": config.batch_size,
-        "weights": config.model.weights and Path(config.model.weights).name,
+        "weights": _shorten_paths(config.model).weights,
         "commands": [start.command for start in starts],
         "machine": starts[-1].machine if starts else None,
         "seconds": _measure_time(run.checkpoints / str(step), starts),
         "git": origin.git,
         "python": origin.python,
         "versions": parse_json((run.folder / "config.json").read_text())["versions"],
-        "config": to_json(config),
+        "config": to_json(dataclasses.replace(config, model=_shorten_paths(config.model))),
     }
+
+
+def _shorten_paths(model: ModelConfig) -> ModelConfig:
+    """Leave the folders out of the paths, which say nothing on another machine."""
+    return dataclasses.replace(
+        model,
+        weights=model.weights and Path(model.weights).name,
+        init_from=model.init_from and Path(model.init_from.name),
+        init_streams=tuple(Path(path.name) for path in model.init_streams),
+    )
 
 
 def _list_scores(task: Task, scores: Mapping[str, Any] | None) -> dict[str, Any]:

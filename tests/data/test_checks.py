@@ -8,8 +8,9 @@ import pytest
 from drawn import mask, picture, png_bytes, png_chunk, save
 from PIL import Image
 
-from fcn_jax.data.checks import read_pair
+from fcn_jax.data.checks import read_pair, read_tasks
 from fcn_jax.data.label_map import LabelMap
+from fcn_jax.data.sources.source import Labels
 from fcn_jax.errors import InputError
 
 
@@ -222,6 +223,13 @@ def test_sizes_that_differ(pair):
     save(picture(7, 8), pair[0])
     (line,) = refuse(*pair)
     assert line.startswith("mask z.png has 9x6 pixels, its image z.png 8x7: they must have the same size")
+
+
+def test_masks_of_two_tasks_have_one_size(pair, tmp_path):
+    save(mask(6, 8), tmp_path / "geometric/z.png")
+    tasks = [Labels(name, ("a", "b", "c"), LabelMap()) for name in ("semantic", "geometric")]
+    with pytest.raises(InputError, match=r"mask z\.png has 8x6 pixels, mask z\.png 9x6: they must have the same size"):
+        read_tasks([pair[0]], [pair[1], tmp_path / "geometric/z.png"], tasks)
 
 
 def test_problems_of_both_files_are_listed(pair):

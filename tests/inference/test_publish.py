@@ -62,6 +62,26 @@ def test_a_published_folder_has_weights_scores_and_their_origin(scored, tmp_path
         assert text in card
 
 
+@pytest.mark.parametrize(
+    ("start", "names"),
+    [
+        ({"weights": "/home/me/net.pth"}, {"weights": "net.pth"}),
+        ({"init_from": Path("/home/me/runs/a")}, {"init_from": "a"}),
+        (
+            {"fusion": "late", "init_streams": (Path("/home/me/a"), Path("/home/me/b"))},
+            {"init_streams": ["a", "b"]},
+        ),
+    ],
+)
+def test_the_folders_of_files_are_left_out(scored, start, names):
+    """They say nothing on another machine, and may hold a name."""
+    config = dataclasses.replace(scored.config, model=dataclasses.replace(scored.config.model, **start))
+    described = describe(scored._replace(config=config), 1)
+    assert "/home/me" not in json.dumps(described)
+    assert {name: described["config"]["model"][name] for name in names} == names
+    assert described["weights"] == names.get("weights")
+
+
 def test_what_is_not_known_is_none(scored):
     unscored = describe(scored, 2)
     assert all(unscored[name] is None for name in (*SCORES, "per_class_iu"))

@@ -1,29 +1,29 @@
 """PASCAL VOC 2012 segmentation: 20 classes of objects and the background (Everingham et al., IJCV 2010)."""
 
-import shutil
 import sys
 import tarfile
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from fcn_jax.data.sources.archive import Archive, extract_file, fetch, name_folder, unpack
 from fcn_jax.data.sources.listing import read_list
 from fcn_jax.data.sources.sbd_layout import find_sbd, list_sbd, subtract_sbd
 from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request, Submission
 from fcn_jax.data.sources.voc_layout import CLASS_FILES, LISTS, find_listed
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.download import download
-from fcn_jax.runtime.files import lock_file
 from fcn_jax.runtime.progress import show_progress
 
-ARCHIVE = "VOCtrainval_11-May-2012.tar"
-URL = f"https://host.robots.ox.ac.uk/pascal/VOC/voc2012/{ARCHIVE}"
-SIZE = 1_999_639_040
-SHA256 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
+# The address is torchvision's (datasets/voc.py); host.robots.ox.ac.uk, which the site names, has no https.
+ARCHIVE = Archive(
+    "VOCtrainval_11-May-2012.tar",
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+    1_999_639_040,
+)
 LAYOUT = (
     "the folder VOCdevkit or VOC2012 with JPEGImages/*.jpg, SegmentationClass/*.png and "
-    f"ImageSets/Segmentation/{{train,val}}.txt, or the official archive {ARCHIVE}; the test images are in another one, "
-    "VOC2012test.tar, which is unpacked into the same folder or given by itself"
+    f"ImageSets/Segmentation/{{train,val}}.txt, or the official archive {ARCHIVE.file}; the test images are in another "
+    "one, VOC2012test.tar, which is unpacked into the same folder or given by itself"
 )
 OFFICIAL = ("train", "val")
 _MASKS, _AUG = "SegmentationClass", "SegmentationClassAug"
@@ -45,7 +45,7 @@ def find(request: Request) -> Found:
     image and its mask. test has images without labels; it is alone where the files of train and val are missing.
 
     `request.dir` is VOCdevkit, VOC2012, a folder with VOCdevkit or the archive in it, or the archive. Without it the
-    archive is downloaded. An archive is unpacked into the cache.
+    archive is downloaded, and SBD is used if that was downloaded before. An archive is unpacked into the cache.
 
     Raises:
         InputError: the data set is not there, or cannot be downloaded or unpacked.
@@ -65,7 +65,7 @@ def find(request: Request) -> Found:
     splits = {split: _list_examples(root, split, _MASKS) for split in OFFICIAL}
     if (root / LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
         splits["trainaug"] = _list_examples(root, "trainaug", _AUG)
-    elif request.dir and (sbd := find_sbd(request.dir)):
+    elif sbd := find_sbd(request.dir or name_folder("sbd", request.cache)):
         official = {example.name for split in splits.values() for example in split}
         more = (example for split in OFFICIAL for example in list_sbd(sbd, split, without=official))
         splits["trainaug"] = [*splits["train"], *more]
@@ -120,13 +120,13 @@ def _get_files(root: Path, name: str, masks: str) -> Files:
 
 def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
     if dir is None:
-        folder = cache / "voc2012" / "official"
+        folder = name_folder("voc2012", cache)
         if not folder.exists():
-            _unpack(_download(cache), folder)
+            _unpack(fetch(ARCHIVE, cache, LAYOUT), folder)
         return folder / "VOC2012"
     if root := find_unpacked(dir):
         return root
-    archive = dir / ARCHIVE if dir.is_dir() else dir
+    archive = dir / ARCHIVE.file if dir.is_dir() else dir
     if not archive.is_file():
         if root := find_unpacked(dir, ("test",)):
             return root
@@ -138,40 +138,15 @@ def _find_root(dir: Path | None, cache: Path) -> Path:  # noqa: A002
     return folder / "VOC2012"
 
 
-def _download(cache: Path) -> Path:
-    try:
-        return download(URL, cache / "downloads" / ARCHIVE, SHA256, SIZE)
-    except InputError as error:
-        raise InputError(f"{error}\nIf you have the data already, give --data.dir, which is {LAYOUT}") from error
-
-
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack the part of the archive that segmentation needs.
+    """Unpack the part of the archive that segmentation needs."""
 
-    The folder gets its name when it is complete, so that a killed process leaves nothing that looks complete.
-    """
-    with lock_file(folder.with_name(folder.name + ".lock")) as locked:
-        if folder.exists():
-            return
-        if locked:
-            for leftover in folder.parent.glob(f"{folder.name}.*.part"):  # of a killed process
-                shutil.rmtree(leftover, ignore_errors=True)
-        part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with tarfile.open(archive, "r:") as tar:  # not compressed, so it cannot fill the disk
-                _extract(tar, part, archive.name)
-            part.rename(folder)
-        except InputError:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        except Exception as error:  # tarfile raises errors of many types for damaged archives
-            shutil.rmtree(part, ignore_errors=True)
-            reason = str(error).partition("\n")[0].rstrip(":")
-            if not folder.exists():  # without file locks another process may have unpacked it
-                raise InputError(
-                    f"{archive} cannot be unpacked into {folder} ({reason}): it is not an archive, is incomplete, or "
-                    f"the disk is full; the official archive has {SIZE} bytes and the SHA-256 {SHA256}"
-                ) from error
+    def extract(part: Path) -> None:
+        with tarfile.open(archive, "r:") as tar:  # not compressed, so it cannot fill the disk
+            _extract(tar, part, archive.name)
+
+    rule = f"the official archive has {ARCHIVE.size} bytes and the SHA-256 {ARCHIVE.sha256}"
+    unpack(str(archive), folder, extract, rule)
 
 
 def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
@@ -188,10 +163,7 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
             raise tarfile.ReadError(f"VOCdevkit/VOC2012/{LISTS}/{split}.txt is missing")
 
     def extract(path: str) -> None:
-        member = members[path]
-        if not (member.isdir() or (member.isfile() and not member.issparse())):
-            raise tarfile.ReadError(f"{member.name!r} is a link, a device or a sparse file; the official one has none")
-        tar.extract(member.replace(name=f"VOC2012/{path}"), part, filter="data")
+        extract_file(tar, members[path].replace(name=f"VOC2012/{path}"), part)
 
     for path in [p for p in wanted if p.startswith(LISTS) and p.endswith(".txt")]:
         extract(path)

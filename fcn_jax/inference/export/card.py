@@ -20,6 +20,7 @@ def list_colours(palette: UInt8[np.ndarray, "classes 3"]) -> list[str]:
 
 
 LICENCE = "- Licence: that of the data and of the weights at the start apply; name yours here before you publish it."
+_OPEN = "from PIL import Image\n", 'image = np.asarray(Image.open("photo.jpg").convert("RGB"))\n'  # for photographs
 _USES = {
     "model.onnx": """import numpy as np
 import onnxruntime
@@ -131,11 +132,27 @@ def write_card(
         "",
         "## Use",
     ]
-    class_maps = ", ".join(f'"class_map{suffix}"' for suffix in suffixes)
     for name in files:
-        code = _USES[name].replace("CLASS_MAPS", class_maps).replace("TASKS", str(len(suffixes)))
+        code = write_use(name, suffixes, model.input_or_default)
         lines += ["", f"`{name}`:", "", "```python", *code.splitlines(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def write_use(name: str, suffixes: Sequence[str], given: InputConfig) -> str:
+    """Write the program that shows how an exported file is used.
+
+    Args:
+        name: the name of the file.
+        suffixes: what the name of the output of each task ends with.
+        given: the input of the network.
+    """
+    class_maps = ", ".join(f'"class_map{suffix}"' for suffix in suffixes)
+    code = _USES[name].replace("CLASS_MAPS", class_maps).replace("TASKS", str(len(suffixes)))
+    if given.is_colour_alone:
+        return code
+    # There is no usual file for other inputs: an array that the reader makes.
+    load = f'image = np.load("image.npy")  # {given.dtype}[height, width, {given.num_channels}]\n'
+    return code.replace(_OPEN[0], "").replace(_OPEN[1], load)
 
 
 def _name(before: str, task: Task) -> str:

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from archive_server import serve, take_place
 from drawn import picture, save
 from PIL import Image
 
 from fcn_jax.data.dataset import prepare
+from fcn_jax.data.sources import oxford_iiit_pet
 from fcn_jax.data.sources.oxford_iiit_pet import find
 from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
@@ -55,10 +57,46 @@ def test_oxford_iiit_pet(tree, tmp_path):
 def test_what_is_not_there(tree, tmp_path):
     (tree / "annotations/trainval.txt").unlink()
     assert list(find(Request(tree, tmp_path)).splits) == ["test"]
-    with pytest.raises(InputError, match=r"oxford_iiit_pet is not downloaded .*images.tar.gz and annotations.tar.gz"):
-        find(Request(None, tmp_path))
     with pytest.raises(InputError, match=r"does not hold Oxford-IIIT Pet; give --data.dir, which is a folder with"):
         find(Request(tree / "images", tmp_path))
+
+
+@pytest.fixture
+def server(tree, tmp_path, monkeypatch):
+    """A server that has both archives; they are in `tmp_path`, as `tree` makes them."""
+    monkeypatch.setenv("no_proxy", "*")
+    with serve(tmp_path) as address:
+        names = [archive.url.rsplit("/", 1)[1] for archive in oxford_iiit_pet.ARCHIVES]
+        small = [
+            take_place(archive, f"{address}/{name}", tmp_path / name)
+            for archive, name in zip(oxford_iiit_pet.ARCHIVES, names, strict=True)
+        ]
+        monkeypatch.setattr(oxford_iiit_pet, "ARCHIVES", small)
+        yield address
+
+
+def test_is_fetched(server, tree, tmp_path):
+    fetched, given = prepare("oxford_iiit_pet", cache=tmp_path / "cache"), find(Request(tree, tmp_path))
+    assert {split: [example.name for example in fetched.source(split)] for split in fetched.splits} == {
+        split: [example.name for example in examples] for split, examples in given.splits.items()
+    }
+    folder = tmp_path / "cache/oxford_iiit_pet/official"
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*.*")}
+    wanted = {file.relative_to(tree).as_posix() for file in tree.rglob("[!.]*.*")}  # without what macOS left
+    assert files == wanted
+    for file in files:
+        assert (folder / file).read_bytes() == (tree / file).read_bytes()
+    for archive in (tmp_path / "cache/downloads").glob("*.gz"):  # they are not asked for again
+        archive.unlink()
+    assert find(Request(None, tmp_path / "cache")).splits.keys() == given.splits.keys()
+
+
+def test_cannot_be_fetched(server, tmp_path, monkeypatch):
+    first, second = oxford_iiit_pet.ARCHIVES
+    monkeypatch.setattr(oxford_iiit_pet, "ARCHIVES", (first, second._replace(url=f"{server}/no")))
+    with pytest.raises(InputError, match=r"404 File not found(.|\n)*give --data.dir, which is a folder with images/"):
+        find(Request(None, tmp_path / "cache"))
+    assert not (tmp_path / "cache/oxford_iiit_pet/official").exists()
 
 
 def test_the_builder_of_tfds_reads_the_same_files_but_needs_tensorflow(tree, tmp_path, monkeypatch):

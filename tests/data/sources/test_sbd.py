@@ -1,9 +1,13 @@
 """SBD in small, alone and beside VOC."""
 
+import gzip
+import shutil
+import tarfile
 from itertools import chain
 
 import numpy as np
 import pytest
+from archive_server import serve, take_place
 from drawn import picture, save
 from matlab_writer import save_sbd
 from PIL import Image
@@ -106,10 +110,6 @@ def test_seg11valid(tmp_path, name, where):
 
 
 def test_sbd_that_is_not_there(tmp_path):
-    with pytest.raises(
-        InputError, match=r"sbd is not downloaded by this program; give --data.dir, which is the folder"
-    ):
-        datasets.prepare("sbd", None, tmp_path / "cache")
     write_voc(tmp_path / "VOC2012")
     with pytest.raises(InputError, match=r"does not hold SBD; give --data.dir, which is the folder benchmark_RELEASE"):
         datasets.prepare("sbd", tmp_path, tmp_path / "cache")
@@ -144,3 +144,69 @@ def test_real_masks_of_voc_are_kept_in_trainaug(voc_dir):
 
 def test_classes_are_those_of_voc():
     assert sbd.SOURCE.classes == str(len(voc.CLASS_NAMES))
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server that has the archive, a small one, with the masks of instances, which are not used."""
+    dataset = tmp_path / "packed/benchmark_RELEASE/dataset"
+    write_sbd(dataset)
+    shutil.copytree(dataset / "cls", dataset / "inst")
+    with tarfile.open(tmp_path / "benchmark.tgz", "w:gz") as tar:
+        tar.add(tmp_path / "packed/benchmark_RELEASE", "benchmark_RELEASE")
+    monkeypatch.setenv("no_proxy", "*")
+    with serve(tmp_path) as address:
+        archive = take_place(sbd.ARCHIVE, f"{address}/benchmark.tgz", tmp_path / "benchmark.tgz")
+        monkeypatch.setattr(sbd, "ARCHIVE", archive)
+        yield dataset
+
+
+def test_sbd_is_fetched(server, tmp_path):
+    fetched = datasets.prepare("sbd", cache=tmp_path / "cache")
+    given = datasets.prepare("sbd", server, tmp_path / "cache")
+    assert fetched.splits == given.splits == {"train": 3, "val": 3}
+    for split, names in SBD.items():
+        assert_equal(read(fetched, split), read(given, split), names)
+    (folder,) = (tmp_path / "cache/sbd/official").iterdir()
+    assert sorted(path.name for path in (folder / "dataset").iterdir()) == ["cls", "img", "train.txt", "val.txt"]
+
+
+def test_trainaug_of_fetched_archives(server, tmp_path, monkeypatch):
+    write_voc(tmp_path / "voc/VOC2012")
+    with tarfile.open(tmp_path / voc.ARCHIVE.file, "w") as tar:
+        tar.add(tmp_path / "voc/VOC2012", "VOCdevkit/VOC2012")
+    url = sbd.ARCHIVE.url.replace(sbd.ARCHIVE.file, voc.ARCHIVE.file)
+    monkeypatch.setattr(voc, "ARCHIVE", take_place(voc.ARCHIVE, url, tmp_path / voc.ARCHIVE.file))
+    request = Request(None, tmp_path / "cache")
+    assert "trainaug" not in voc.find(request).splits
+    sbd.find(request)
+    names = [example.name for example in voc.find(request).splits["trainaug"]]
+    assert names == [*VOC["train"], "2008_000008", "2008_000002"]
+
+
+def test_an_archive_of_sbd_that_is_damaged_leaves_no_folder(server, tmp_path, monkeypatch):
+    file = tmp_path / "benchmark.tgz"
+    whole = gzip.decompress(file.read_bytes())
+    file.write_bytes(gzip.compress(whole[: len(whole) // 2]))
+    monkeypatch.setattr(sbd, "ARCHIVE", take_place(sbd.ARCHIVE, sbd.ARCHIVE.url, file))
+    message = (
+        r"benchmark.tgz cannot be unpacked into .*sbd/official \(unexpected end of data\).* remove it, so that it is"
+    )
+    with pytest.raises(InputError, match=message):
+        sbd.find(Request(None, tmp_path / "cache"))
+    assert not [path for path in (tmp_path / "cache/sbd").iterdir() if path.is_dir()]
+
+
+def test_a_link_in_an_archive_of_sbd_is_refused(server, tmp_path, monkeypatch):
+    file = tmp_path / "benchmark.tgz"
+    with tarfile.open(file, "w:gz") as tar:
+        tar.add(server, "benchmark_RELEASE/dataset")
+        up = tarfile.TarInfo("benchmark_RELEASE/dataset/img/../../../../../up.jpg")
+        tar.addfile(up)
+        link = tarfile.TarInfo("benchmark_RELEASE/dataset/img/link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    monkeypatch.setattr(sbd, "ARCHIVE", take_place(sbd.ARCHIVE, sbd.ARCHIVE.url, file))
+    sbd.find(Request(None, tmp_path / "cache"))
+    assert len(list((tmp_path / "cache").rglob("*.jpg"))) == 6
+    assert not list(tmp_path.rglob("up.jpg"))

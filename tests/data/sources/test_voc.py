@@ -1,25 +1,22 @@
 """PASCAL VOC: a small one in its layouts, and the real one."""
 
-import hashlib
-import http.server
 import io
 import shutil
 import tarfile
-import threading
 from contextlib import nullcontext
-from functools import partial
 
 import numpy as np
 import pytest
+from archive_server import serve, take_place
 from drawn import mask, picture, save
 from PIL import Image
 
 from fcn_jax.data import dataset as datasets
 from fcn_jax.data.labels import palette
+from fcn_jax.data.sources import archive as archives
 from fcn_jax.data.sources import voc
 from fcn_jax.data.sources.source import Request
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.download import download
 
 NAMES = {"train": ["2007_000001", "2007_000002"], "val": ["2007_000003"]}
 
@@ -43,7 +40,7 @@ def voc_tree(root, aug=False):
     return base
 
 
-def archive(root, name=voc.ARCHIVE, prefix="VOCdevkit/VOC2012"):
+def archive(root, name=voc.ARCHIVE.file, prefix="VOCdevkit/VOC2012"):
     file = root / name
     with tarfile.open(file, "w") as tar:
         tar.add(root / "VOCdevkit/VOC2012", prefix)
@@ -68,7 +65,7 @@ def test_folders(tmp_path, where):
     assert (data.class_names[0], data.class_names[15], len(data.class_names)) == ("background", "person", 21)
 
 
-@pytest.mark.parametrize("where", [voc.ARCHIVE, "."])
+@pytest.mark.parametrize("where", [voc.ARCHIVE.file, "."])
 def test_archive(tmp_path, where):
     base = voc_tree(tmp_path / "data")
     archive(tmp_path / "data")
@@ -97,7 +94,7 @@ def test_archive_that_is_cut_short(tmp_path):
 
 
 def test_archive_is_unpacked_by_two_where_there_are_no_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr(voc, "lock_file", lambda file: nullcontext(False))
+    monkeypatch.setattr(archives, "lock_file", lambda file: nullcontext(False))
     voc_tree(tmp_path)
     file, folder, extract = archive(tmp_path), tmp_path / "to", voc._extract
 
@@ -227,42 +224,24 @@ def test_a_voc_list_that_is_no_text(tmp_path, packed):
 def official(tmp_path, monkeypatch):
     """A server that has the archive, a small one."""
     voc_tree(tmp_path / "www")
-    data = archive(tmp_path / "www").read_bytes()
-    handler = partial(Quiet, directory=str(tmp_path / "www"))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+    file = archive(tmp_path / "www")
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(voc, "URL", f"http://127.0.0.1:{server.server_port}/{voc.ARCHIVE}")
-    monkeypatch.setattr(voc, "SIZE", len(data))
-    monkeypatch.setattr(voc, "SHA256", hashlib.sha256(data).hexdigest())
-    yield tmp_path / "www"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
+    with serve(tmp_path / "www") as address:
+        monkeypatch.setattr(voc, "ARCHIVE", take_place(voc.ARCHIVE, f"{address}/{file.name}", file))
+        yield tmp_path / "www"
 
 
 def test_is_fetched(official, tmp_path, monkeypatch):
     assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
-    monkeypatch.setattr(voc, "URL", "http://127.0.0.1:9/gone")
-    (tmp_path / "cache/downloads" / voc.ARCHIVE).unlink()
+    monkeypatch.setattr(voc, "ARCHIVE", voc.ARCHIVE._replace(url="http://127.0.0.1:9/gone"))
+    (tmp_path / "cache/downloads" / voc.ARCHIVE.file).unlink()
     assert_is_voc(datasets.prepare("voc2012", cache=tmp_path / "cache"), official / "VOCdevkit/VOC2012")
 
 
 def test_cannot_be_fetched(official, tmp_path, monkeypatch):
-    monkeypatch.setattr(voc, "URL", voc.URL.replace("VOCtrainval", "no"))
+    monkeypatch.setattr(voc, "ARCHIVE", voc.ARCHIVE._replace(url=voc.ARCHIVE.url.replace("VOCtrainval", "no")))
     with pytest.raises(InputError, match=r"404 File not found(.|\n)*--data.dir, which is the folder"):
         datasets.prepare("voc2012", cache=tmp_path / "cache")
-
-
-def test_official_archive_is_the_one_that_is_asked_for():
-    assert (voc.SIZE, len(voc.SHA256), voc.URL.rsplit("/", 1)[1]) == (1_999_639_040, 64, voc.ARCHIVE)
-    assert download is voc.download
 
 
 # Real data

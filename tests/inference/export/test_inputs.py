@@ -16,6 +16,7 @@ from fcn_jax.data.inputs import COLOUR, describe_inputs
 from fcn_jax.data.labels import palette
 from fcn_jax.data.sources.nyud import DEPTH, HHA
 from fcn_jax.data.tasks import Task
+from fcn_jax.inference.export.card import write_use
 from fcn_jax.inference.export.onnx_file import make_onnx
 from fcn_jax.inference.export.program import make_program, make_scores
 from fcn_jax.inference.export.stablehlo_file import make_stablehlo
@@ -33,7 +34,7 @@ NET = FCN32s(4, Tiny(), upsampling="fixed")
         pytest.param(LateFusion(NET), (COLOUR, HHA), id="late"),
     ],
 )
-def test_programs_take_the_channels_of_all_inputs(model, inputs):
+def test_programs_take_the_channels_of_all_inputs(model, inputs, tmp_path, monkeypatch, capsys):
     given = dataclasses.replace(describe_inputs(inputs), order="bgr")
     image = np.random.default_rng(0).integers(0, 256, (2, 40, 70, given.num_channels)).astype(given.dtype)
     if given.log:
@@ -48,3 +49,12 @@ def test_programs_take_the_channels_of_all_inputs(model, inputs):
     for class_map, probabilities in (session.run(None, {"image": image}), map(np.asarray, program.call(image))):
         np.testing.assert_allclose(probabilities, expected, atol=1e-4)
         assert (class_map == expected.argmax(-1)).mean() > 0.99
+    monkeypatch.chdir(tmp_path)
+    np.save("image.npy", image[0])
+    onnx.metadata_props.add(key="class_names", value="a\nb\nc\nd")
+    for name, data in (("model.onnx", onnx.SerializeToString()), ("model.stablehlo", stablehlo)):
+        (tmp_path / name).write_bytes(data)
+        exec(write_use(name, [""], given), {})
+        shares = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+        counts = np.bincount(expected[0].argmax(-1).ravel())
+        np.testing.assert_allclose(shares, counts[counts > 0] / counts.sum(), atol=0.01)

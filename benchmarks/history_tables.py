@@ -1,7 +1,7 @@
 """Markdown tables of the history's measurements, and their places in a text.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Short forms (`quick`) are left out. A table counts the
-last `RUNS` runs of each task on each machine. Where a benchmark was run by turns (turns.py) on a machine, its earlier
+last `RUNS` runs of each task on each machine. Where a task was measured by turns (turns.py) on a machine, its earlier
 comparisons there, which were measured otherwise, no longer count.
 """
 
@@ -145,15 +145,15 @@ def machine(measurements: Sequence[Measurement]) -> str:
 def last_runs(measurements: Iterable[Measurement]) -> list[Measurement]:
     """Keep the newest `RUNS` full runs of each task, setting and peer on each machine, in their order.
 
-    A comparison that was not measured by turns is left out where its benchmark has one that was.
+    A comparison that was not measured by turns is left out where its task has one that was.
     """
     full = [m for m in measurements if not m.quick]
-    by_turns = {(m.machine, m.environment, m.benchmark) for m in full if m.ratio_q1 is not None}
-    full = [
-        m
-        for m in full
-        if m.ratio is None or m.ratio_q1 is not None or (m.machine, m.environment, m.benchmark) not in by_turns
-    ]
+
+    def get_task(m: Measurement) -> tuple[str, ...]:
+        return m.machine, m.environment, m.benchmark, m.task
+
+    by_turns = {get_task(m) for m in full if m.ratio_q1 is not None}
+    full = [m for m in full if m.ratio is None or m.ratio_q1 is not None or get_task(m) not in by_turns]
     groups = _grouped(full, lambda m: (m.machine, m.environment, m.benchmark, m.task, m.setting, m.peer))
     kept = {id(m) for found in groups.values() for m in found[-RUNS:]}
     return [m for m in full if id(m) in kept]

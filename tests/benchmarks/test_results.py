@@ -87,12 +87,14 @@ def test_of_runs_by_turns_the_quartiles_are_shown():
     assert rows_of(history_tables.make_table(TABLE, several))[0][3:] == ["1.20 [0.90, 1.45]", "3"]
 
 
-def test_runs_by_turns_replace_the_others_of_their_benchmark_and_machine():
+def test_runs_by_turns_replace_the_others_of_their_task_and_machine():
     other = [vary(), vary(setting="another"), vary(task="memory", peer="", ratio=None, ours=3.0), vary(machine="N")]
+    former = vary(task="first pass")
     by_turns = vary(ratio=2.0, ratio_q1=1.9, ratio_q3=2.1)
     text = history_tables.make_table(TABLE, [*other, by_turns])
     assert rows_of(text) == [["net", "10", "8", "2.00 [1.90, 2.10]", "3", "1"], ["net", "10", "8", "1.25", "1"]]
     assert len(rows_of(history_tables.make_table(TABLE, other))) == 3
+    assert former in history_tables.last_runs([former, by_turns])
 
 
 def test_only_the_last_full_runs_count():

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt, UInt8
 
+from fcn_jax.data.colour_table import Colour, match_colours
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError, suggest_nearest
-
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0..255."""
 
 RULE = (
     "an entry is NUMBER=CLASS, FIRST-LAST=CLASS (FIRST becomes CLASS, the next number the next class) or "
@@ -22,7 +19,6 @@ RULE = (
 )
 _ENTRY = re.compile(r"(?:#(?P<colour>[0-9a-fA-F]{6})|(?P<first>\d{1,3})(?:-(?P<last>\d{1,3}))?)=(?P<label>.+)")
 _SHOWN = 5  # number of wrong values that an error names
-_ROWS = 256  # of a mask in colour, looked up at once
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class LabelMap:
                 given = "void" if table[grey] == IGNORE else f"class {table[grey]}"
                 raise InputError(
                     f"mask {name} is grey, and its numbers may be classes or colours: {number} is {own} as a number "
-                    f"and {given} as the colour {_format(np.array(grey))}; save the mask in RGB if they are colours, "
+                    f"and {given} as the colour {_format(grey)}; save the mask in RGB if they are colours, "
                     f"or say what each means with --data.map, as {number}={given.removeprefix('class ')}"
                 )
 
@@ -109,22 +105,13 @@ class LabelMap:
         if not self.colours:
             raise InputError(
                 f"mask {name} has colours, and there is no table of them; give each with --data.map, as "
-                f"'{_format(mask[0, 0])}=0', or give --data.classes a file with lines 'name,red,green,blue'"
+                f"'{_format(mask[0, 0].tolist())}=0', or give --data.classes a file with lines 'name,red,green,blue'"
             )
-        pairs = [(int(_encode(np.array(colour))), label) for colour, label in self.colours]
-        codes, labels = (np.array(column) for column in zip(*sorted(pairs), strict=True))
-        result = np.empty(mask.shape[:2], np.uint8)
-        wrong: Counter[int] = Counter()
-        for first in range(0, len(mask), _ROWS):  # in parts: the numbers of colours take many times the mask's memory
-            block = _encode(mask[first : first + _ROWS])
-            places = np.searchsorted(codes, block).clip(max=len(codes) - 1)
-            result[first : first + _ROWS] = labels[places]
-            values, counts = np.unique(block[codes[places] != block], return_counts=True)
-            wrong.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        result, wrong = match_colours(mask, dict(self.colours))
         if wrong:
-            shown = (f"#{code:06x} (in {count} pixels)" for code, count in wrong.most_common())
+            shown = (f"{_format(colour)} (in {count} pixels)" for colour, count in wrong.most_common())
             colours = "a colour" if len(wrong) == 1 else f"{len(wrong)} colours"
-            remedy = f"give --data.map '#{wrong.most_common(1)[0][0]:06x}=void', or the number of its class"
+            remedy = f"give --data.map '{_format(wrong.most_common(1)[0][0])}=void', or the number of its class"
             if len(wrong) > _SHOWN:
                 remedy = "so many come from smoothed edges or a lossy file: save the mask anew, without both"
             raise InputError(f"mask {name} has {colours} without a class: {_join(shown, len(wrong))}; {remedy}")
@@ -215,7 +202,7 @@ def describe_label_map(label_map: LabelMap, class_names: Sequence[str]) -> str:
         else f"{first} to {last} are {names[label]} to {names[last_label]}"
         for (first, label), (last, last_label) in ((run[0], run[-1]) for run in runs)
     ]
-    return ", ".join(parts + [f"{_format(np.array(colour))} is {names[label]}" for colour, label in label_map.colours])
+    return ", ".join(parts + [f"{_format(colour)} is {names[label]}" for colour, label in label_map.colours])
 
 
 def _parse_entry(entry: str, class_names: Sequence[str]) -> tuple[list[Any], list[int]]:
@@ -255,13 +242,8 @@ def _parse_entry(entry: str, class_names: Sequence[str]) -> tuple[list[Any], lis
     return values, list(range(label, label + len(values)))
 
 
-def _encode(colours: np.ndarray) -> Any:
-    """Encode colours, [..., 3], as numbers 0xRRGGBB."""
-    return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
-
-
-def _format(colour: np.ndarray) -> str:
-    return f"#{bytes(colour.tolist()).hex()}"
+def _format(colour: Sequence[int]) -> str:
+    return f"#{bytes(colour).hex()}"
 
 
 def _join(shown: Iterable[str], count: int) -> str:

@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from fcn_jax.data.label_map import Colour
+from fcn_jax.data.colour_table import Colour
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import InputError
 

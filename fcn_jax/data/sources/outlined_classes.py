@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from fcn_jax.data.label_map import Colour
+from fcn_jax.data.colour_table import Colour
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.sources.class_file import read_classes
 from fcn_jax.errors import InputError

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fcn_jax.data.colour_table import Colour
 from fcn_jax.data.inputs import COLOUR, Input
-from fcn_jax.data.label_map import Colour, LabelMap
+from fcn_jax.data.label_map import LabelMap
 from fcn_jax.errors import InputError
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -28,9 +29,15 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of its files, or of its part of a file that has all examples."""
-        parts = self.example.count if isinstance(self.example, Slice) else 1
-        return sum(size for _, size, _ in self.stats) // parts
+        """Bytes of its own files, or of its part of a file that has all examples."""
+        sizes = [size for _, size, _ in self.stats]
+        match self.example:
+            case Slice(count=count):
+                return sum(sizes) // count
+            case Outlined():  # the last file may have the outlines of a whole split
+                return sum(sizes[:-1])
+            case _:
+                return sum(sizes)
 
 
 def list_entries(found: Found) -> list[Entry]:
@@ -57,12 +64,8 @@ def list_problems(entries: Iterable[Entry], splits: Iterable[str]) -> list[str]:
         ]
         lone = [entry.example for entry in members if not entry.is_complete and isinstance(entry.example, Files)]
         problems += [f"{split}: {line}" for line in _describe_lone(lone)]
-        problems += [
-            f"{split}: {e.outlines.name} has outlines for the image {e.image.name}, which is not in {e.image.parent}; "
-            "add the image, or remove it from that file"
-            for e in (entry.example for entry in members if not entry.is_complete)
-            if isinstance(e, Outlined)
-        ]
+        outlined = [entry.example for entry in members if isinstance(entry.example, Outlined) and not entry.is_complete]
+        problems += [f"{split}: {line}" for example in outlined for line in _describe_missing(example)]
     return problems
 
 
@@ -100,6 +103,20 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
     return [lines[0] + (f" ({counts})" if len(lines) > 1 else "") + f": {rule}", *lines[1:]]
 
 
+def _describe_missing(example: Outlined) -> list[str]:
+    """Describe the image and the mask of an example with outlines, if they are not there."""
+    name = example.outlines.name
+    files = (
+        ("image", f"{name} has outlines for the image", example.image),
+        ("mask", f"{name} needs the mask", example.mask),
+    )
+    return [
+        f"{needs} {file.name}, which is not in {file.parent}; add the {kind}, or remove it from that file"
+        for kind, needs, file in files
+        if file and not os.path.exists(file)  # `Path.exists` raises an error if the name is too long
+    ]
+
+
 def _find_suffix(images: Collection[str], masks: Iterable[str]) -> str | None:
     """Find what the names of most masks have after the name of an image."""
     suffixes = Counter(mask[end:] for mask in masks for end in range(len(mask) - 1, 0, -1) if mask[:end] in images)
@@ -121,7 +138,8 @@ def _list_files(example: Listed) -> tuple[Path, ...]:
         case Files():
             return example.image, *example.others, example.mask, *example.other_masks
         case Outlined():
-            return example.image, example.outlines
+            mask = (example.mask,) if example.mask else ()
+            return example.image, *mask, example.outlines
         case Slice():
             return (example.file,)
         case Drawn():

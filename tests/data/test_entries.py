@@ -8,7 +8,7 @@ import pytest
 from fcn_jax.data.entries import hash_contents, hash_source, list_entries, list_problems
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.nyud import take_colour
-from fcn_jax.data.sources.source import Drawn, Files, Found, Slice
+from fcn_jax.data.sources.source import Drawn, Files, Found, Outlined, Slice
 
 
 def make_source(root, times=(0, 1, 2, 3)):
@@ -119,3 +119,40 @@ def test_a_file_of_all_examples(tmp_path):
     assert hash_contents(found, list_entries(found)) == hash_contents(found, entries)
     file.unlink()
     assert not any(entry.is_complete for entry in list_entries(found))
+
+
+def make_outlined(root):
+    """Two examples of which one file has the outlines, and each has a mask of numbers."""
+    for size, name in enumerate(("a.jpg", "b.jpg", "a.png", "b.png"), 10):
+        (root / name).write_bytes(bytes(size))
+    (root / "train.json").write_bytes(bytes(1 << 20))
+    examples = [
+        Outlined(
+            name, root / f"{name}.jpg", root / "train.json", (1, 1), lambda: np.zeros((1, 1)), root / f"{name}.png"
+        )
+        for name in "ab"
+    ]
+    return Found(("x",), {"train": examples})
+
+
+def test_a_file_of_the_outlines_of_all_examples(tmp_path):
+    """Its bytes are not those of an example: shards would else have one example each."""
+    found = make_outlined(tmp_path)
+    entries = list_entries(found)
+    assert [entry.size for entry in entries] == [10 + 12, 11 + 13]
+    assert all(entry.is_complete for entry in entries)
+    for name in ("train.json", "b.png", "a.jpg"):
+        before = hash_source(found, list_entries(found))
+        os.utime(tmp_path / name, ns=(0, 1))
+        assert hash_source(found, list_entries(found)) != before
+
+
+def test_an_image_and_a_mask_beside_outlines_that_are_not_there(tmp_path):
+    found = make_outlined(tmp_path)
+    (tmp_path / "a.jpg").unlink()
+    (tmp_path / "b.png").unlink()
+    rest = f"which is not in {tmp_path}; add the"
+    assert list_problems(list_entries(found), found.splits) == [
+        f"train: train.json has outlines for the image a.jpg, {rest} image, or remove it from that file",
+        f"train: train.json needs the mask b.png, {rest} mask, or remove it from that file",
+    ]

@@ -68,6 +68,7 @@ class Outlined(NamedTuple):
         shape: height and width of the mask.
         draw: returns the mask, uint8 [height, width], whose numbers are labels. It raises InputError if it cannot be
             drawn, and several threads may call it at once.
+        mask: a picture of numbers that `draw` reads, too, and whose meaning `outlines` has; None: there is none.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Outlined(NamedTuple):
     outlines: Path
     shape: tuple[int, int]
     draw: Callable[[], np.ndarray]
+    mask: Path | None = None
 
 
 class Drawn(NamedTuple):

@@ -3,15 +3,13 @@
 COCO itself has this layout, too: annotations/instances_train2017.json and train2017/*.jpg.
 """
 
-import os
-import re
 import sys
 from collections import Counter
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fcn_jax.data.sources.coco_file import CocoFile, draw_outlines, read_coco_file
-from fcn_jax.data.sources.listing import require_split_name
+from fcn_jax.data.sources.coco_images import find_file, key_by_split, list_folders, name_example
 from fcn_jax.data.sources.outlined_classes import number_classes
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
 from fcn_jax.errors import InputError
@@ -22,7 +20,6 @@ LAYOUT = (
     "SPLIT or in images/SPLIT"
 )
 _WITHOUT_NAME = ("_annotations.coco", "annotations", "default", "instances", "result")
-_NAMES = {"valid": "val", "train2017": "train", "val2017": "val", "train2014": "train", "val2014": "val"}
 
 
 def find(request: Request) -> Found:
@@ -40,11 +37,11 @@ def find(request: Request) -> Found:
     splits = {}
     for split, content in contents.items():
         _warn_of_crowds(files[split], content)
-        folders = _list_folders(dir, files[split], split)
+        folders = list_folders(dir, files[split], (files[split].stem.removeprefix("instances_"), split))
         splits[split] = [
             Outlined(
-                _name_example(image.path),
-                _find_image(image.path, folders),
+                name_example(image.path),
+                find_file(image.path, folders),
                 files[split],
                 image.shape,
                 partial(draw_outlines, image.outlines, image.shape, classes.labels, files[split].name),
@@ -59,41 +56,17 @@ def _list_files(dir: Path) -> dict[str, Path]:  # noqa: A002
     files = [file for pattern in ("*.json", "*/*.json") for file in sorted(dir.glob(pattern)) if file.name[0] != "."]
     # COCO has files of captions and key points beside those of instances.
     files = [file for file in files if file.name.startswith("instances_")] or files
-    found: dict[str, Path] = {}
-    for file in files:
-        split = file.stem.removeprefix("instances_")
-        if split in _WITHOUT_NAME:
-            split = "train" if file.parent in (dir, dir / "annotations") else file.parent.name
-        split = _NAMES.get(split, split)
-        require_split_name(split, dir)
-        if split in found:
-            raise InputError(f"{found[split]} and {file} are both of the split {split}; move one of them away")
-        found[split] = file
-    if not found:
+    if not files:
         raise InputError(f"{dir} has no file of instances; it should be {LAYOUT}")
-    first = [split for split in ("train", "val", "test") if split in found]
-    return {split: found[split] for split in (*first, *(split for split in found if split not in first))}
+    return key_by_split([(_name_split(file, dir), file) for file in files], dir)
 
 
-def _list_folders(dir: Path, file: Path, split: str) -> list[Path]:  # noqa: A002
-    """List the folders that the images of a split may be in."""
-    names = dict.fromkeys((file.stem.removeprefix("instances_"), split))
-    return [file.parent, dir, dir / "images", *(root / name for name in names for root in (dir, dir / "images"))]
-
-
-def _find_image(path: PurePosixPath, folders: list[Path]) -> Path:
-    """Find an image by its path in one of the folders, or by its name alone, as where a path is of another machine."""
-    ways = [path.name] if _leads_out(path) else [path, path.name]
-    places = [folder / way for way in ways for folder in folders]
-    return next((place for place in places if os.path.isfile(place)), places[0])
-
-
-def _name_example(path: PurePosixPath) -> str:
-    return path.stem if _leads_out(path) else path.with_suffix("").as_posix()
-
-
-def _leads_out(path: PurePosixPath) -> bool:
-    return path.is_absolute() or ".." in path.parts or bool(re.match("[A-Za-z]:", path.parts[0]))
+def _name_split(file: Path, dir: Path) -> str:  # noqa: A002
+    """Return what a file says of its split, in its name or that of its folder."""
+    split = file.stem.removeprefix("instances_")
+    if split not in _WITHOUT_NAME:
+        return split
+    return "train" if file.parent in (dir, dir / "annotations") else file.parent.name
 
 
 def _warn_of_crowds(file: Path, content: CocoFile) -> None:

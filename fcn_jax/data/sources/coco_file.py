@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_polygons
 from fcn_jax.data.run_lengths import decode_run_lengths
-from fcn_jax.data.sources.json_parts import get_part, get_path, read_json, read_points
+from fcn_jax.data.sources.coco_images import read_images
+from fcn_jax.data.sources.json_parts import get_part, read_json, read_points
 from fcn_jax.errors import InputError
 
 
@@ -61,9 +62,7 @@ def read_coco_file(file: Path) -> CocoFile:
         InputError: the file is not of COCO's format, or an annotation belongs to no image or no category.
     """
     content = read_json(file)
-    categories, images, annotations = (
-        get_part(content, key, (list,), file.name) for key in ("categories", "images", "annotations")
-    )
+    categories, annotations = (get_part(content, key, (list,), file.name) for key in ("categories", "annotations"))
     names: dict[Any, str] = {}
     for category in categories:
         number = get_part(category, "id", (int, str), f"a category in {file.name}")
@@ -72,17 +71,8 @@ def read_coco_file(file: Path) -> CocoFile:
         ).strip()
         if not name or names.setdefault(number, name) != name:
             raise InputError(f"category {number!r} in {file.name} has no name, or two; give each number one name")
-    listed: dict[Any, ListedImage] = {}
-    for image in images:
-        number = get_part(image, "id", (int, str), f"an image in {file.name}")
-        where = f"image {number!r} in {file.name}"
-        height, width = (get_part(image, key, (int,), where) for key in ("height", "width"))
-        if number in listed or min(height, width) < 1:
-            raise InputError(
-                f"{where} is listed twice, or has the size {width}x{height}; give each image a number of its own and "
-                "its size"
-            )
-        listed[number] = ListedImage(get_path(image, "file_name", where), (height, width), [])
+    images = read_images(content, file.name)
+    listed = {number: ListedImage(image.path, image.shape, []) for number, image in images.items()}
     for annotation in annotations:
         number = annotation.get("id") if isinstance(annotation, dict) else None
         where = f"annotation {number!r} in {file.name}"

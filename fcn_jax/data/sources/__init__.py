@@ -13,6 +13,7 @@ from fcn_jax.data.sources import (
     labelme,
     nyud,
     oxford_iiit_pet,
+    panoptic,
     pascal_context,
     sbd,
     shapes,
@@ -41,6 +42,7 @@ SOURCES: dict[str, DataSource] = {
     "folder": folder.SOURCE,
     "voc": voc_layout.SOURCE,
     "coco": coco.SOURCE,
+    "panoptic": panoptic.SOURCE,
     "labelme": labelme.SOURCE,
 }
 
@@ -54,8 +56,8 @@ def get_source(name: str) -> DataSource:
     if name not in SOURCES:
         nearest = suggest_nearest(name, SOURCES) or ";"
         raise InputError(
-            f"there is no data set {name!r}{nearest} there are {', '.join(SOURCES)}; folder, voc, coco and labelme "
-            "are for images of your own"
+            f"there is no data set {name!r}{nearest} there are {', '.join(SOURCES)}; folder, voc, coco, panoptic and "
+            "labelme are for images of your own"
         )
     return SOURCES[name]
 

@@ -13,7 +13,7 @@ from fcn_jax.errors import InputError
 def test_table():
     paper = ["voc2012", "sbd", "pascal-context", "siftflow", "siftflow-semantic", "siftflow-geometric", "nyud"]
     official = ["shapes", *paper, "camvid", "cityscapes", "ade20k", "oxford_iiit_pet"]
-    assert list(SOURCES) == [*official, "folder", "voc", "coco", "labelme"]
+    assert list(SOURCES) == [*official, "folder", "voc", "coco", "panoptic", "labelme"]
     assert all(source.name == name for name, source in SOURCES.items())
     text = describe_sources()
     assert max(map(len, text.splitlines())) <= 100

@@ -1,6 +1,5 @@
 """Read a file of instances in COCO's format (cocodataset.org/#format-data)."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_polygons
 from fcn_jax.data.run_lengths import decode_run_lengths
 from fcn_jax.data.sources.coco_images import read_images
-from fcn_jax.data.sources.json_parts import get_part, read_json, read_points
+from fcn_jax.data.sources.json_parts import get_name, get_part, read_json, read_points
 from fcn_jax.errors import InputError
 
 
@@ -66,11 +65,10 @@ def read_coco_file(file: Path) -> CocoFile:
     names: dict[Any, str] = {}
     for category in categories:
         number = get_part(category, "id", (int, str), f"a category in {file.name}")
-        name = unicodedata.normalize(
-            "NFC", get_part(category, "name", (str,), f"category {number!r} in {file.name}")
-        ).strip()
-        if not name or names.setdefault(number, name) != name:
-            raise InputError(f"category {number!r} in {file.name} has no name, or two; give each number one name")
+        where = f"category {number!r} in {file.name}"
+        name = get_name(category, "name", where)
+        if names.setdefault(number, name) != name:
+            raise InputError(f"{where} has two names, {names[number]} and {name}; give each number one name")
     images = read_images(content, file.name)
     listed = {number: ListedImage(image.path, image.shape, []) for number, image in images.items()}
     for annotation in annotations:

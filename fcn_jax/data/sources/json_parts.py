@@ -1,5 +1,6 @@
-"""Read and check the parts of JSON files of outlines, which tools and people write."""
+"""Read and check the parts of JSON files of outlines and segments, which tools and people write."""
 
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,6 +59,18 @@ def _is_coordinate(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < _FARTHEST
 
 
+def get_name(item: Any, key: str, where: str) -> str:
+    """Return a name in Unicode's form NFC, in which names that look alike are the same, without blanks around it.
+
+    Raises:
+        InputError: there is none, or it is blank or not Unicode.
+    """
+    name = unicodedata.normalize("NFC", get_part(item, key, (str,), where)).strip()
+    if not name or not _is_unicode(name):
+        raise InputError(f"{where} has the {key!r} {name[:200]!a}, which is blank or not Unicode; give it a name")
+    return name
+
+
 def get_path(item: Any, key: str, where: str) -> PurePosixPath:
     r"""Return the path of a file, which may be written with `\` between its folders.
 
@@ -66,6 +79,11 @@ def get_path(item: Any, key: str, where: str) -> PurePosixPath:
     """
     name = get_part(item, key, (str,), where).replace("\\", "/")
     path = PurePosixPath(name)
-    if not path.name or "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+    if not path.name or "\0" in name or not _is_unicode(name):
         raise InputError(f"{where} has the {key!r} {name[:200]!r}, which no file can have; correct it")
     return path
+
+
+def _is_unicode(text: str) -> bool:
+    r"""Return whether a text can be written to files, and has no half of a pair, as JSON may have as \ud800."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)

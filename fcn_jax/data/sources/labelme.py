@@ -7,7 +7,6 @@ import base64
 import io
 import os
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxtyping import UInt8
 from fcn_jax.data.image_kinds import open_image, split_by_kind
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_disc, fill_polygons
-from fcn_jax.data.sources.json_parts import get_part, get_path, read_json, read_points
+from fcn_jax.data.sources.json_parts import get_name, get_part, get_path, read_json, read_points
 from fcn_jax.data.sources.listing import require_split_name
 from fcn_jax.data.sources.outlined_classes import number_classes
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
@@ -128,11 +127,9 @@ def read_shapes(file: Path) -> Annotated:
     beside = file.parent / path.name
     image = Path(os.path.normpath(file.parent / path))
     outlines = [
-        (unicodedata.normalize("NFC", get_part(shape, "label", (str,), f"a shape in {file}")).strip(), shape)
+        (get_name(shape, "label", f"a shape in {file}"), shape)
         for shape in get_part(content, "shapes", (list,), str(file))
     ]
-    if not all(label for label, _ in outlines):
-        raise InputError(f"{file} has a shape without a label; give it one, or remove it")
     return Annotated(image if os.path.isfile(image) else beside, (height, width), outlines)
 
 

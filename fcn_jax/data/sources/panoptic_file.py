@@ -1,6 +1,5 @@
 """Read a file of panoptic annotations in COCO's format (cocodataset.org/#format-data), and the masks beside it."""
 
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from fcn_jax.data.large_images import read_size
 from fcn_jax.data.masks import read_samples
 from fcn_jax.data.pictures import open_picture
 from fcn_jax.data.sources.coco_images import read_images
-from fcn_jax.data.sources.json_parts import get_part, get_path, read_json
+from fcn_jax.data.sources.json_parts import get_name, get_part, get_path, read_json
 from fcn_jax.errors import InputError
 
 _NUMBERS = 1 << 24  # that a pixel of a mask can have
@@ -70,7 +69,7 @@ def read_panoptic_file(file: Path) -> PanopticFile:
         if number not in images or number in segmented:
             raise InputError(
                 f"{where} is its second one, or the image is not in the file; an image has one annotation, so remove "
-                "the others"
+                "this one, or add the image"
             )
         segments = _read_segments(annotation, categories, where)
         segmented[number] = SegmentedImage(*images[number], get_path(annotation, "file_name", where), segments)
@@ -88,9 +87,7 @@ def _read_categories(content: Any, file: str) -> dict[int | str, Category]:
     for item in get_part(content, "categories", (list,), file):
         number = get_part(item, "id", (int, str), f"a category in {file}")
         where = f"category {number!r} in {file}"
-        name = unicodedata.normalize("NFC", get_part(item, "name", (str,), where)).strip()
-        if not name or any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise InputError(f"{where} has the name {name!a}, which is blank or not Unicode; give it another one")
+        name = get_name(item, "name", where)
         if number in found or name in names:
             raise InputError(f"{where}, {name}, has the number or the name of another category; give each one its own")
         found[number] = Category(name, _read_colour(item, where))

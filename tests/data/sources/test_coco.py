@@ -315,8 +315,12 @@ def change(place, value):
         (change(["images", 0, "id"], 5), "annotation 0 in train.json belongs to the image 0 and the category 3, which"),
         (change(["annotations", 0, "category_id"], 4), "belongs to the image 0 and the category 4, which are not both"),
         (change(["annotations", 0], None), "annotation None in train.json has no 'image_id'"),
-        (change(["categories", 0, "id"], 3), "category 3 in train.json has no name, or two; give each number one name"),
-        (change(["categories", 0, "name"], " "), "category 7 in train.json has no name"),
+        (
+            change(["categories", 0, "id"], 3),
+            "category 3 in train.json has two names, dog and cat; give each number one name",
+        ),
+        (change(["categories", 0, "name"], " "), "category 7 in train.json has the 'name' '', which is blank or not"),
+        (change(["categories", 0, "name"], "\ud800"), r"category 7 in train.json has the 'name' '\\ud800', which is"),
         (
             change(["categories"], [{"id": i, "name": f"c{i}"} for i in range(255)]),
             "there are 255 classes beside the background; at most 254",

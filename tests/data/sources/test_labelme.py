@@ -150,7 +150,8 @@ def test_photographs_that_are_turned(tmp_path, size):
         ),
         (shape("cat", [[1, 1], [5, 5]], "mask"), "in a.json has no 'mask' of the type str"),
         (shape(7, []), "a shape in .*a.json has no 'label' of the type str"),
-        (shape(" ", []), "a.json has a shape without a label; give it one, or remove it"),
+        (shape(" ", []), "a shape in .*a.json has the 'label' '', which is blank or not Unicode; give it a name"),
+        (shape("\udfff", []), r"a shape in .*a.json has the 'label' '\\udfff', which is blank or not Unicode"),
     ],
 )
 def test_shapes_that_are_wrong(tmp_path, wrong, says):

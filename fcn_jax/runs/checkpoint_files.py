@@ -34,9 +34,14 @@ def is_step(name: str) -> bool:
     return name.isascii() and name.isdigit() and str(int(name)) == name
 
 
+def has_manifest(folder: Path) -> bool:
+    """Return whether a checkpoint has its checksums, and so is on the disk."""
+    return (folder / MANIFEST).is_file()
+
+
 def write_manifest(folder: Path) -> None:
     """Write the checksums of the files of a complete checkpoint, if it has none yet."""
-    if not (folder / MANIFEST).exists():
+    if not has_manifest(folder):
         sync_tree(folder)  # Orbax does not
         write_atomically(folder / MANIFEST, json.dumps(_compute_checksums(folder), indent=1))
 
@@ -51,7 +56,7 @@ def _compute_checksums(folder: Path) -> dict[str, str]:
 
 def find_damage(folder: Path) -> str | None:
     """Describe what is wrong with the files of a checkpoint; None: nothing."""
-    if not (folder / MANIFEST).is_file():
+    if not has_manifest(folder):
         # A process that is killed between the save and the manifest leaves a complete save, by its final name.
         return None if (folder / "_CHECKPOINT_METADATA").is_file() else "it is not one, or not whole"
     try:

@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from fcn_jax.errors import InputError
-from fcn_jax.runs.checkpoint_files import find_damage, list_complete
+from fcn_jax.runs.checkpoint_files import MANIFEST, find_damage, has_manifest, list_complete
 from fcn_jax.runs.run_dir import lock_run
 
 
@@ -21,7 +21,9 @@ def set_aside_damaged(run_dir: Path) -> None:
         return
     with lock_run(run_dir):
         damages = {}
-        while steps and (damage := find_damage(checkpoints / str(steps[-1]))):
+        while steps and (
+            damage := find_damage(checkpoints / str(steps[-1])) or _find_missing_manifest(checkpoints, steps)
+        ):
             damages[steps.pop()] = damage
         if not steps:
             listing = "".join(f"\n  {step}: {damage}" for step, damage in damages.items())
@@ -36,6 +38,15 @@ def set_aside_damaged(run_dir: Path) -> None:
                 "used",
                 file=sys.stderr,
             )
+
+
+def _find_missing_manifest(checkpoints: Path, steps: list[int]) -> str | None:
+    """Describe what is wrong if the last checkpoint has no checksums and one before it has.
+
+    A machine that lost its power or its disk keeps the folder's final name, and not always what is in its files.
+    """
+    *before, last = (has_manifest(checkpoints / str(step)) for step in steps)
+    return None if last or not any(before) else f"it has no {MANIFEST}, so it may not have reached the disk"
 
 
 def set_aside(run_dir: Path, step: int) -> Path:

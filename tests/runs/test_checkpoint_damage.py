@@ -17,7 +17,8 @@ from small_checkpoints import SMALL, assert_same, folders, like, save_small
 
 from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint import Checkpoints
-from fcn_jax.runs.checkpoint_files import MANIFEST, SCORES
+from fcn_jax.runs.checkpoint_files import MANIFEST, SCORES, list_complete
+from fcn_jax.runs.damage import set_aside_damaged
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,22 @@ def test_a_reader_does_not_disturb_a_save_under_way(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1, 2]
         assert_same(checkpoints.restore(2, like(large)), large)
+
+
+def test_a_last_checkpoint_that_may_not_have_reached_the_disk_is_set_aside(tmp_path, pristine, capsys):
+    """As after a loss of power: the folder has its final name, and its files are empty."""
+    run = tmp_path / "run"
+    shutil.copytree(pristine, run / "checkpoints")
+    (run / "config.json").write_text("{}")
+    (run / "checkpoints" / "2" / MANIFEST).unlink()
+    (run / "checkpoints" / "2" / "_CHECKPOINT_METADATA").write_bytes(b"")
+    set_aside_damaged(run)
+    assert list_complete(run / "checkpoints") == [1]
+    assert f"checkpoint 2 is damaged: it has no {MANIFEST}, so it may not have reached" in capsys.readouterr().err
+    # Runs of a version that wrote no checksums, and a run that was killed in its first save, go on.
+    (run / "checkpoints" / "1" / MANIFEST).unlink()
+    set_aside_damaged(run)
+    assert list_complete(run / "checkpoints") == [1]
 
 
 def test_a_reader_writes_nothing(tmp_path, pristine):

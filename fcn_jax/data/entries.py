@@ -107,7 +107,7 @@ def _describe_missing(example: Outlined) -> list[str]:
     """Describe the image and the mask of an example with outlines, if they are not there."""
     name = example.outlines.name
     files = (
-        ("image", f"{name} has outlines for the image", example.image),
+        ("image", f"{name} lists the image", example.image),
         ("mask", f"{name} needs the mask", example.mask),
     )
     return [

@@ -72,7 +72,7 @@ def describe(run: Run, step: int) -> dict[str, Any]:
     """Describe a checkpoint: its scores on val as fractions, and all that is needed to train it again.
 
     The scores of further tasks are under the tasks' names. What is not known is None: scores of a checkpoint that was
-    not scored, and the time of a run that was resumed.
+    not scored, and the time of a run that was resumed. The commands are as they were given, with their paths.
 
     Args:
         run: the run.

@@ -57,7 +57,8 @@ def _compute_checksums(folder: Path) -> dict[str, str]:
 def find_damage(folder: Path) -> str | None:
     """Describe what is wrong with the files of a checkpoint; None: nothing."""
     if not has_manifest(folder):
-        # A process that is killed between the save and the manifest leaves a complete save, by its final name.
+        # A process that is killed between the save and the manifest leaves a complete save, by its final name. If the
+        # machine lost its power, the files may be empty: `set_aside_damaged` prefers an earlier one with a manifest.
         return None if (folder / "_CHECKPOINT_METADATA").is_file() else "it is not one, or not whole"
     try:
         expected = dict(parse_json((folder / MANIFEST).read_text()))

@@ -41,12 +41,14 @@ def set_aside_damaged(run_dir: Path) -> None:
 
 
 def _find_missing_manifest(checkpoints: Path, steps: list[int]) -> str | None:
-    """Describe what is wrong if the last checkpoint has no checksums and one before it has.
+    """Describe what is wrong if the last checkpoint has no checksums, and one before it has and is intact.
 
     A machine that lost its power or its disk keeps the folder's final name, and not always what is in its files.
     """
-    *before, last = (has_manifest(checkpoints / str(step)) for step in steps)
-    return None if last or not any(before) else f"it has no {MANIFEST}, so it may not have reached the disk"
+    *before, last = (checkpoints / str(step) for step in steps)
+    if has_manifest(last) or not any(has_manifest(folder) and find_damage(folder) is None for folder in before):
+        return None
+    return f"it has no {MANIFEST}, so it may not have reached the disk"
 
 
 def set_aside(run_dir: Path, step: int) -> Path:

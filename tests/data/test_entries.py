@@ -153,6 +153,6 @@ def test_an_image_and_a_mask_beside_outlines_that_are_not_there(tmp_path):
     (tmp_path / "b.png").unlink()
     rest = f"which is not in {tmp_path}; add the"
     assert list_problems(list_entries(found), found.splits) == [
-        f"train: train.json has outlines for the image a.jpg, {rest} image, or remove it from that file",
+        f"train: train.json lists the image a.jpg, {rest} image, or remove it from that file",
         f"train: train.json needs the mask b.png, {rest} mask, or remove it from that file",
     ]

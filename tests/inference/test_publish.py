@@ -74,7 +74,7 @@ def test_a_published_folder_has_weights_scores_and_their_origin(scored, tmp_path
     ],
 )
 def test_the_folders_of_files_are_left_out(scored, start, names):
-    """They say nothing on another machine, and may hold a name."""
+    """They say nothing on another machine. Only the commands are kept as they were given."""
     config = dataclasses.replace(scored.config, model=dataclasses.replace(scored.config.model, **start))
     described = describe(scored._replace(config=config), 1)
     assert "/home/me" not in json.dumps(described)

@@ -205,6 +205,7 @@ def test_a_last_checkpoint_that_may_not_have_reached_the_disk_is_set_aside(tmp_p
     (run / "config.json").write_text("{}")
     (run / "checkpoints" / "2" / MANIFEST).unlink()
     (run / "checkpoints" / "2" / "_CHECKPOINT_METADATA").write_bytes(b"")
+    shutil.copytree(run, tmp_path / "other")
     set_aside_damaged(run)
     assert list_complete(run / "checkpoints") == [1]
     assert f"checkpoint 2 is damaged: it has no {MANIFEST}, so it may not have reached" in capsys.readouterr().err
@@ -212,6 +213,10 @@ def test_a_last_checkpoint_that_may_not_have_reached_the_disk_is_set_aside(tmp_p
     (run / "checkpoints" / "1" / MANIFEST).unlink()
     set_aside_damaged(run)
     assert list_complete(run / "checkpoints") == [1]
+    # It is better than one that is known to be damaged.
+    (tmp_path / "other" / "checkpoints" / "1" / "_CHECKPOINT_METADATA").write_bytes(b"")
+    set_aside_damaged(tmp_path / "other")
+    assert list_complete(tmp_path / "other" / "checkpoints") == [1, 2]
 
 
 def test_a_reader_writes_nothing(tmp_path, pristine):

@@ -79,7 +79,7 @@ def test_a_signal_before_the_first_step_of_a_resumed_run(data, tmp_path):
     for status, output in end_all(processes, 100):
         assert status == 75, output
     assert steps(run)[-1] <= saved[-1] + 20
-    both_end_well(start_all(2, words(data, run, *LONG)), 100)
+    both_end_well(start_all(2, words(data, run, *LONG)), 300)
 
 
 @pytest.mark.slow

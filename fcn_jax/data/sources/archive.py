@@ -63,7 +63,8 @@ def fetch_unpacked(
         for file in files:
             _extract_wanted(file, part, wanted)
 
-    unpack(" and ".join(map(str, files)), folder, extract, "remove it, so that it is fetched anew")
+    names = " and ".join(map(str, files))
+    unpack(names, folder, extract, f"make room, or remove {names}, so that it is fetched anew")
     return folder
 
 

@@ -14,8 +14,8 @@ from fcn_jax.errors import InputError
 LAYOUT = (
     "a folder with annotations/panoptic_SPLIT.json for each split, its masks annotations/panoptic_SPLIT/*.png, and the "
     "images in SPLIT or images/SPLIT; for COCO unpack train2017.zip, val2017.zip and "
-    "panoptic_annotations_trainval2017.zip of cocodataset.org into one folder, and in its folder annotations "
-    "panoptic_train2017.zip and panoptic_val2017.zip"
+    "panoptic_annotations_trainval2017.zip of cocodataset.org into one folder, then unpack panoptic_train2017.zip and "
+    "panoptic_val2017.zip inside its folder annotations"
 )
 _PREFIX = "panoptic_"
 _WITHOUT_MASKS = "panoptic_image_info_"  # lists of test images, as MMDetection makes them

@@ -43,7 +43,7 @@ SOURCE = DataSource(
     size="11,355 images (8,498 train, 2,857 val); 1.4 GB",
     licence="photographs from flickr, under flickr's terms of use",
     description="SBD's masks of VOC: --data.dir benchmark_RELEASE; seg11valid if VOC 2012 and 2011 are beside it; "
-    "downloaded without it",
+    "downloaded without --data.dir",
     defaults=voc.SOURCE.defaults,  # the same images
     find=find,
     max_size=voc.SOURCE.max_size,

@@ -68,7 +68,7 @@ class Outlined(NamedTuple):
         shape: height and width of the mask.
         draw: returns the mask, uint8 [height, width], whose numbers are labels. It raises InputError if it cannot be
             drawn, and several threads may call it at once.
-        mask: a picture of numbers that `draw` reads, too, and whose meaning `outlines` has; None: there is none.
+        mask: the mask file that `draw` reads; `outlines` says what its numbers mean. None: there is none.
     """
 
     name: str

@@ -45,7 +45,7 @@ def find(request: Request) -> Found:
     image and its mask. test has images without labels; it is alone where the files of train and val are missing.
 
     `request.dir` is VOCdevkit, VOC2012, a folder with VOCdevkit or the archive in it, or the archive. Without it the
-    archive is downloaded, and SBD is used if that was downloaded before. An archive is unpacked into the cache.
+    archive is downloaded. An archive is unpacked into the cache.
 
     Raises:
         InputError: the data set is not there, or cannot be downloaded or unpacked.
@@ -65,7 +65,7 @@ def find(request: Request) -> Found:
     splits = {split: _list_examples(root, split, _MASKS) for split in OFFICIAL}
     if (root / LISTS / "trainaug.txt").is_file() and (root / _AUG).is_dir():
         splits["trainaug"] = _list_examples(root, "trainaug", _AUG)
-    elif sbd := find_sbd(request.dir or name_folder("sbd", request.cache)):
+    elif request.dir and (sbd := find_sbd(request.dir)):
         official = {example.name for split in splits.values() for example in split}
         more = (example for split in OFFICIAL for example in list_sbd(sbd, split, without=official))
         splits["trainaug"] = [*splits["train"], *more]

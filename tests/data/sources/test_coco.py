@@ -267,7 +267,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path):
     for line, start in zip(
         lines,
         [
-            f"train: train.json has outlines for the image b.jpg, which is not in {root}; add the image",
+            f"train: train.json lists the image b.jpg, which is not in {root}; add the image",
             "train: annotation 0 in train.json has no outline, as those of boxes; draw it",
             "train: the mask of c.jpg in train.json has 30x20 pixels, its image c.jpg 31x20: they must have the same",
             "train: annotation 1 in train.json has points that are no pairs of finite numbers x, y",

@@ -171,9 +171,7 @@ def test_all_files_that_are_wrong_are_listed(tmp_path):
 
 def test_an_image_that_is_not_there(tmp_path):
     write(tmp_path / "data/a.json", box("cat", 1, 1, 3, 3))
-    with pytest.raises(
-        InputError, match=r"train: a.json has outlines for the image a.jpg, which is not in .*/data; add"
-    ):
+    with pytest.raises(InputError, match=r"train: a.json lists the image a.jpg, which is not in .*/data; add"):
         prepare("labelme", tmp_path / "data", tmp_path / "cache")
 
 

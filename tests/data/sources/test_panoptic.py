@@ -240,7 +240,7 @@ def test_everything_wrong_with_masks_is_listed_at_once(tmp_path):
         lines,
         [
             f"train: {file} needs the mask a.png, which is not in {masks}; add the mask, or remove it from that file",
-            f"train: {file} has outlines for the image i.jpg, which is not in {root / 'annotations'}; add the image",
+            f"train: {file} lists the image i.jpg, which is not in {root / 'annotations'}; add the image",
             f"train: mask b.png is a PNG of mode L (samples L); {kind}",
             f"train: mask c.png is a PNG of mode RGBA (samples RGBA); {kind}",
             f"train: mask d.png is a PNG of mode RGB (samples RGB;16B); {kind}",

@@ -70,7 +70,12 @@ class Checkpoints:
     """The checkpoints in a folder, by step. Use it in a `with` statement: leaving it waits for the last save."""
 
     def __init__(
-        self, folder: Path, keep: int = 2, read_only: bool = False, after_save: Callable[[], None] | None = None
+        self,
+        folder: Path,
+        keep: int = 2,
+        read_only: bool = False,
+        before_save: Callable[[], None] = lambda: None,
+        after_save: Callable[[], None] | None = None,
     ):
         """Open a folder of checkpoints.
 
@@ -79,6 +84,8 @@ class Checkpoints:
             keep: number of latest checkpoints to keep, besides the best.
             read_only: change nothing, so that another process may train meanwhile. Otherwise half-saved checkpoints of
                 killed processes are removed.
+            before_save: function that raises an error if this process may not write the folder any more. The first
+                process calls it before each save, and after one that failed.
             after_save: function that copies the folder elsewhere, called in the background after each save. Then each
                 of several processes has a folder of its own, and the first one saves the whole state; otherwise all
                 have the same folder, and each saves a part.
@@ -86,7 +93,7 @@ class Checkpoints:
         Raises:
             InputError: the scores, or Orbax's own description of a checkpoint, cannot be read.
         """
-        self._after_save, shared = after_save, after_save is None
+        self._before_save, self._after_save, shared = before_save, after_save, after_save is None
         self._folder, self._read_only = folder.absolute(), read_only
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
@@ -154,10 +161,12 @@ class Checkpoints:
 
         Raises:
             WriteFailed: there is no room for this checkpoint, or the save before it failed.
+            InputError: `before_save` has raised it.
         """
         self.wait()
         with fail_together():
             if jax.process_index() == 0:
+                self._before_save()
                 self._require_room(step, items)
         if self._after_save is not None and jax.process_count() > 1:
             if jax.process_index() != 0:
@@ -236,6 +245,8 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:  # ValueError: Orbax's for a full disk
+            if jax.process_index() == 0:
+                self._before_save()  # another process may have removed what is half written, and writes there now
             for leftover in self._folder.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(leftover, ignore_errors=True)
             raise self._describe_failure(step, _find_reason(error)) from error

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,11 +74,13 @@ class Start:
         command: its command, with the paths that were given.
         machine: the accelerators or the processor.
         time: seconds since 1970.
+        id: what no other start has; empty in runs of older versions.
     """
 
     command: str
     machine: str
     time: int
+    id: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +141,9 @@ def _read_task(name: Any, stored: Any) -> Task:
 
 
 @contextlib.contextmanager
-def open_for_training(folder: Path, config: Config, options: RunOptions, dataset: Dataset) -> Iterator[Run]:
+def open_for_training(
+    folder: Path, config: Config, options: RunOptions, dataset: Dataset, start: Start | None = None
+) -> Iterator[Run]:
     """Make a run directory, or open an existing one to resume it, and lock it against other trainings.
 
     The system frees the lock of a process that is killed. With several hosts the first one holds the lock for all.
@@ -148,6 +153,7 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
         config: configuration with every value set (`fill_config`).
         options: options with every interval set (`fill_options`).
         dataset: the data to train on.
+        start: this start, which is noted; None: it is described here.
 
     Raises:
         InputError: the run there has another configuration or other classes (the difference is shown); the folder is
@@ -167,7 +173,7 @@ def open_for_training(folder: Path, config: Config, options: RunOptions, dataset
         return
     with lock_run(folder):
         starts = read_origin(folder).starts if (folder / "config.json").exists() else ()
-        described = _describe_run(run) | {"starts": to_json((*starts, _describe_start()))}
+        described = _describe_run(run) | {"starts": to_json((*starts, start or describe_start()))}
         write_atomically(folder / "config.json", json.dumps(described, indent=2) + "\n")
         yield run
 
@@ -188,6 +194,30 @@ def read_origin(folder: Path) -> Origin:
         raise InputError(
             f"{folder / 'config.json'} does not say how the run was started ({error!r}); restore it"
         ) from error
+
+
+def require_last_start(folder: Path, start: Start) -> None:
+    """Check that no other training has started in a run directory since.
+
+    A lock keeps others out, but on some network disks the locks of one host mean nothing to another one. There the
+    training that has started first ends before its next save.
+
+    Args:
+        folder: the run directory.
+        start: the start that `open_for_training` has noted there.
+
+    Raises:
+        InputError: another start was noted after it.
+    """
+    try:
+        starts = read_origin(folder).starts
+    except InputError:  # of a disk that does not answer; a save tells of that
+        return
+    if starts and starts[-1].id != start.id:
+        raise InputError(
+            f"another training has started in {folder} since, on {starts[-1].machine}, so this one ends. What it has "
+            "done since its last checkpoint is not kept; wait for the other one, or give another --run-dir"
+        )
 
 
 def lock_run(run_dir: Path) -> contextlib.AbstractContextManager[bool]:
@@ -254,11 +284,12 @@ def _describe_task(task: Task) -> dict[str, Any]:
     }
 
 
-def _describe_start() -> Start:
+def describe_start() -> Start:
+    """Describe the start of this process, each time with another id."""
     program, *words = sys.argv
     name = Path(program).name
     command = shlex.join(["fcn-jax" if name == "__main__.py" else name, *words])
-    return Start(command, name_machine(), round(time.time()))
+    return Start(command, name_machine(), round(time.time()), uuid.uuid4().hex)
 
 
 def _split_former(stored: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from fcn_jax.inference.evaluate import Evaluation, evaluate
 from fcn_jax.inference.segment import default_batch_size
 from fcn_jax.inference.visualize import Panels
 from fcn_jax.runs.checkpoint import Checkpoints
+from fcn_jax.runs.checkpoint_files import find_latest_step
 from fcn_jax.runs.damage import set_aside_damaged
 from fcn_jax.runs.metrics_log import MetricsLog, is_logged
 from fcn_jax.runs.mirror import Mirror, open_mirror
-from fcn_jax.runs.run_dir import Run, open_for_training, require_shared
+from fcn_jax.runs.run_dir import Run, Start, describe_start, open_for_training, require_last_start, require_shared
 from fcn_jax.runtime.bucket import find_url
 from fcn_jax.runtime.files import expand_home
 from fcn_jax.runtime.memory import IN_EVALUATION, IN_TRAINING, explain_out_of_memory
@@ -112,10 +114,16 @@ def _train(
     if options.dry_run:
         say("\n".join([*extensions, describe_needs(setup)]))
         return None
+    start = describe_start()
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
-        _open_together(run_dir, setup, mirror) as run,
-        Checkpoints(run.checkpoints, run.options.keep, after_save=mirror and mirror.upload) as checkpoints,
+        _open_together(run_dir, setup, mirror, start) as run,
+        Checkpoints(
+            run.checkpoints,
+            run.options.keep,
+            before_save=partial(require_last_start, run.folder, start),
+            after_save=mirror and mirror.upload,
+        ) as checkpoints,
         catch_stop_signals() as stop,
         explain_out_of_memory(setup.step, what, IN_TRAINING) as step,
         explain_lost_process(),
@@ -230,11 +238,13 @@ def take_steps(
 
 
 @contextlib.contextmanager
-def _open_together(run_dir: Path, setup: Setup, mirror: Mirror | None) -> Iterator[Run]:
+def _open_together(run_dir: Path, setup: Setup, mirror: Mirror | None, start: Start) -> Iterator[Run]:
     """Open the run directory in all processes, which have to see the same one, or copies of the same one."""
     with contextlib.ExitStack() as stack:
         with fail_together():
-            run = stack.enter_context(open_for_training(run_dir, setup.config, setup.options, setup.dataset))
+            if jax.process_index() == 0:  # before it notes a start, which ends others that have no lock in common
+                _require_latest(find_latest_step(run_dir), setup)
+            run = stack.enter_context(open_for_training(run_dir, setup.config, setup.options, setup.dataset, start))
             if mirror is not None:
                 mirror.claim()
         with fail_together():
@@ -255,11 +265,16 @@ def _warn_of_data(setup: Setup, say: Callable[[str], None]) -> None:
 
 def _begin(setup: Setup, checkpoints: Checkpoints, say: Callable[[str], None]) -> TrainState:
     """Restore the state that the run resumes from, or make a new one."""
-    if checkpoints.latest() != setup.resume_step:
-        raise InputError("another process has trained this run meanwhile; give the same command again")
+    _require_latest(checkpoints.latest(), setup)
     if setup.resume_step is not None:
         return restore_state(checkpoints, setup.resume_step, setup.init, setup.everywhere)
     return _start(setup, say)
+
+
+def _require_latest(step: int | None, setup: Setup) -> None:
+    """Check that the latest checkpoint is the one that this training was set up to resume from."""
+    if step != setup.resume_step:
+        raise InputError("another process has trained this run meanwhile; give the same command again")
 
 
 def _start(setup: Setup, say: Callable[[str], None]) -> TrainState:

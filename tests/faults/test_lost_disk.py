@@ -1,5 +1,6 @@
 """The disk of a run is taken away: a clear error, and the last checkpoint is intact when it is back."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -64,22 +65,48 @@ def test_a_run_whose_disk_is_lost_ends_with_a_clear_error_and_goes_on_when_it_is
     assert read(run) == read(tmp_path / "whole")
 
 
-@pytest.fixture
-def network_disk(tmp_path) -> Iterator[tuple[subprocess.Popen, Path]]:
-    """A FUSE mount, as sshfs and many clusters have: the process that serves it, and the folder where it is mounted."""
+@contextlib.contextmanager
+def serve(served: Path, folder: Path) -> Iterator[subprocess.Popen]:
+    """Mount a folder by FUSE, as sshfs does and many clusters; the value is the process that serves it."""
     bindfs = shutil.which("bindfs")
     if not bindfs or not os.access("/dev/fuse", os.W_OK):
         pytest.skip("this needs bindfs (Debian's package of that name) and /dev/fuse")
-    served, folder = tmp_path / "served", tmp_path / "network"
-    served.mkdir()
+    served.mkdir(exist_ok=True)
     folder.mkdir()
     process = subprocess.Popen([bindfs, "-f", served, folder])
     while not os.path.ismount(folder):
         assert process.poll() is None
-    yield process, folder
-    process.kill()
-    process.wait()
-    subprocess.run(["umount", "-l", folder], check=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def network_disk(tmp_path) -> Iterator[tuple[subprocess.Popen, Path]]:
+    with serve(tmp_path / "served", tmp_path / "network") as process:
+        yield process, tmp_path / "network"
+
+
+@pytest.mark.slow
+def test_of_two_hosts_whose_locks_do_not_meet_one_ends(tmp_path):
+    """Each mount has locks of its own, as the hosts of a disk that does not pass locks on."""
+    data = write_data(tmp_path / "data")
+    both_end_well([start(words(data, tmp_path / "whole", *LONG))], 300)
+    with serve(tmp_path / "served", tmp_path / "a"), serve(tmp_path / "served", tmp_path / "b"):
+        first = start(words(data, tmp_path / "a/run", *LONG))
+        while len(steps(tmp_path / "a/run") if (tmp_path / "a/run/checkpoints").exists() else []) < 4:
+            assert first.poll() is None
+        second = start(words(data, tmp_path / "b/run", *LONG))
+        ended = [end_all([process], 300)[0] for process in (first, second)]
+        # The second one may have found, before it noted its start, that the first one took steps meanwhile.
+        refusals = ("another training has started in", "another process has trained this run meanwhile")
+        (refused,) = [index for index, (status, _) in enumerate(ended) if status != 0]
+        assert refusals[refused] in ended[refused][1].splitlines()[-1]
+    last, whole = (read(run)[-1] for run in (tmp_path / "served/run", tmp_path / "whole"))
+    assert last == whole
 
 
 @pytest.mark.slow

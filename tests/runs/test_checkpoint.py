@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from small_checkpoints import SMALL, assert_same, everywhere, folders, like, sav
 
 from fcn_jax.config import Config, OptimConfig
 from fcn_jax.data.defaults import fill_config
+from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.checkpoint_files import SCORES, find_latest_step
 from fcn_jax.training.optim import make_optimizer
@@ -44,6 +46,34 @@ def test_trees_come_back_bit_for_bit(tmp_path):
     assert [int(count) for count in counts] == [3]
     # The state goes on to be used.
     update(gradient, restored["opt_state"], params)
+
+
+def test_a_process_that_may_not_write_any_more_saves_nothing(tmp_path):
+    def refuse() -> None:
+        raise InputError("another one writes here")
+
+    with Checkpoints(tmp_path, before_save=refuse) as checkpoints:
+        with pytest.raises(InputError, match="another one writes here"):
+            checkpoints.save(1, SMALL)
+        assert checkpoints.steps() == []
+
+
+def test_a_save_that_failed_is_explained_by_the_process_that_has_taken_the_folder(tmp_path):
+    folder, calls = tmp_path / "c", []
+
+    def take_over() -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise InputError("another one writes here")
+        shutil.rmtree(folder)
+        folder.write_text("")
+
+    def save() -> None:
+        with Checkpoints(folder, before_save=take_over) as checkpoints:
+            checkpoints.save(1, SMALL)
+
+    with pytest.raises(InputError, match="another one writes here"):
+        save()
 
 
 def has_count(node) -> bool:

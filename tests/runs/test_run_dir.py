@@ -21,7 +21,15 @@ from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.runs import run_dir as module
-from fcn_jax.runs.run_dir import Run, open_for_training, open_run, read_origin, require_shared
+from fcn_jax.runs.run_dir import (
+    Run,
+    describe_start,
+    open_for_training,
+    open_run,
+    read_origin,
+    require_last_start,
+    require_shared,
+)
 
 CONFIG = fill_config(Config(steps=20))
 OPTIONS = fill_options(RunOptions(data=DataOptions(dir=Path("some/where"))), CONFIG)
@@ -69,6 +77,18 @@ def test_each_start_is_noted(tmp_path, monkeypatch):
     assert all(before <= one.time <= time.time() + 1 for one in origin.starts)
     assert re.search(r", \d+ cores$", origin.starts[0].machine)
     assert origin.python == platform.python_version()
+
+
+def test_a_training_finds_that_another_one_has_started_after_it(tmp_path):
+    first, second = describe_start(), describe_start()
+    with open_for_training(tmp_path / "run", CONFIG, OPTIONS, DATASET, first):
+        require_last_start(tmp_path / "run", first)
+    with open_for_training(tmp_path / "run", CONFIG, OPTIONS, DATASET, second):
+        require_last_start(tmp_path / "run", second)
+    with pytest.raises(InputError, match=r"another training has started in .*run since, on .* another --run-dir"):
+        require_last_start(tmp_path / "run", first)
+    (tmp_path / "run/config.json").unlink()  # as on a disk that does not answer, of which saving tells
+    require_last_start(tmp_path / "run", first)
 
 
 def test_a_run_stores_what_the_numbers_in_masks_mean(tmp_path):

@@ -17,7 +17,7 @@ from fcn_jax.data import batches
 from fcn_jax.errors import InputError, Stopped
 from fcn_jax.models.fcn import FCN8s
 from fcn_jax.runs.checkpoint import Checkpoints
-from fcn_jax.runs.checkpoint_files import SCORES
+from fcn_jax.runs.checkpoint_files import SCORES, list_complete
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.signals import StopWish
 from fcn_jax.training import loop, setup
@@ -204,6 +204,23 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_pat
         assert line.startswith(f"warning: checkpoint {step} is damaged: {damage}; it is moved to {run}/damaged/{step}-")
         assert line.endswith(", and step 2 is used")
     assert sorted(folder.name.split("-")[0] for folder in (run / "damaged").iterdir()) == ["3", "4", "99"]
+
+
+def test_a_training_ends_before_its_next_save_when_another_one_has_started(tmp_path):
+    config, options = folder_run(tmp_path, steps=4, eval_every=2, augment=SMALL)
+    run = tmp_path / "run"
+
+    def start_another(line: str) -> None:
+        if line.startswith(f"{run}: 4 steps"):
+            stored = json.loads((run / "config.json").read_text())
+            stored["starts"].append(stored["starts"][-1] | {"id": "another"})
+            (run / "config.json").write_text(json.dumps(stored))
+
+    with pytest.raises(InputError, match=rf"another training has started in {run} since, on .*, so this one ends"):
+        train(config, options, run, start_another)
+    assert list_complete(run / "checkpoints") == []
+    train(config, options, run)
+    assert list_complete(run / "checkpoints") == [2, 4]
 
 
 def test_a_run_without_an_intact_checkpoint_is_left_as_it_is(tmp_path):

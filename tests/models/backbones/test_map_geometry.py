@@ -40,7 +40,7 @@ SLOW = pytest.mark.slow
     [
         ("alexnet", 355, 12),
         pytest.param("googlenet", 715, 30, marks=SLOW),
-        ("googlenet_bn", 379, 22),
+        pytest.param("googlenet_bn", 379, 22, marks=SLOW),
         ("vgg16", 404, 15.5),
         pytest.param("vgg16, reference", 404, 12.5, marks=SLOW),
         pytest.param("vgg19_bn", 460, 15.5, marks=SLOW),

@@ -58,6 +58,7 @@ def test_resize_is_the_loop_for_each_image():
     np.testing.assert_allclose(alike[1], resize_loop(values[1].astype(np.float64), 40, 48), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_image_on_a_canvas_scores_as_alone():
     variables = draw_variables(SMALL, jnp.zeros((1, 8, 8, 3)))
     canvas = draw_images(3, 57, 72)

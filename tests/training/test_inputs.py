@@ -93,6 +93,7 @@ def assert_predicts(run_dir, root, arrays, others, image, expected, capsys):
     assert (out / "img_5002_overlay.png").is_file()
 
 
+@pytest.mark.slow
 def test_early_fusion(reference, tmp_path, capsys):
     root, arrays = reference
     trained = run(root, tmp_path / "run", ("colour", "depth"))

@@ -261,6 +261,7 @@ def test_class_weights_are_those_of_all_tasks(root):
     assert not (root / "weighted").exists()
 
 
+@pytest.mark.slow
 def test_exported_programs_give_the_classes_of_each_task(root, capsys, monkeypatch):
     out, image = root / "exported", draw_scene(9)[0]
     export.run([str(root / "run"), "--out", str(out), "--count", "2", "--probabilities"])

@@ -13,7 +13,7 @@ from fcn_jax.data.sources.voc_layout import CLASS_FILES, LISTS, find_listed
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import show_progress
 
-# The address is torchvision's (datasets/voc.py); host.robots.ox.ac.uk, which the site names, has no https.
+# The address is torchvision's (datasets/voc.py), the checksum that of its prototype/datasets/_builtin/voc.py.
 ARCHIVE = Archive(
     "VOCtrainval_11-May-2012.tar",
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",

@@ -95,6 +95,7 @@ def test_the_crops_are_those_of_the_reference(stride):
     assert low(pool3, image) == 9 * 8 + 31
 
 
+@pytest.mark.slow
 def test_image_on_a_canvas_scores_as_alone():
     model = FCN8s(4, SMALL_VGG)
     canvas = np.random.default_rng(1).normal(size=(2, 40, 57, 3)).astype(np.float32)

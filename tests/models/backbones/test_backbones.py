@@ -50,7 +50,8 @@ def test_parameter_counts_are_those_of_torchvision(name):
 NETS = {"dilated": SMALL["bottleneck"].clone(output_stride=8), "vgg_bn": SMALL["vgg_bn"]}
 
 
-@pytest.mark.parametrize("name", ["dilated", pytest.param("vgg_bn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
 def test_image_on_a_canvas_scores_as_alone(name):
     model = FCN8s(num_classes=4, backbone=NETS[name])
     canvas = draw_images(2, 64, 72)

@@ -11,17 +11,18 @@ HELD_OUT = "held-out"
 
 
 def set_apart(found: Found, split: str, share: float) -> Found:
-    """Move about a share of a split to the split `held-out`.
+    """Move a share of a split to the split `held-out`: the examples whose names have the smallest hashes.
 
-    A hash of its name decides for each example. So new examples move no other from one side to the other.
+    So the place of an example in the split has no say, and each new example moves at most one other from one side to
+    the other.
 
     Args:
         found: the examples of all splits.
         split: the split to take from.
-        share: share of its examples, above 0 and below 1.
+        share: share of its examples, above 0 and below 1. Their number is rounded, and at least one.
 
     Raises:
-        InputError: there is no such split, there is a split `held-out` already, or one side gets no example.
+        InputError: there is no such split, there is a split `held-out` already, or all examples would be taken.
     """
     if split not in found.splits:
         raise InputError(
@@ -30,14 +31,20 @@ def set_apart(found: Found, split: str, share: float) -> Found:
         )
     if HELD_OUT in found.splits:
         raise InputError(f"there is a split {HELD_OUT} already; leave --data.hold-out away, or rename that split")
-    kept: list[Listed] = []
-    held: list[Listed] = []
-    for example in found.splits[split]:
-        digest = hashlib.sha256(example.name.encode()).digest()
-        (held if int.from_bytes(digest[:4]) < share * 2**32 else kept).append(example)
-    if not kept or not held:
+    examples = found.splits[split]
+    count = max(1, round(share * len(examples)))
+    if count >= len(examples):
         raise InputError(
-            f"--data.hold-out {share:g} takes {len(held)} of the {len(kept) + len(held)} examples of {split}, and both "
-            "parts need one; give another share"
+            f"--data.hold-out {share:g} takes {count} of the {len(examples)} examples of {split}, and both parts need "
+            "one; give another share"
         )
-    return dataclasses.replace(found, splits={**found.splits, split: kept, HELD_OUT: held})
+    held = {example.name for example in sorted(examples, key=_hash_name)[:count]}
+    parts = {
+        split: [example for example in examples if example.name not in held],
+        HELD_OUT: [example for example in examples if example.name in held],
+    }
+    return dataclasses.replace(found, splits={**found.splits, **parts})
+
+
+def _hash_name(example: Listed) -> bytes:
+    return hashlib.sha256(example.name.encode()).digest()

@@ -61,7 +61,7 @@ def test_a_signal_to_one_stops_both_after_the_same_step(data, tmp_path):
 def test_two_that_were_stopped_end_as_one_with_two_devices_does_bit_for_bit(data, tmp_path):
     run_alone(data, tmp_path / "one", 2, *LONG)
     stop_after(start_all(2, words(data, tmp_path / "two", *LONG)), tmp_path / "two", 2)
-    both_end_well(start_all(2, words(data, tmp_path / "two", *LONG)), 100)
+    both_end_well(start_all(2, words(data, tmp_path / "two", *LONG)), 300)
     assert_same(read(tmp_path / "two"), read(tmp_path / "one"))
 
 
@@ -76,7 +76,7 @@ def test_a_signal_before_the_first_step_of_a_resumed_run(data, tmp_path):
         assert processes[0].poll() is None
         time.sleep(0.01)
     processes[1].send_signal(signal.SIGTERM)
-    for status, output in end_all(processes, 100):
+    for status, output in end_all(processes, 300):
         assert status == 75, output
     assert steps(run)[-1] <= saved[-1] + 20
     both_end_well(start_all(2, words(data, run, *LONG)), 300)
@@ -116,7 +116,7 @@ def test_a_killed_process_ends_the_other_soon_and_the_same_command_goes_on(data,
     assert status != 0
     assert "another process has ended" in output or "another task died" in output
     assert 4 in steps(tmp_path / "two")
-    both_end_well(start_all(2, words(data, tmp_path / "two")), 100)
+    both_end_well(start_all(2, words(data, tmp_path / "two")), 300)
     assert_same(read(tmp_path / "two"), read(tmp_path / "one"))
 
 
@@ -124,7 +124,7 @@ def start_differing(first: list, second: list, package: Path | None = None) -> l
     """Starts two processes with words of their own, and the second with another package."""
     address = free_address()
     places = [["--coordinator", address, "--num-processes", "2", "--process-id", str(i)] for i in range(2)]
-    return end_all([start(first + places[0]), start(second + places[1], package=package)], 100)
+    return end_all([start(first + places[0]), start(second + places[1], package=package)], 300)
 
 
 @pytest.mark.slow

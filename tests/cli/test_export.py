@@ -56,10 +56,10 @@ def test_images_of_ones_own_and_mistakes(place, undisturbed):
     assert "| no labels | no labels |" in (place.root / "of-images" / "README.md").read_text()
     assert "mean IU" not in output
     assert "of-images is there already; give a new folder" in place.run(*words, code=2)
-    elsewhere = place.root / "moved"
+    elsewhere = place.root / "elsewhere"
     shutil.copytree(folder, elsewhere)
     config = elsewhere / "config.json"
     config.write_text(config.read_text().replace(f"{place.root / 'data'}", f"{place.root / 'gone'}"))
-    output = place.run("export", "moved", "--out", "of-moved", code=2)
+    output = place.run("export", "elsewhere", "--out", "of-elsewhere", code=2)
     assert re.search(r"images that the run was scored on cannot be read: .*gone.*--images FILES", output)
     assert "count is 0; it must be at least 1" in place.run(*words, "--count", "0", code=2)

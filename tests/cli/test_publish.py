@@ -25,6 +25,6 @@ def test_the_weights_score_the_same_again(place, undisturbed):
     place.run("publish", folder.name, "--out", "to-score")
     metrics = json.loads((place.root / "to-score" / "metrics.json").read_text())
     words = ("--model.weights", "to-score/model.safetensors", "--steps", "0")
-    output = place.run(*place.train_words("scored"), *words)
+    output = place.run(*place.train_words("scored-again"), *words)
     (found,) = re.findall(r"mean IU (\d\.\d+)", output)
     assert float(found) == pytest.approx(metrics["mean_iu"], abs=1e-4)

@@ -20,21 +20,21 @@ def test_runs_are_reported_side_by_side_whatever_is_left_of_them(place, undistur
     gone = place.root / "data-gone"
     shutil.copytree(folder, gone)
     config = gone / "config.json"
-    config.write_text(config.read_text().replace(f"{place.root / 'data'}", f"{place.root / 'moved'}"))
-    begun = place.root / "staged" / "fcn32s"
+    config.write_text(config.read_text().replace(f"{place.root / 'data'}", f"{place.root / 'nowhere'}"))
+    begun = place.root / "begun" / "fcn32s"
     begun.mkdir(parents=True)
     for name in ("config.json", "metrics.jsonl"):
         shutil.copy(folder / name, begun)
-    output = place.run("report", folder.name, gone.name, "staged", "--out", "runs.html", "--no-explain")
+    output = place.run("report", folder.name, gone.name, "begun", "--out", "runs.html", "--no-explain")
     best = find_best(folder)
     score = f"{100 * best['mean_iu']:.1f}"
     assert f"undisturbed: mean IU {score} %" in output
-    assert re.search(r"data-gone: The images of the run cannot be read, so .*moved does not exist", output)
-    assert "staged/fcn32s: The run has no checkpoint yet" in output
+    assert re.search(r"data-gone: The images of the run cannot be read, so .*nowhere does not exist", output)
+    assert "begun/fcn32s: The run has no checkpoint yet" in output
     assert re.search(r"written: runs.html, 0.\d MB", output)
     page = (place.root / "runs.html").read_text()
     scores = re.findall(r'<tr><th scope="row"><a href="#run\d">([^<]*)</a></th>\s*<td class="num">([^<]*)</td>', page)
-    assert scores == [("undisturbed", score), ("data-gone", score), ("staged/fcn32s", score)]
+    assert scores == [("undisturbed", score), ("data-gone", score), ("begun/fcn32s", score)]
     assert f"step {best['step']}, 3 images of folder tiny" in page
     assert json.loads((folder / "config.json").read_text())["starts"][-1]["command"] in page
     assert page.count('alt="Wrong pixels of tiny') == 3

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from measured import run_measured
 from PIL import Image
 
 from fcn_jax.data.builder import SHARD
@@ -47,19 +47,11 @@ def write_voc(folder: Path, count: int) -> int:
 def prepare(folder: Path, count: int) -> int:
     """Prepare it in a process, and return the peak of its memory in bytes."""
     words = ("data", "prepare", "voc2012", "--dir", folder, "--cache", folder / "cache")
-    with (folder / "output").open("w") as output:
-        start = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fcn_jax", *map(str, words)], stdout=output, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds, cpu = time.monotonic() - start, usage.ru_utime + usage.ru_stime
-    text = (folder / "output").read_text()
-    assert process.returncode == 0, text
-    assert f"voc2012 train: {count * 4 // 5} images\n" in text
-    assert f"voc2012 val: {count - count * 4 // 5} images\n" in text
-    peak = 1024 * usage.ru_maxrss
+    start = time.monotonic()
+    output, peak, cpu = run_measured((sys.executable, "-m", "fcn_jax", *words))
+    seconds = time.monotonic() - start
+    assert f"voc2012 train: {count * 4 // 5} images\n" in output
+    assert f"voc2012 val: {count - count * 4 // 5} images\n" in output
     print(f"{count:,} images: {peak / 1e6:.0f} MB, {count / seconds:.0f} images/s, {count / cpu:.0f} per CPU second")
     return peak
 

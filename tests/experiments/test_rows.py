@@ -57,7 +57,7 @@ def test_tables_have_the_last_step_and_the_range_of_the_seeds(tmp_path):
     assert (tmp_path / "curves.svg").read_bytes() == curves
 
 
-@pytest.mark.parametrize("name", ["camvid", "voc_part"])
+@pytest.mark.parametrize("name", ["camvid", "shapes", "voc_part"])
 def test_the_tables_of_an_experiment_are_made_from_its_results(name, tmp_path):
     folder = EXPERIMENTS / name
     if not (folder / "results.csv").exists():

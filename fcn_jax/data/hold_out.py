@@ -13,8 +13,7 @@ HELD_OUT = "held-out"
 def set_apart(found: Found, split: str, share: float) -> Found:
     """Move a share of a split to the split `held-out`: the examples whose names have the smallest hashes.
 
-    So the place of an example in the split has no say, and each new example moves at most one other from one side to
-    the other.
+    So the order of the split does not matter, and each new example moves at most one other from one side to the other.
 
     Args:
         found: the examples of all splits.

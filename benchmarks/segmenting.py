@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pytorch_fcn8s import CLASSES, torch_fcn8s
+from pytorch_networks import CLASSES, torch_fcn8s
 from separate import mean_seconds
 
 HEIGHT, WIDTH = 375, 500

@@ -36,7 +36,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy, torch
 from PIL import Image
-from pytorch_fcn8s import CLASSES, torch_fcn8s
+from pytorch_networks import CLASSES, torch_fcn8s
 model = torch_fcn8s("resnet34").to(memory_format=torch.channels_last)
 if sys.argv[2] == "step":
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)

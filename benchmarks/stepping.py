@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from meters import resident
-from pytorch_fcn8s import CLASSES, torch_fcn8s
+from pytorch_networks import CLASSES, torch_dilated, torch_fcn8s
 
+DILATED = "dilated"  # the network of that name; all others are FCN-8s on the backbone of their name
 Functions = dict[str, Callable[[], Any]]
 
 
-def ours(backbone: str, side: int, batch: int, dtype: str) -> Functions:
+def ours(network: str, side: int, batch: int, dtype: str, classes: int = CLASSES) -> Functions:
     """Prepare the program's own step, its operations and memory, and the forward pass."""
     from functools import partial
 
@@ -32,23 +33,24 @@ def ours(backbone: str, side: int, batch: int, dtype: str) -> Functions:
     from fcn_jax.training.state import init_state
     from fcn_jax.training.step import make_step
 
+    head, backbone = ("dilated", "resnet50") if network == DILATED else ("fcn8s", network)
     give_back_memory()  # as `fcn-jax` does
     config = fill_config(
         Config(
-            model=ModelConfig(backbone=backbone, dtype=dtype),
+            model=ModelConfig(head, backbone, dtype=dtype),
             augment=AugmentConfig(crop=side, scale=(1.0, 1.0)),
             optim=OptimConfig(learning_rate=1e-3),
             batch_size=batch,
             steps=100,
         )
     )
-    model = build(config.model, CLASSES)
+    model = build(config.model, classes)
     state = jax.jit(partial(init_state, model, config))()
     rng = np.random.default_rng(0)
     sizes = np.full((batch, 2), side, np.int32)
     data = Batch(
         rng.integers(0, 256, (batch, side, side, 3), np.uint8),
-        rng.integers(0, CLASSES, (batch, side, side), np.uint8),
+        rng.integers(0, min(classes, 255), (batch, side, side), np.uint8),
         sizes,
         draw_changes(config.seed, 0, sizes, 0, batch, config.augment),
     )
@@ -76,7 +78,7 @@ def ours(backbone: str, side: int, batch: int, dtype: str) -> Functions:
     }
 
 
-def plain(backbone: str, side: int, batch: int) -> Functions:
+def plain(network: str, side: int, batch: int) -> Functions:
     """Prepare a step as another project would write it with our network, without and with `jit_options`."""
     import jax
     import jax.numpy as jnp
@@ -86,7 +88,7 @@ def plain(backbone: str, side: int, batch: int) -> Functions:
     from fcn_jax import FCN8s
     from fcn_jax.layers import jit_options
 
-    model = FCN8s(num_classes=CLASSES, backbone=backbone)
+    model = FCN8s(num_classes=CLASSES, backbone=network)
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(1e-3, momentum=0.9))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(batch, side, side, 3)), jnp.float32)
@@ -120,7 +122,7 @@ def plain(backbone: str, side: int, batch: int) -> Functions:
     return {"jax.jit": make({}), "jit_options": make(jit_options())}
 
 
-def pytorch(backbone: str, side: int, batch: int, dtype: str) -> Functions:
+def pytorch(network: str, side: int, batch: int, dtype: str, classes: int = CLASSES) -> Functions:
     """Prepare the same network, loss and optimizer in PyTorch."""
     import torch
 
@@ -129,11 +131,12 @@ def pytorch(backbone: str, side: int, batch: int, dtype: str) -> Functions:
     device = "cuda" if cuda else "cpu"
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does, and as cuDNN's convolutions do
-    model = torch_fcn8s(backbone).to(device, memory_format=torch.channels_last)
+    model = torch_dilated() if network == DILATED else torch_fcn8s(network, classes)
+    model = model.to(device, memory_format=torch.channels_last)
     call = torch.compile(model) if cuda else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     images = torch.randn(batch, 3, side, side, device=device).to(memory_format=torch.channels_last)
-    labels = torch.randint(0, CLASSES, (batch, side, side), device=device)
+    labels = torch.randint(0, min(classes, 255), (batch, side, side), device=device)
     autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
     wait = torch.cuda.synchronize if cuda else lambda: None
 
@@ -142,7 +145,10 @@ def pytorch(backbone: str, side: int, batch: int, dtype: str) -> Functions:
         optimizer.zero_grad(set_to_none=True)
         with autocast:
             logits = call(images)
-        torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=255).backward()
+        # The dilated network has auxiliary scores too, whose loss counts half.
+        pairs = zip(logits, (1.0, 0.5), strict=True) if network == DILATED else [(logits, 1.0)]
+        cross_entropy = torch.nn.functional.cross_entropy
+        sum(share * cross_entropy(scores.float(), labels, ignore_index=255) for scores, share in pairs).backward()
         optimizer.step()
         wait()
 

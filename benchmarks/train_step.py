@@ -1,10 +1,11 @@
-"""A training step and a forward pass against PyTorch: `python benchmarks/train_step.py [--quick] [--sides SIDE ...]`.
+"""A training step and a forward pass against PyTorch: `python benchmarks/train_step.py [--quick]`.
 
-FCN-8s on VGG16 (fc6 and fc7 as in the paper) and on ResNet34, random images, float32 on CPUs; on a GPU bfloat16 too,
-where the peer is `torch.compile` with autocast and cuDNN's benchmark, and both multiply float32 in TF32. PyTorch uses
-channels last and all cores. Ours is the program's own step, augmentation included; the peer's has none. On a CPU a
-plain step is measured as well: our network in a step as another project would write it, under a bare `jax.jit` and
-with `fcn_jax.layers.jit_options()`.
+FCN-8s on VGG16 (fc6 and fc7 as in the paper) and on ResNet34, or on what `--networks` names: `resnet50` is FCN-8s on
+ResNet50, `dilated` is torchvision's FCN. Random images, float32 on CPUs; on a GPU bfloat16 too, where the peer is
+`torch.compile` with autocast and cuDNN's benchmark, and both multiply float32 in TF32. PyTorch uses channels last and
+all cores. Ours is the program's own step, augmentation included; the peer's has none. On a CPU a plain step of
+ResNet34 is measured as well: our network in a step as another project would write it, under a bare `jax.jit` and with
+`fcn_jax.layers.jit_options()`.
 
 Every side is a process of its own, and they take turns (turns.py). So the peak of its memory is its own too: the
 resident set on CPUs, the allocator's on a GPU. On a GPU all cases of a side of the images compile at once.
@@ -18,11 +19,12 @@ import history
 from machine import has_gpu
 from markdown_table import head, row, times
 from separate import Worker, answer, start
-from stepping import ours, plain, pytorch
+from stepping import DILATED, ours, plain, pytorch
 from turns import ROUNDS, prepare, take_turns
 
 PEER = "PyTorch"
 SIDES = (224, 512)
+NETWORKS = ("resnet34", "vgg16", "resnet50", DILATED)
 PLAIN = {"jax.jit": "plain step", "jit_options": "plain step with jit_options"}
 Case = dict[str, int | str]
 
@@ -33,16 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="ResNet34 alone, few rounds")
     parser.add_argument("--sides", type=int, nargs="+", choices=SIDES, default=SIDES, help="sides of the square images")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS[:2], help="networks to train")
     history.add_argument(parser)
     options = parser.parse_args()
     gpu = has_gpu()
-    # About as many pixels in both sizes of a CPU, where a step of VGG16 takes seconds.
-    batches = {224: 16, 512: 8} if gpu else {224: 8, 512: 2}
     groups = [
         [
-            {"backbone": backbone, "side": side, "batch": batches[side], "dtype": dtype}
-            for backbone in ("resnet34", "vgg16")
-            if gpu or (backbone, side) != ("vgg16", 512)  # a round of it takes 10 s on a CPU
+            {"network": network, "side": side, "batch": batch_of(network, side, gpu), "dtype": dtype}
+            for network in options.networks
+            if gpu or side == 224 or network == "resnet34"  # a round of the others takes more than 10 s on a CPU
             for dtype in (("float32", "bfloat16") if gpu else ("float32",))
         ]
         for side in options.sides
@@ -66,11 +67,18 @@ def main() -> None:
                 measure_case(recorder, case, dict(workers))
 
 
+def batch_of(network: str, side: int, gpu: bool) -> int:
+    """Choose the number of images of a step. On a CPU both sides of an image make about as many pixels."""
+    if gpu:
+        return {224: 16, 512: 8}[side]
+    return 2 if side == 512 or network == DILATED else 8  # the dilated network computes eight times as much a pixel
+
+
 def start_sides(case: Case, gpu: bool) -> dict[str, Worker]:
     """Start the processes of a case."""
     workers = {name: start(__file__, name, **case) for name in ("ours", "pytorch")}
-    if not gpu and case["backbone"] == "resnet34":
-        workers["plain"] = start(__file__, "plain", **{name: case[name] for name in ("backbone", "side", "batch")})
+    if not gpu and case["network"] == "resnet34":
+        workers["plain"] = start(__file__, "plain", **{name: case[name] for name in ("network", "side", "batch")})
     return workers
 
 
@@ -88,8 +96,9 @@ def measure_case(recorder: history.Recorder, case: Case, workers: dict[str, Work
 
 def record(recorder: history.Recorder, case: Case, found: dict[str, Sequence[float]], flops: float) -> None:
     """Record a case, given its seconds and bytes, and print its row."""
-    backbone, side, batch, dtype = (case[name] for name in ("backbone", "side", "batch", "dtype"))
-    setting = f"FCN-8s {backbone}, {batch} x {side}², {dtype}"
+    network, side, batch, dtype = (case[name] for name in ("network", "side", "batch", "dtype"))
+    title = "dilated FCN resnet50" if network == DILATED else f"FCN-8s {network}"
+    setting = f"{title}, {batch} x {side}², {dtype}"
 
     def rate(name: str, amount: float = batch) -> list[float]:
         return [amount / seconds for seconds in found[name]]
@@ -106,7 +115,7 @@ def record(recorder: history.Recorder, case: Case, found: dict[str, Sequence[flo
     ]
     operations = recorder.add("operations", setting, "GFLOP/s", rate("ours step", flops / 1e9))
     memory = recorder.add("memory", setting, "GB", gigabytes("ours memory"), PEER, gigabytes("peer memory"))
-    shown = [f"FCN-8s {backbone}", f"{batch} x {side}²", dtype, step.ours, step.peer_value]
+    shown = [title, f"{batch} x {side}²", dtype, step.ours, step.peer_value]
     shown += [history.describe_ratio(step), history.describe_ratio(forward), *(plains or ("", ""))]
     print(row(*shown, f"{operations.ours:.0f}", times(memory.ratio)), flush=True)
 

@@ -1,10 +1,10 @@
-"""FCN-8s in PyTorch, the peer of several benchmarks."""
+"""FCN-8s and the dilated FCN in PyTorch, the peers of several benchmarks."""
 
 CLASSES = 21
 
 
-def torch_fcn8s(backbone: str):
-    """Build the network of `fcn_jax.models.fcn.FCN8s` on "vgg16" or "resnet34" in PyTorch."""
+def torch_fcn8s(backbone: str, classes: int = CLASSES):
+    """Build the network of `fcn_jax.models.fcn.FCN8s` on "vgg16", "resnet34" or "resnet50" in PyTorch."""
     import torch
     from torch import nn
 
@@ -53,18 +53,25 @@ def torch_fcn8s(backbone: str):
                 layers = []
         return parts, (128, 256, 512)
 
+    def resnet50() -> tuple[list[nn.Module], tuple[int, int, int]]:
+        import torchvision
+
+        net = torchvision.models.resnet50()
+        fine = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2)
+        return [fine, net.layer3, net.layer4], (512, 1024, 2048)
+
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            parts, channels = vgg() if backbone == "vgg16" else resnet()
+            parts, channels = {"vgg16": vgg, "resnet34": resnet, "resnet50": resnet50}[backbone]()
             self.parts = nn.ModuleList(parts)
-            self.scores = nn.ModuleList(nn.Conv2d(c, CLASSES, 1) for c in channels)
+            self.scores = nn.ModuleList(nn.Conv2d(c, classes, 1) for c in channels)
 
             # As in `fcn_jax.models.fcn.alignment`: even kernels on VGG, odd ones on ResNet.
             def up(factor: int) -> nn.Module:
                 kernel = 2 * factor if backbone == "vgg16" else 2 * factor - 1
                 padding, extra = (factor // 2, 0) if backbone == "vgg16" else (factor - 1, factor - 1)
-                return nn.ConvTranspose2d(CLASSES, CLASSES, kernel, factor, padding, extra, bias=False)
+                return nn.ConvTranspose2d(classes, classes, kernel, factor, padding, extra, bias=False)
 
             self.up = nn.ModuleList(up(factor) for factor in (2, 2, 8))
 
@@ -78,5 +85,35 @@ def torch_fcn8s(backbone: str):
                 finer = self.scores[index](maps[index])
                 y = self.up[1 - index](y)[:, :, : finer.shape[2], : finer.shape[3]] + finer
             return self.up[2](y)[:, :, :height, :width]
+
+    return Net()
+
+
+def torch_dilated():
+    """Build torchvision's `fcn_resnet50`, the network of `fcn_jax.models.dilated.DilatedFCN`.
+
+    In training it returns the scores and the auxiliary scores. Otherwise it returns the scores alone, while torchvision
+    computes the auxiliary ones too.
+    """
+    import torchvision
+    from torch import nn
+
+    whole = torchvision.models.segmentation.fcn_resnet50(
+        weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True
+    )
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.heads = whole.backbone, nn.ModuleList((whole.classifier, whole.aux_classifier))
+
+        def forward(self, x):
+            maps = self.backbone(x)
+
+            def score(head: nn.Module, name: str):
+                return nn.functional.interpolate(head(maps[name]), x.shape[2:], mode="bilinear", align_corners=False)
+
+            main = score(self.heads[0], "out")
+            return (main, score(self.heads[1], "aux")) if self.training else main
 
     return Net()

@@ -24,7 +24,7 @@ from fcn_jax.data.dataset import Example
 from fcn_jax.data.inputs import Pixels
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.tasks import add_axis
-from fcn_jax.inference.tiles import Canvas, Tile, Tiling, cut_image
+from fcn_jax.inference.tiles import Canvas, Tile, Tiling, choose_canvas, cut_image
 from fcn_jax.layers.backend import count_local_devices, is_cpu, jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.tasks import choose_classes, compute_probabilities, count_by_task, sum_cross_entropy
@@ -102,7 +102,12 @@ def make_forward(
 
 
 def segment(
-    forward: Forward, variables: Any, examples: Iterable[Example], batch_size: int, tiling: Tiling | None = None
+    forward: Forward,
+    variables: Any,
+    examples: Iterable[Example],
+    batch_size: int,
+    tiling: Tiling | None = None,
+    shared: Canvas | None = None,
 ) -> Iterator[Segmented]:
     """Compute the class map of each example.
 
@@ -118,12 +123,33 @@ def segment(
             larger than `AREA`, which bounds the memory.
         tiling: from `tiles.plan_tiles`, to compute large images in tiles, which bounds the memory for any size; None:
             every image is computed whole.
+        shared: from `share_canvas`, a canvas for images of several sizes; None: the sizes are not known beforehand.
 
     Yields:
         A result for each example.
     """
     tiles = (tile for index, example in enumerate(examples) for tile in cut_image(index, example, tiling))
-    return _put_together(_compute(forward, variables, tiles, batch_size))
+    return _put_together(_compute(forward, variables, tiles, batch_size, shared))
+
+
+def share_canvas(sizes: Iterable[tuple[int, int]], tiling: Tiling | None = None) -> Canvas | None:
+    """Choose a canvas with room for each of a few images, so that one program computes all of them.
+
+    Args:
+        sizes: height and width of each image; it is read until the answer is known.
+        tiling: as in `segment`.
+
+    Returns:
+        The smallest such canvas; None if it takes more than `WASTE` extra pixels, or if an image is cut into tiles.
+    """
+    rows = columns = needed = count = 0
+    for count, size in enumerate(sizes, 1):
+        canvas = choose_canvas(*size, tiling=tiling)
+        rows, columns, needed = max(rows, canvas[0]), max(columns, canvas[1]), needed + math.prod(canvas)
+        is_cut = not _has_room(canvas, size) or (tiling is not None and rows * columns > tiling.longest**2)
+        if is_cut or count * rows * columns - needed > WASTE:
+            return None
+    return (rows, columns) if count else None
 
 
 def replicate_locally(variables: Any) -> Any:
@@ -168,13 +194,15 @@ class _Part(NamedTuple):
     probabilities: Float16[np.ndarray, "height width classes"] | None
 
 
-def _compute(forward: Forward, variables: Any, tiles: Iterable[Tile], batch_size: int) -> Iterator[_Part]:
+def _compute(
+    forward: Forward, variables: Any, tiles: Iterable[Tile], batch_size: int, shared: Canvas | None
+) -> Iterator[_Part]:
     """Compute the class map of each tile."""
     sharding = NamedSharding(Mesh(np.array(jax.local_devices()), ("data",)), PartitionSpec("data"))
     variables = replicate_locally(variables)
     limit = partial(limit_batch_size, batch_size, count_local_devices())
     last = None
-    for canvas, members in _make_batches(tiles, limit):
+    for canvas, members in _make_batches(tiles, limit, shared):
         batch = jax.device_put(_place_tiles(members, limit(canvas), canvas), sharding)
         results = forward(variables, batch)
         if last:
@@ -204,15 +232,17 @@ def _put_together(parts: Iterable[_Part]) -> Iterator[Segmented]:
             yield begun.pop(index)
 
 
-def _make_batches(tiles: Iterable[Tile], limit: Callable[[Canvas], int]) -> Iterator[tuple[Canvas, list[Tile]]]:
+def _make_batches(
+    tiles: Iterable[Tile], limit: Callable[[Canvas], int], shared: Canvas | None = None
+) -> Iterator[tuple[Canvas, list[Tile]]]:
     """Group tiles by canvas into full batches, then group what is left, largest canvas first.
 
     A canvas size without a program uses the smallest compiled canvas that holds it and has the same batch size, until
     this has cost `WASTE` pixels. Most canvas sizes of a folder have few images, and compiling for them would take
-    longer than computing them.
+    longer than computing them. The program of a `shared` canvas counts as compiled from the beginning.
     """
     waiting: dict[Canvas, list[Tile]] = defaultdict(list)
-    compiled: list[Canvas] = []
+    compiled: list[Canvas] = [shared] if shared else []
     wasted: Counter[Canvas] = Counter()
 
     def choose_program(canvas: Canvas) -> Canvas:

@@ -24,8 +24,9 @@ from fcn_jax.inference.segment import (
     make_unlabelled,
     replicate_locally,
     segment,
+    share_canvas,
 )
-from fcn_jax.inference.tiles import Tile, choose_canvas, cut_image, plan_tiles
+from fcn_jax.inference.tiles import Tile, Tiling, choose_canvas, cut_image, plan_tiles
 
 
 @pytest.mark.parametrize("batch_size", [pytest.param(8, marks=pytest.mark.slow), 16])
@@ -166,6 +167,50 @@ def test_a_canvas_uses_a_larger_one_until_that_has_cost_as_much_as_a_program():
     canvases = [canvas for canvas, _ in _make_batches(blank_tiles(*sizes), lambda canvas: 1)]
     borrowed, own = [(512, 512)] * times, [(384, 512)] * 2
     assert canvases == [(512, 512), *borrowed, *own, (512, 512), (640, 512), (512, 512)]
+
+
+def test_few_images_of_several_sizes_share_a_canvas():
+    sizes = [(500, 400), (375, 500), (281, 500)]  # on canvases of 512x448, 384x512 and 320x512
+    assert share_canvas(sizes) == (512, 512)
+    canvases = {canvas for canvas, _ in _make_batches(blank_tiles(*sizes), lambda canvas: 1, (512, 512))}
+    assert canvases == {(512, 512)}
+
+
+@pytest.mark.parametrize("sizes", [[], [(375, 500)], [(375, 500)] * 1000, [(500, 333), (400, 370)] * 5])
+def test_a_shared_canvas_is_no_larger_than_needed(sizes):
+    own = [choose_canvas(*size) for size in sizes]
+    expected = (max(rows for rows, _ in own), max(columns for _, columns in own)) if own else None
+    assert share_canvas(sizes) == expected
+
+
+def test_a_canvas_is_shared_up_to_the_pixels_that_a_program_is_worth():
+    times = WASTE // (512 * (512 - 384))  # each image but the first wastes 512 x 128 pixels
+    assert share_canvas([(500, 500), *[(375, 500)] * times]) == (512, 512)
+    assert share_canvas([(500, 500), *[(375, 500)] * (times + 1)]) is None
+    assert share_canvas([*[(375, 500)] * (times + 1), (500, 500)]) is None
+
+
+def test_sizes_are_read_until_they_cannot_share_a_canvas():
+    sizes = iter([(500, 500), *[(375, 500)] * 1000])
+    assert share_canvas(sizes) is None
+    assert len(list(sizes)) > 900
+
+
+def test_images_that_are_cut_into_tiles_share_no_canvas():
+    tiling = Tiling(side=512, margin=64)
+    assert share_canvas([(600, 600), (640, 500)], tiling) == (640, 640)
+    assert share_canvas([(641, 641), (600, 600)], tiling) is None  # its canvas would be 768x768
+    assert share_canvas([(300, 1024), (1024, 300)], tiling) is None  # one canvas for both would
+
+
+def test_class_maps_on_a_shared_canvas_are_those_of_each_image_alone():
+    model, variables = network()
+    shared = share_canvas(example.label.shape for example in examples())
+    assert shared is not None
+    results = list(segment(make_forward(model, InputConfig()), variables, examples(), 8, shared=shared))
+    assert len(results) == len(examples())
+    for result in results:
+        assert_class_map(result.class_map, logits_alone()[result.example.name])
 
 
 def test_what_is_left_over_is_computed_together(monkeypatch):

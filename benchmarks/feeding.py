@@ -25,8 +25,8 @@ def rate(batches: Iterator[Any], count: int, warm: int, use: Callable[[Any], obj
     return count * BATCH / (time.perf_counter() - began)
 
 
-def stream(name: str, dir: str, cache: str, workers: int, mode: str):  # noqa: A002
-    """Make our batches; return them with their configuration and data set."""
+def stream(name: str, dir: str, cache: str, workers: int, mode: str, first_step: int = 0):  # noqa: A002
+    """Make our batches from a step on; return them with their configuration and data set."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -43,7 +43,7 @@ def stream(name: str, dir: str, cache: str, workers: int, mode: str):  # noqa: A
     dataset = datasets.prepare(name, options.data.dir, options.data.cache)
     source = open_decoded(dataset, "train") if mode == "disk" else dataset.source("train")
     here = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
-    return train_batches(source, dataset.max_size, config, options, 0, here), config, dataset
+    return train_batches(source, dataset.max_size, config, options, first_step, here), config, dataset
 
 
 def ours(name: str, dir: str, cache: str, workers: int, mode: str) -> dict[str, Callable[[], float]]:  # noqa: A002

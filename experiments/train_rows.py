@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -85,7 +86,7 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
     print(f"{row['row']}, seed {seed}: fcn-jax train {row['preset']} {shlex.join(flags)}", flush=True)
     began = time.time()
     command = [sys.executable, "-m", "fcn_jax", "train", row["preset"], *flags, *where, "--run-dir", str(run_dir)]
-    code = subprocess.run(command, check=False).returncode
+    code = call(command)
     seconds = add_seconds(run_dir, time.time() - began)
     _, config, *_ = read_flags([row["preset"], *flags])
     stages = [run_dir / head for head in HEADS[: HEADS.index(config.model.head) + 1]] if config.staged else [run_dir]
@@ -110,6 +111,16 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
             writer.writerow({**score, **numbers, "per_class_iu": ious, **known})
     before = results.read_text() if results.exists() else ""
     write_atomically(results, before + text.getvalue())
+
+
+def call(command: list[str]) -> int:
+    """Run a command, pass a request to end (SIGTERM) on to it, and return its exit status when it has ended."""
+    process = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_seconds(run_dir: Path, seconds: float) -> float:

@@ -71,6 +71,22 @@ def test_the_tables_of_an_experiment_are_made_from_its_results(name, tmp_path):
     assert {row.split("/")[0] for row in report_rows.read_rows(folder / "results.csv")} <= known
 
 
+def test_a_training_ends_itself_when_the_script_is_to_end():
+    """A training saves its state when it gets SIGTERM; whoever ends the script alone must reach it too."""
+    training = (
+        "import signal, sys; signal.signal(15, lambda *_: sys.exit(75)); print('began', flush=True); signal.pause()"
+    )
+    script = "import sys, train_rows; print('ended with', train_rows.call([sys.executable, '-c', sys.argv[1]]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, training], cwd=EXPERIMENTS, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "began\n"
+        process.terminate()
+        assert process.stdout.read() == "ended with 75\n"
+    assert process.returncode == 0
+
+
 @pytest.mark.slow
 def test_rows_are_trained_once_and_a_stage_is_a_row(tmp_path):
     place = Place(tmp_path)

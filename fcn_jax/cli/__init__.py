@@ -13,6 +13,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from fcn_jax.cli.words import choose
 from fcn_jax.errors import Diverged, ExportDiffers, InputError, OutOfMemory, ProcessLost, Stopped, WriteFailed
@@ -108,6 +109,9 @@ def _run(words: list[str]) -> None:
         case ["data" | "weights" as group] | ["data" | "weights" as group, "-h" | "--help", *_]:
             lines = [line for line in HELP.splitlines() if line.startswith(f"  fcn-jax {group} ")]
             print("\n".join([*lines, "", f"`fcn-jax {group} COMMAND --help` shows the flags of a command."]))
+        case ["train", command, *_] if command in COMMANDS:  # as by `./launch.sh eval RUN`
+            program = Path(sys.executable).with_name("fcn-jax")
+            raise InputError(f"{command!r} is not a preset but another command; call {program} {command}")
         case [command, *rest]:
             importlib.import_module(COMMANDS[choose("command", command, COMMANDS)]).run(rest)
 

@@ -165,6 +165,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
         ("report nowhere", "nowhere is not a run directory"),
         ("report nowhere --count 0", "count is 0; it must be at least 1"),
         ("report s3://bucket/run", "a report of s3://bucket/run needs a place: give --out FILE"),
+        ("train eval runs/a", "'eval' is not a preset but another command; call "),
         ("data chek shapes", "data command 'chek' is unknown, there are list, prepare, check; did you mean 'check'?"),
         ("data check --out folder shapes", "folder cannot be written (it is a folder)"),
         ("data check --json folder shapes", "folder cannot be written (it is a folder)"),

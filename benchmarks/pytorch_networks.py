@@ -1,5 +1,11 @@
 """FCN-8s and the dilated FCN in PyTorch, the peers of several benchmarks."""
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from torchvision_peer import import_torchvision
+
 CLASSES = 21
 
 
@@ -54,9 +60,7 @@ def torch_fcn8s(backbone: str, classes: int = CLASSES):
         return parts, (128, 256, 512)
 
     def resnet50() -> tuple[list[nn.Module], tuple[int, int, int]]:
-        import torchvision
-
-        net = torchvision.models.resnet50()
+        net = import_torchvision().models.resnet50()
         fine = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2)
         return [fine, net.layer3, net.layer4], (512, 1024, 2048)
 
@@ -95,10 +99,9 @@ def torch_dilated():
     In training it returns the scores and the auxiliary scores. Otherwise it returns the scores alone, while torchvision
     computes the auxiliary ones too.
     """
-    import torchvision
     from torch import nn
 
-    whole = torchvision.models.segmentation.fcn_resnet50(
+    whole = import_torchvision().models.segmentation.fcn_resnet50(
         weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True
     )
 

@@ -15,14 +15,12 @@ install_import_hook("fcn_jax", "beartype.beartype")
 
 import importlib.util  # noqa: E402
 import re  # noqa: E402
-import sys  # noqa: E402
-import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
-from types import ModuleType  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from smoke import is_smoke  # noqa: E402
+from torchvision_peer import import_torchvision  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -63,32 +61,11 @@ def camvid_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def torchvision():
-    """torchvision, also beside a CPU build of PyTorch.
-
-    torchvision's compiled operators are linked with CUDA and do not load beside such a build. Its import then fails,
-    because it registers shapes for operators that are not declared. No test needs them, so they are declared here.
-    """
-    torch = pytest.importorskip("torch")
+    """torchvision with its segmentation networks."""
+    pytest.importorskip("torch")
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("could not import 'torchvision': install it by FCN_EXTRAS=peers ./launch.sh test")
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            return _import_torchvision()
-        except RuntimeError:
-            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-                del sys.modules[name]
-            operators = torch.library.Library("torchvision", "DEF")
-            for name in ("nms", "qnms"):
-                operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            module = _import_torchvision()
-            module.declared_operators = operators  # they are there as long as this object
-            return module
-
-
-def _import_torchvision() -> ModuleType:
-    import torchvision.models.segmentation
-
-    return torchvision
+    return import_torchvision()
 
 
 def _existing(folder: Path) -> Path:

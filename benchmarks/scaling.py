@@ -3,9 +3,9 @@
 Both are read off the compiled program of the project's own step, FCN-8s on ResNet34 and VGG16 (fc6 and fc7 as in the
 paper). The devices are virtual and share the cores of the CPU, so neither times nor speed-ups are measured. Only one
 program is run: a step on one device and on eight, whose gradients and batch statistics are compared. `--tpu v5e:2x4`
-reads the program for that slice instead, which its compiler makes without a TPU (`pip install libtpu`). `--extrapolate`
-prints the tables of docs/scaling.md, which combine that program with published figures of accelerators. Each program is
-compiled in a process of its own.
+reads the program for that slice instead, which its compiler makes without a TPU (`pip install libtpu`), and what a step
+moves through the memory of a device (traffic.py). `--extrapolate` prints the tables of docs/scaling.md, which combine
+that program with published figures of accelerators. Each program is compiled in a process of its own.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from separate import answer, measure
 from step_program import Case, compare_devices, read_program
 
 NETWORKS = ("resnet34", "vgg16")
+TRAFFIC = {"bytes moved": "moved", "bytes of padding": "padding", "bytes of copies": "copied"}
 
 
 def main() -> None:
@@ -27,10 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer programs, under two minutes")
     parser.add_argument("--tpu", metavar="SLICE", help="compile for TPUs, such as v5e:2x4, instead of for the CPU")
+    parser.add_argument("--traffic", action="store_true", help="with --tpu: only what a step moves in the memory")
     parser.add_argument("--extrapolate", action="store_true", help="step times on 8, 64 and 256 accelerators")
     parser.add_argument("--utilisation", type=float, default=0.5, help="share of the matrix rate, for --extrapolate")
     history.add_argument(parser)
     options = parser.parse_args()
+    if options.traffic and not options.tpu:
+        parser.error("--traffic reads a program for TPUs; give --tpu SLICE, such as v5e:2x2")
     platform = options.tpu or "cpu"
     devices = math.prod(map(int, platform.split(":")[1].split("x"))) if options.tpu else 8
     print(f"programs for {platform}\n")
@@ -43,9 +47,14 @@ def main() -> None:
         return
     where = f"TPU {options.tpu} (compiled without one)" if options.tpu else "virtual CPU devices"
     recorder = history.Recorder("scaling", options.quick, options.history, where)
+    if options.traffic:
+        list_traffic(recorder, platform, devices)
+        return
     list_collectives(recorder, platform, devices)
     list_memory(recorder, platform, devices)
-    if not options.tpu:
+    if options.tpu:
+        list_traffic(recorder, platform, devices)
+    else:
         print("\n### One device against eight, ResNet34, 8 images of 64 pixels\n")
         print("Largest difference after a step, relative to the largest value of its array, in the worst array:")
         found = measure(__file__, "compare_devices")
@@ -106,6 +115,18 @@ def list_memory(recorder: history.Recorder, platform: str, devices: int) -> None
                 recorder.add(f"planned memory, {batch} x {crop}²", f"{network}, {dtype}", "GB", [gigabytes])
                 planned.append(f"{gigabytes:.2f}")
             print(row(network, dtype, *planned), flush=True)
+
+
+def list_traffic(recorder: history.Recorder, platform: str, devices: int) -> None:
+    """Read what a step moves through the memory of a TPU and print its table."""
+    print("\n### Bytes that a step of 8 x 512² in bfloat16 moves through the memory of a device, GB\n")
+    print(head("network", "moved", "of them padding", "of them copies", "estimated cycles, million"), flush=True)
+    for network in NETWORKS[:1] if recorder.quick else NETWORKS:
+        found = read(Case(platform, devices, network, 512, 8, "bfloat16"))["traffic"]
+        setting = f"{network}, 8 x 512², bfloat16"
+        shown = [recorder.add(task, setting, "GB", [found[key] / 1e9]).ours for task, key in TRAFFIC.items()]
+        cycles = recorder.add("estimated cycles", setting, "million", [found["cycles"] / 1e6])
+        print(row(network, *shown, cycles.ours), flush=True)
 
 
 if __name__ == "__main__":

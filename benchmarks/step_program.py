@@ -11,11 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from traffic import BYTES, read_traffic
+
 CLASSES = 21
 SMALL = 100_000  # bytes; statistics of a BatchNorm have 16 kB at most, gradients come in parts of many MB
 PLAIN = "--xla_backend_optimization_level=0"  # of LLVM's code: programs are read here, not timed
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {"pred": 1, "bf16": 2, "f16": 2} | {f"{kind}{bits}": bits // 8 for kind in "suf" for bits in (8, 16, 32, 64)}
 
 
 class Case(NamedTuple):
@@ -48,7 +49,7 @@ def read_program(**fields: Any) -> dict[str, Any]:
 
     Returns:
         The bytes of the `parameters` and of a device's `memory`, the `flops`, the `collectives` (count and bytes of
-        each kind), and the number of `small` all-reduces, whose cost is latency.
+        each kind), the number of `small` all-reduces, whose cost is latency, and the `traffic` (of TPUs, traffic.py).
     """
     case = Case(**fields)
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -102,7 +103,8 @@ def read_program(**fields: Any) -> dict[str, Any]:
     changes = draw_changes(config.seed, 0, sizes, 0, batch, config.augment)
     images = shaped(Batch(image, label, sizes, changes), "data")
     compiled = make_step(model, config).lower(state, images).compile()
-    found = list(collectives(compiled.as_text(), case.accumulate))
+    hlo = compiled.as_text()
+    found = list(collectives(hlo, case.accumulate))
     return {
         "parameters": sum(4 * leaf.size for leaf in jax.tree.leaves(state.variables["params"])),
         "memory": sum(read_memory(compiled)),
@@ -111,6 +113,7 @@ def read_program(**fields: Any) -> dict[str, Any]:
             kind: [sum(n for k, _, n in found if k == kind), sum(n * size for k, size, n in found if k == kind)]
             for kind in KINDS
         },
+        "traffic": read_traffic(hlo)._asdict(),
         "small": sum(n for kind, size, n in found if kind == "all-reduce" and size < SMALL),
     }
 

@@ -63,7 +63,10 @@ def check_methods() -> None:
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((2, 16, 16, 21), (16, 16, 21, 21)))
     layers = {
-        "conv_transpose": (("matmul", "conv", None), lambda x, method: conv_transpose(x, kernel, 8, 4, method=method)),
+        "conv_transpose": (
+            ("matmul", "conv", "rows", None),
+            lambda x, method: conv_transpose(x, kernel, 8, 4, method=method),
+        ),
         "max_pool": ((None,), lambda x, method: max_pool(x, 2, 2, method=method)),
     }
     for name, (methods, layer) in layers.items():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 CHANNELS = 21
-METHODS = ("matmul", "conv", "dilated")
+METHODS = ("matmul", "conv", "rows", "dilated")
 FORMATS = ("channels first", "channels last")
 Calls = dict[str, Callable[[], object]]
 

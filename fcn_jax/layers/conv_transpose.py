@@ -61,14 +61,16 @@ def conv_transpose(
 
     **Method.** ``"matmul"`` writes patches out and multiplies them with the kernel taps. ``"conv"`` computes the same
     without writing the patches out, as an ordinary convolution with ``ceil(kernel / stride)`` taps and
-    ``stride ** axes`` times the channels. ``"plain"``, or ``"dilated"``, is XLA's convolution over an input with
-    inserted zeros. ``None`` chooses when the function is traced:
+    ``stride ** axes`` times the channels. ``"rows"`` is such a convolution along all axes but the last, over an input
+    with zeros inserted along that one. ``"plain"``, or ``"dilated"``, is XLA's convolution over an input with inserted
+    zeros. ``None`` chooses when the function is traced:
 
     1. with groups on CPUs: "matmul", because XLA is slow there at grouped convolutions over inserted zeros, and at
        their gradients if a group has several inputs; but "plain" at stride 1 with one input per group, where XLA is
        fast;
     2. with stride 1 on every axis: "plain", which then inserts no zeros and is an ordinary convolution;
-    3. on TPUs: "conv", because their matrix unit gathers patches itself;
+    3. on TPUs: "rows" with two axes or more and no groups, else "conv", because their matrix unit gathers patches
+       itself. With few channels "rows" moves a third of the bytes (docs/performance.md);
     4. otherwise: "matmul" while the patches are at most 4 times the output, and "conv" above.
 
     **Memory** on CPUs in float32, in addition to arguments and result, in units of the result:
@@ -80,7 +82,7 @@ def conv_transpose(
       patches of a depthwise kernel of 9 at stride 2 are 6.25, so that it takes 13, with its gradients 20. If memory is
       short there, choose "plain".
     - "plain": 1, with the gradients 2; at stride 1, 0 and 1.
-    - "conv": 1, with the gradients up to 3.5.
+    - "conv" and "rows": 1, with the gradients up to 3.5.
 
     16-bit values are computed in float32 on CPUs, which takes twice as much; "plain" takes 4, with the gradients 6.
 
@@ -104,7 +106,7 @@ def conv_transpose(
         feature_group_count: number of groups; outputs of a group see the inputs of that group only.
         bias: ``[out]``, added everywhere, on the extended border too.
         precision: as in `jax.lax.dot_general`.
-        method: "matmul", "conv", "plain" (or "dilated") or None; see above.
+        method: "matmul", "conv", "rows", "plain" (or "dilated") or None; see above.
 
     Returns:
         ``[*batch, *output spatial, out]``, with the sizes of `conv_transpose_size` and the dtype of `x`.
@@ -165,7 +167,9 @@ def _choose_method(size, strides, ins: int, outs: int, groups: int) -> str:
         return "plain"
     taps = math.prod(-(-k // s) for k, s in zip(size, strides, strict=True))
     small = taps * ins <= _LARGEST_PATCHES * math.prod(strides) * outs
-    return "matmul" if small and not is_tpu() else "conv"
+    if is_tpu():
+        return "rows" if len(strides) > 1 and groups == 1 else "conv"
+    return "matmul" if small else "conv"
 
 
 class ConvTranspose(nn.Module):

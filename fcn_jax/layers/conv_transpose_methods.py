@@ -61,15 +61,16 @@ def _convolve_dilated(x, kernel, strides, low, sizes, groups, precision):
     return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *border, (0, 0, 0)])  # a negative pad crops
 
 
-def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):
+def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply, inserted=0):
     """Compute the output in blocks of one stride.
 
     ``full[stride * q + r] = sum_t x[q - t] @ mirrored[stride * t + r]`` for block q and phase r. `multiply` computes
-    the sum for all blocks and phases.
+    the sum for all blocks and phases. Between the values of the last spatial axis of x there are `inserted` zeros.
     """
     axes = len(strides)
     taps = tuple(-(-k // s) for k, s in zip(kernel.shape, strides, strict=False))  # values of t
-    spatial = tuple(zip(x.shape[1:-1], taps, strides, low, sizes, strict=True))
+    lengths = (*x.shape[1:-2], (x.shape[-2] - 1) * (inserted + 1) + 1)
+    spatial = tuple(zip(lengths, taps, strides, low, sizes, strict=True))
     # Blocks first <= q < last hold some of the output. The rest of the output lies beyond the full output and is zero.
     first = tuple(min(max(a // s, 0), n + t - 1) for n, t, s, a, _ in spatial)
     last = tuple(
@@ -78,7 +79,7 @@ def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):
 
     # The inputs that reach these blocks: x[first - taps + 1 : last], with zeros beyond its ends.
     pads = [(t - 1 - f, q - n, 0) for f, q, (n, t, _, _, _) in zip(first, last, spatial, strict=True)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+    pads[-1] = (*pads[-1][:2], inserted)
 
     # Taps as [groups, *tap, in, *phase, out]: the mirrored kernel, its taps in the order of the inputs in a patch. The
     # last axis stays the last, so that whole lines of memory are moved.
@@ -89,7 +90,7 @@ def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):
     kernel = lax.rev(kernel, range(1, 2 * axes, 2))
     kernel = kernel.transpose(2 * axes + 1, *range(0, 2 * axes, 2), 2 * axes, *range(1, 2 * axes, 2), 2 * axes + 2)
     blocks = tuple(q - f for q, f in zip(last, first, strict=True))
-    y = multiply(x, kernel, blocks, taps, precision)  # [batch, *blocks, *phase, out]
+    y = multiply(x, pads, kernel, blocks, taps, precision)  # [batch, *blocks, *phase, out]
     y = depth_to_space(reshape(y, *y.shape[: axes + 1], math.prod(y.shape[axes + 1 :])), strides)
 
     zero = jnp.zeros((), y.dtype)  # a negative pad crops
@@ -97,8 +98,9 @@ def _blockwise(x, kernel, strides, low, sizes, groups, precision, *, multiply):
     return lax.pad(y, zero, [(0, 0, 0), *pads, (0, 0, 0)])
 
 
-def _multiply_patches(x, kernel, blocks, taps, precision):
+def _multiply_patches(x, pads, kernel, blocks, taps, precision):
     """Write the patches out and multiply them with the taps once."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
     groups, ins = kernel.shape[0], kernel.shape[len(taps) + 1]
     windows = [tuple(slice(t, t + q) for t, q in zip(tap, blocks, strict=True)) for tap in np.ndindex(*taps)]
     shape, outs = (x.shape[0], *blocks), kernel.shape[len(taps) + 2 :]
@@ -125,8 +127,14 @@ def _multiply_patches(x, kernel, blocks, taps, precision):
     return reshape(y, *y.shape[:-2], groups * outs[-1])
 
 
-def _convolve_patches(x, kernel, blocks, taps, precision):
+def _convolve_patches(x, pads, kernel, blocks, taps, precision):
     """Run an ordinary convolution, which gathers the patches itself."""
+    *_, (before, after, inserted) = pads
+    if inserted and not is_cpu():  # see `_convolve_dilated`; on CPUs the zeros are written
+        pads = [*pads[:-1], (0, 0, 0)]
+    else:
+        before = after = inserted = 0
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
     groups, axes = kernel.shape[0], len(taps)
     outs = kernel.shape[axes + 2 :]
     kernel = jnp.moveaxis(kernel, 0, axes + 1)  # [*tap, in, groups, *phase, out]
@@ -137,7 +145,8 @@ def _convolve_patches(x, kernel, blocks, taps, precision):
         x,
         kernel,
         (1,) * axes,
-        "VALID",
+        [*[(0, 0)] * (axes - 1), (before, after)],
+        lhs_dilation=(*(1,) * (axes - 1), inserted + 1),
         dimension_numbers=lax.ConvDimensionNumbers(spec, (channel, axes, *range(axes)), spec),
         feature_group_count=groups,
         precision=precision,
@@ -146,9 +155,21 @@ def _convolve_patches(x, kernel, blocks, taps, precision):
     return reshape(y, *y.shape[:-2], groups * outs[-1])
 
 
+def _convolve_rows(x, kernel, strides, low, sizes, groups, precision):
+    """Run a convolution whose phases are those of all axes but the last, over an input with zeros along that one.
+
+    TPUs keep the last axis of an array in lines of 128 values, and XLA does not move single values between lines well.
+    So moving the phases of the last axis from channels to space takes copies whose few channels fill a line each, and
+    so do the result and the loss. Here the last axis comes out of the convolution whole. XLA then makes it the lines.
+    """
+    strides, inserted = (*strides[:-1], 1), strides[-1] - 1
+    return _blockwise(x, kernel, strides, low, sizes, groups, precision, multiply=_convolve_patches, inserted=inserted)
+
+
 METHODS = {
     "matmul": functools.partial(_blockwise, multiply=_multiply_patches),
     "conv": functools.partial(_blockwise, multiply=_convolve_patches),
+    "rows": _convolve_rows,
     "plain": _convolve_dilated,
     "dilated": _convolve_dilated,
 }

@@ -16,7 +16,7 @@ from layer_loops import (
     with_gradients,
 )
 
-from fcn_jax.layers import ConvTranspose, conv_transpose, conv_transpose_size
+from fcn_jax.layers import ConvTranspose, conv_transpose, conv_transpose_methods, conv_transpose_size
 from fcn_jax.layers.conv_transpose_methods import METHODS
 
 
@@ -39,7 +39,7 @@ def transposed(take):
         "crops": crops,
         "extra": extra,
         "groups": groups,
-        "method": take(st.sampled_from([None, "matmul", "conv", "plain"])),
+        "method": take(st.sampled_from([None, "matmul", "conv", "rows", "plain"])),
         "dtype": take(st.sampled_from(["float32", "float32", "bfloat16", "float64"])),
         "seed": take(st.integers(0, 1000)),
     }
@@ -121,12 +121,12 @@ def test_negative_padding_extends_with_zeros_that_get_the_bias():
 
 
 def test_an_output_entirely_beyond_the_input_is_zero():
-    for method in ("matmul", "conv", "plain"):
+    for method in ("matmul", "conv", "rows", "plain"):
         y = conv_transpose(jnp.ones((1, 2, 1)), jnp.ones((3, 1, 1)), 2, ((7, -9),), method=method)
         np.testing.assert_array_equal(y, np.zeros((1, 7, 1)))
 
 
-@pytest.mark.parametrize("method", [None, "matmul", "conv", "plain"])
+@pytest.mark.parametrize("method", [None, "matmul", "conv", "rows", "plain"])
 @pytest.mark.parametrize(("ins", "outs", "groups"), [(16, 64, 1), (64, 8, 1), (16, 32, 4)])
 def test_bfloat16_is_rounded_once(ins, outs, groups, method):
     """The error is at most half a unit in the last place, 2**-9 to 2**-8 of the value.
@@ -148,7 +148,9 @@ def test_bfloat16_is_rounded_once(ins, outs, groups, method):
     [
         ("cpu", 64, 32, (21, 21), 1, "matmul"),
         ("gpu", 4, 2, (21, 21), 1, "matmul"),
-        ("tpu", 4, 2, (21, 21), 1, "conv"),
+        ("tpu", 4, 2, (21, 21), 1, "rows"),
+        ("tpu", 4, 2, (21, 21), 21, "conv"),
+        ("tpu", 3, 1, (21, 21), 1, "plain"),
         ("cpu", 3, 1, (8, 8), 1, "plain"),
         ("cpu", 3, 1, (8, 8), 8, "plain"),
         ("cpu", 3, 1, (8, 8), 4, "matmul"),
@@ -176,6 +178,7 @@ def test_method_is_chosen_as_documented(monkeypatch, backend, kernel, stride, ch
         (16, 8, 32, 1, None, "float32"),
         (4, 2, 128, 1, None, "float32"),
         (4, 2, 64, 1, "conv", "float32"),
+        (4, 2, 64, 1, "rows", "float32"),
         (4, 2, 64, 1, "plain", "float32"),
         (3, 1, 64, 1, "plain", "float32"),
         (4, 2, 64, 1, None, "bfloat16"),
@@ -197,13 +200,29 @@ def test_memory_is_as_documented(kernel, stride, n, groups, method, dtype):
     if method == "plain":
         few = (0.02, 1.1) if stride == 1 else (1.02, 2.1)
         limits = few if dtype == "float32" else (4.1, 6.2)
-    elif method == "conv":
+    elif method in ("conv", "rows"):
         limits = (1.05 * whole, 3.5 * whole)
     else:
         wide = 2 if dtype == "bfloat16" else 1
         limits = (1.1 * wide * (whole + 2 * patches + 2 * weights), 3.1 * wide * (whole + patches + weights))
     assert forward <= limits[0]
     assert both <= limits[1]
+
+
+@pytest.mark.parametrize("kernel", [(4, 3), (5, 8), (1, 2)])
+@pytest.mark.parametrize("crop", [((0, 0), (0, 0)), ((1, 2), (1, 1)), ((2, 0), (0, 0))])
+def test_on_tpus_the_convolution_itself_inserts_zeros_between_columns(monkeypatch, kernel, crop):
+    """The form for TPUs runs on the CPU, forward. Its gradients are JAX's."""
+    monkeypatch.setattr(conv_transpose_methods, "is_cpu", lambda: False)
+    x, w = draw(2, 5, 4, 3), draw(*kernel, 3, 6, seed=1)
+
+    def forward(x, w):
+        return conv_transpose(x, w, (2, 3), crop, method="rows")
+
+    (program,) = [e for e in jax.make_jaxpr(forward)(x, w).eqns if e.primitive.name == "conv_general_dilated"]
+    assert program.params["lhs_dilation"] == (1, 3)
+    want = conv_transpose_loop(x, w, (2, 3), crop, (0, 0), 1)
+    np.testing.assert_allclose(forward(x, w), want, atol=1e-5)
 
 
 def test_module_has_dtypes_groups_and_axes():
@@ -218,7 +237,7 @@ def test_module_has_dtypes_groups_and_axes():
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("method", ["matmul", "conv", "dilated", None])
+@pytest.mark.parametrize("method", ["matmul", "conv", "rows", "dilated", None])
 def test_every_method_has_the_values_and_gradients_of_the_plain_one(method, groups):
     x, kernel = draw(2, 5, 4, 4), draw(4, 3, 4 // groups, 6, seed=1)
     g = draw(2, *conv_transpose_size((5, 4), (4, 3), (2, 3), "SAME"), 6, seed=2)

@@ -146,7 +146,7 @@ def share_canvas(sizes: Iterable[tuple[int, int]], tiling: Tiling | None = None)
     for count, size in enumerate(sizes, 1):
         canvas = choose_canvas(*size, tiling=tiling)
         rows, columns, needed = max(rows, canvas[0]), max(columns, canvas[1]), needed + math.prod(canvas)
-        is_cut = not _has_room(canvas, size) or (tiling is not None and rows * columns > tiling.longest**2)
+        is_cut = not _has_room(canvas, size) or (tiling is not None and rows * columns > tiling.square**2)
         if is_cut or count * rows * columns - needed > WASTE:
             return None
     return (rows, columns) if count else None

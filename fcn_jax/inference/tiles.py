@@ -20,19 +20,21 @@ Canvas = tuple[int, int]  # height, width
 
 
 class Tiling(NamedTuple):
-    """Size of the tiles of large images, in pixels. Both are multiples of the network's coarsest stride.
+    """Size of the tiles of large images, in pixels. Side and margin are multiples of the stride.
 
     Attributes:
-        side: side of the square whose class map a tile gives.
+        side: side of a square whose class map a tile gives. Other tiles have no more pixels, with their margin.
         margin: pixels around it that its class map depends on.
+        stride: the network's coarsest stride.
     """
 
     side: int
     margin: int
+    stride: int
 
     @property
-    def longest(self) -> int:
-        """Longest side of a tile's canvas."""
+    def square(self) -> int:
+        """Side of a square tile's canvas."""
         return self.side + 2 * self.margin
 
 
@@ -73,7 +75,8 @@ def plan_tiles(model: Network, side: int, channels: int = 3) -> Tiling | None:
     if side < 0:
         raise InputError(f"tile is {side}; it must be at least 1 pixel, or 0 to compute every image whole")
     reach, stride = _measure_reach(model, channels)
-    return Tiling(*(math.ceil(length / stride) * stride for length in (side, reach)))
+    side, margin = (math.ceil(length / stride) * stride for length in (side, reach))
+    return Tiling(side, margin, stride)
 
 
 def _measure_reach(model: Network, channels: int) -> tuple[float, int]:
@@ -94,7 +97,7 @@ def choose_canvas(height: int, width: int, tiling: Tiling | None = None) -> Canv
 
     Each side is rounded up to 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, ... pixels. There are four
     lengths per doubling, at least 32 pixels apart. Sides longer than 128 grow by at most a quarter, and there are 16
-    lengths up to 1024. A canvas that has more pixels than that of a square tile is cut to it on both axes.
+    lengths up to 1024. An image whose canvas has more pixels than that of a square tile is cut into tiles.
     """
 
     def round_up(side: int) -> int:
@@ -102,9 +105,31 @@ def choose_canvas(height: int, width: int, tiling: Tiling | None = None) -> Canv
         return -(-side // step) * step
 
     canvas = round_up(height), round_up(width)
-    if tiling is None or math.prod(canvas) <= tiling.longest**2:
+    if tiling is None or math.prod(canvas) <= tiling.square**2:
         return canvas
-    return min(canvas[0], tiling.longest), min(canvas[1], tiling.longest)
+    return _choose_tile((height, width), canvas, tiling)
+
+
+def _choose_tile(lengths: tuple[int, int], canvas: Canvas, tiling: Tiling) -> Canvas:
+    """Choose the canvas of an image's tiles: of all with no more pixels than a square one, that of the least work.
+
+    A long tile may need fewer cuts, and so fewer margins, than a square one.
+    """
+    square, margins, stride = tiling.square, 2 * tiling.margin, tiling.stride
+    options = []  # of each axis: number of tiles, length of their canvas
+    for length, whole in zip(lengths, canvas, strict=True):
+        inside = length - margins
+        most = 2 * max(1, math.ceil(inside / tiling.side))
+        cuts = [(count, margins + math.ceil(inside / count / stride) * stride) for count in range(2, most + 1)]
+        uncut = (1, whole if length > square else min(whole, square))
+        options.append([uncut, *(cut for cut in cuts if margins < cut[1] < length)])
+    fitting = [
+        (down * across * height * width, height, width)
+        for (down, height), (across, width) in itertools.product(*options)
+        if height * width <= square**2
+    ]
+    _, height, width = min(fitting)
+    return height, width
 
 
 def cut_image(index: int, example: Example, tiling: Tiling | None) -> list[Tile]:
@@ -129,7 +154,7 @@ def _cut_axis(length: int, canvas: int, tiling: Tiling | None) -> list[tuple[int
     """Return the first pixel of each tile's canvas along an axis, and the tile's inside."""
     if tiling is None or length <= canvas:
         return [(0, slice(0, length))]
-    starts = range(0, length - 2 * tiling.margin, tiling.side)
+    starts = range(0, length - 2 * tiling.margin, canvas - 2 * tiling.margin)
     # Where a canvas begins and ends with the image, it needs no margin.
     borders = [0, *(start + tiling.margin for start in starts[1:]), length]
     return [(start, slice(*ends)) for start, ends in zip(starts, itertools.pairwise(borders), strict=True)]

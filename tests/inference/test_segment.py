@@ -109,7 +109,7 @@ def test_class_maps_and_losses_of_tiles_are_those_of_the_whole_images():
     tiled = {result.example.name: result for result in segment(record_shape, variables, members, 8, tiling)}
     whole = {result.example.name: result for result in segment(forward, variables, members, 8)}
     assert tiled.keys() == whole.keys() == {example.name for example in members}
-    assert max(map(math.prod, shapes)) <= tiling.longest**2 < 301 * 250
+    assert max(map(math.prod, shapes)) <= tiling.square**2 < 301 * 250
     apply = jax.jit(model.apply)
     for example in large:
         logits = np.asarray(apply(variables, normalise(jnp.asarray(example.image)[None], InputConfig()))[0])
@@ -197,7 +197,7 @@ def test_sizes_are_read_until_they_cannot_share_a_canvas():
 
 
 def test_images_that_are_cut_into_tiles_share_no_canvas():
-    tiling = Tiling(side=512, margin=64)
+    tiling = Tiling(side=512, margin=64, stride=32)
     assert share_canvas([(600, 600), (640, 500)], tiling) == (640, 640)
     assert share_canvas([(641, 641), (600, 600)], tiling) is None  # its canvas would be 768x768
     assert share_canvas([(300, 1024), (1024, 300)], tiling) is None  # one canvas for both would

@@ -42,18 +42,42 @@ def test_canvases_are_few_and_little_larger():
     assert choose_canvas(500, 333) == (512, 384)
 
 
-def test_canvases_with_more_pixels_than_a_square_tile_are_cut_to_it():
-    tiling = Tiling(64, 96)  # tiles of 256x256 with their margin
+def test_an_image_with_more_pixels_than_a_square_tile_is_cut():
+    tiling = Tiling(64, 96, 32)  # tiles of 256x256 with their margin
     assert choose_canvas(256, 256, tiling) == (256, 256)
-    assert choose_canvas(200, 300, tiling) == (224, 256)
+    assert choose_canvas(200, 300, tiling) == (224, 256)  # 67 pixels less than the margin on both sides are inside
     assert choose_canvas(40, 900, tiling) == (64, 1024)
-    assert choose_canvas(90, 900, tiling) == (96, 256)
+    assert choose_canvas(90, 900, tiling) == (96, 576)  # two tiles; three of 448 would compute more
     assert choose_canvas(700, 900, tiling) == (256, 256)
+
+
+@pytest.mark.parametrize("size", [(2000, 3000), (1080, 1920), (1537, 1600), (900, 3000), (100, 9000)])
+@pytest.mark.parametrize("tiling", [Tiling(1024, 256, 32), Tiling(1024, 480, 32), Tiling(200, 40, 8)])
+def test_no_other_tiles_compute_fewer_pixels(size, tiling):
+    """Of all canvases whose sides are multiples of the stride, or the whole image."""
+    whole, step = choose_canvas(*size), tiling.stride
+
+    def count(length: int, side: int) -> int:
+        tiles, seen = 1, side - tiling.margin
+        while side < length and seen + tiling.margin < length:
+            tiles, seen = tiles + 1, seen + side - 2 * tiling.margin
+        return tiles
+
+    def measure(height: int, width: int) -> int:
+        return count(size[0], height) * count(size[1], width) * height * width
+
+    heights, widths = (
+        [*range(2 * tiling.margin + step, length, step), side] for length, side in zip(size, whole, strict=True)
+    )
+    least = min(measure(h, w) for h in heights for w in widths if h * w <= tiling.square**2)
+    canvas = choose_canvas(*size, tiling)
+    assert math.prod(canvas) <= tiling.square**2
+    assert measure(*canvas) <= least or canvas == whole
 
 
 @pytest.mark.parametrize("size", [(6000, 4000), (1537, 1600), (900, 3000), (1024, 2305), (1500, 1500)])
 def test_tiles_hold_every_pixel_once_with_its_margin(size):
-    tiling = Tiling(1024, 256)
+    tiling = Tiling(1024, 256, 32)
     image = blank("a", *size)
     tiles = cut_image(7, image, tiling)
     counts = np.zeros(size, np.uint8)
@@ -63,16 +87,16 @@ def test_tiles_hold_every_pixel_once_with_its_margin(size):
         assert math.prod(tile.canvas) <= 1536 * 1536
         counts[tile.inside] += 1
         for inside, origin, canvas, length in zip(tile.inside, tile.origin, tile.canvas, size, strict=True):
-            assert origin % 1024 == 0
+            assert origin % 32 == 0
             assert inside.start == origin == 0 or inside.start - origin >= 256
             assert inside.stop == length <= origin + canvas or origin + canvas - inside.stop >= 256
     assert (counts == 1).all()
-    assert len(tiles) == {(6000, 4000): 24, (1537, 1600): 4, (900, 3000): 3, (1024, 2305): 2, (1500, 1500): 1}[size]
+    assert len(tiles) == {(6000, 4000): 20, (1537, 1600): 2, (900, 3000): 2, (1024, 2305): 2, (1500, 1500): 1}[size]
 
 
 def test_small_images_and_images_without_tiling_are_one_tile():
     small, large = blank("small", 40, 50), blank("large", 700, 900)
-    for example, tiling, canvas in ((small, Tiling(64, 96), (64, 64)), (large, None, (768, 1024))):
+    for example, tiling, canvas in ((small, Tiling(64, 96, 32), (64, 64)), (large, None, (768, 1024))):
         (tile,) = cut_image(0, example, tiling)
         assert (tile.count, tile.canvas, tile.origin) == (1, canvas, (0, 0))
         assert tile.inside == tuple(slice(0, length) for length in example.label.shape)
@@ -80,10 +104,10 @@ def test_small_images_and_images_without_tiling_are_one_tile():
 
 def test_side_and_margin_are_multiples_of_the_coarsest_stride():
     assert plan_tiles(FCN8s(3, "resnet18"), 0) is None
-    assert plan_tiles(FCN8s(3, "resnet18"), 1000) == Tiling(1024, 256)
+    assert plan_tiles(FCN8s(3, "resnet18"), 1000) == Tiling(1024, 256, 32)
     # 217 pixels to the cells of the stage 4 (a receptive field of 435), 8 for the 3x3 convolution of the head, and 24
     # for the resize.
-    assert plan_tiles(DilatedFCN(3, ResNet((2, 2, 2, 2), output_stride=8)), 1000) == Tiling(1000, 256)
+    assert plan_tiles(DilatedFCN(3, ResNet((2, 2, 2, 2), output_stride=8)), 1000) == Tiling(1000, 256, 8)
     # 201.5 pixels to the cells of fc7 (a receptive field of 404) and 31.5 for the upsampling.
     assert _measure_reach(FCN32s(3, "vgg16"), 3) == (233, 32)
 
@@ -151,14 +175,14 @@ def test_a_part_of_an_image_has_the_logits_of_the_whole_image(name):
     model = PARTS[name]
     tiling = plan_tiles(model, 32)
     margin, columns = tiling.margin, 33
-    image = draw_images(1, 2 * tiling.longest + 45, columns)
+    image = draw_images(1, 2 * tiling.square + 45, columns)
     size, variables = jnp.array([image.shape[1:3]]), draw_network_variables(model)
     whole = np.asarray(jax.jit(model.apply)(variables, image))
     apply = jax.jit(lambda image, origin: model.apply(variables, image, size, origin=origin))
-    for start in range(0, image.shape[1] - tiling.longest, 32 * (image.shape[1] // 96)):
-        part = image[:, start : start + tiling.longest]
+    for start in range(0, image.shape[1] - tiling.square, 32 * (image.shape[1] // 96)):
+        part = image[:, start : start + tiling.square]
         logits = np.asarray(apply(part, jnp.array([(start, 0)])))
         inside = slice(margin * (start > 0), -margin)
-        wanted = whole[:, start : start + tiling.longest][:, inside]
+        wanted = whole[:, start : start + tiling.square][:, inside]
         np.testing.assert_allclose(logits[:, inside], wanted, atol=1e-4 * np.abs(whole).max())
-        assert np.abs(logits - whole[:, start : start + tiling.longest]).max() > 1e-3 * np.abs(whole).max()
+        assert np.abs(logits - whole[:, start : start + tiling.square]).max() > 1e-3 * np.abs(whole).max()

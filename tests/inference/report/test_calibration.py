@@ -87,7 +87,7 @@ def test_every_labelled_pixel_of_a_split_is_counted_once():
     images = examples(11)
     bins: list[Bins] = []
     forward = record_bins(make_counting_forward(Linear(num_classes=3, backbone=NORMED), InputConfig()), bins)
-    result = evaluate(forward, variables, images, (Task("", tuple("abc"), palette(3)),), 8, tiling=Tiling(32, 0))
+    result = evaluate(forward, variables, images, (Task("", tuple("abc"), palette(3)),), 8, tiling=Tiling(32, 0, 32))
     mean, std = np.array(InputConfig().mean), np.array(InputConfig().std)
     counts = [count((e.image - mean) / std @ kernel.astype(np.float64) + bias, e.label) for e in images]
     pixels, right, confidences = np.sum(counts, axis=0)

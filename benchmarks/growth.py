@@ -3,7 +3,7 @@
 - `pixels`: images of 500x750 to 2000x3000 pixels in memory to class maps, FCN-8s on ResNet34, whole and in the tiles of
   `fcn-jax predict`, against PyTorch, which computes them whole. Ours puts them on a canvas.
 - `batch`: a training step of 1 to 8 images of 224², FCN-8s on ResNet34, against PyTorch.
-- `classes`: a training step of 2 images of 224² with 2 to 1000 classes, against PyTorch. Labels are below 255.
+- `classes`: a training step of one image of 224² with 2 to 1000 classes, against PyTorch. Labels are below 255.
 - `examples`: data sets of 1000 to 100,000 images of 32²: building and opening them, and making the first batch of an
   epoch, which needs its order.
 
@@ -76,8 +76,8 @@ def sweep_batch(recorder: history.Recorder, taken: slice) -> None:
 
 def sweep_classes(recorder: history.Recorder, taken: slice) -> None:
     """Train with more and more classes."""
-    cases = {n: {"batch": 2, "classes": n} for n in CLASSES[taken]}
-    sweep_steps(recorder, "classes of a step", cases, "a step of 2 x 224², {} classes")
+    cases = {n: {"batch": 1, "classes": n} for n in CLASSES[taken]}
+    sweep_steps(recorder, "classes of a step", cases, "a step of 1 x 224², {} classes")
 
 
 def sweep_steps(recorder: history.Recorder, title: str, cases: Mapping[int, dict[str, int]], setting: str) -> None:

@@ -65,7 +65,7 @@ def test_sweeps_record_each_case_and_the_powers(tmp_path, monkeypatch):
     cases = {row.setting: row.ratio for row in rows if row.task == "time"}
     assert cases["an image of 500x750, whole"] == pytest.approx(375.0)
     assert cases["a step of 8 x 224²"] == pytest.approx(8.0)
-    assert cases["a step of 2 x 224², 1000 classes"] == pytest.approx(1000.0)
+    assert cases["a step of 1 x 224², 1000 classes"] == pytest.approx(1000.0)
     assert {row.rounds for row in rows if row.task == "time"} == {15}
 
 

@@ -259,6 +259,17 @@ TABLES = {
             for batch in (2, 8)
         ),
     ),
+    "traffic": Table(
+        "scaling",
+        ("setting", "commit"),
+        ("network, images of a device, dtype", "commit"),
+        (
+            Column("moved, GB", ours(), "bytes moved"),
+            Column("of them padding, GB", ours(), "bytes of padding"),
+            Column("of them copies, GB", ours(), "bytes of copies"),
+            Column("estimated cycles, million", ours(), "estimated cycles"),
+        ),
+    ),
     "devices": Table(
         "scaling",
         ("setting",),

@@ -147,7 +147,7 @@ def test_a_row_appended_by_a_benchmark_appears(tmp_path, monkeypatch):
     found |= {"jax.jit": [10.0, 3.0], "jit_options": [2.5, 2.5], "ours memory": [3e9], "peer memory": [2e9]}
     monkeypatch.setattr(machine, "describe_machine", lambda: "M")
     file = tmp_path / "history.csv"
-    case = {"backbone": "resnet34", "side": 224, "batch": 8, "dtype": "float32"}
+    case = {"network": "resnet34", "side": 224, "batch": 8, "dtype": "float32"}
     train_step.record(history.Recorder("train_step", False, file), case, found, 4e9)
     text = history_tables.make_table(results.TABLES["train_step"], history.read(file))
     # 8 images in 2 s against 5 and 6 s; the plain steps against the same; 4 GFLOP in 2 s; 3 GB against 2 GB.

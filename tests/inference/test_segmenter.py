@@ -79,6 +79,7 @@ def test_probabilities_are_the_softmax_of_the_logits_in_the_order_of_the_images(
     assert segment.probabilities([]) == []
 
 
+@pytest.mark.slow
 def test_tta_averages_over_the_views(run_dir):
     mirrored = Segmenter.from_run(run_dir, tta=Views(flip=True))
     alone = Segmenter.from_run(run_dir)

@@ -126,7 +126,7 @@ def test_an_output_entirely_beyond_the_input_is_zero():
         np.testing.assert_array_equal(y, np.zeros((1, 7, 1)))
 
 
-@pytest.mark.parametrize("method", [None, "matmul", "conv", "rows", "plain"])
+@pytest.mark.parametrize("method", [None, "matmul", "conv", pytest.param("rows", marks=pytest.mark.slow), "plain"])
 @pytest.mark.parametrize(("ins", "outs", "groups"), [(16, 64, 1), (64, 8, 1), (16, 32, 4)])
 def test_bfloat16_is_rounded_once(ins, outs, groups, method):
     """The error is at most half a unit in the last place, 2**-9 to 2**-8 of the value.

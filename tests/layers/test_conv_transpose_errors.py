@@ -51,7 +51,7 @@ def initialized(*args, **attributes):
         (lambda: conv_transpose(ONE, KERNEL, 2, ((1, 1, 1), 1)), "each an integer or a .low, high. pair"),
         (lambda: conv_transpose(ONE[0], KERNEL[0], 2, (1, 1)), r"write \(\(low, high\),\)"),
         (lambda: conv_transpose(ONE, KERNEL, 1, 3), r"the output would have the size \(0, 0\).*lower the padding"),
-        (lambda: conv_transpose(ONE, KERNEL, method="fft"), r"method is 'fft'.*matmul, conv, plain, dilated"),
+        (lambda: conv_transpose(ONE, KERNEL, method="fft"), r"method is 'fft'.*matmul, conv, rows, plain, dilated"),
         (
             lambda: initialized(2, (3, 3), feature_group_count=3),
             r"\(1, 4, 4, 2\).*count 3.*groups must divide its chan",

@@ -250,6 +250,7 @@ def test_a_run_of_no_steps_scores_what_it_starts_from(tmp_path):
     assert said == [f"{tmp_path / 'run'} has all of its 0 steps; nothing to do"]
 
 
+@pytest.mark.slow
 def test_an_extended_run_equals_one_that_was_to_be_as_long_from_its_start_bit_for_bit(tmp_path, monkeypatch):
     short, options = folder_run(tmp_path, steps=2, eval_every=2, keep=1, augment=SMALL)
     config, run = dataclasses.replace(short, extend=(5,)), tmp_path / "run"

@@ -169,6 +169,7 @@ def test_stages_are_what_the_configuration_says(settings, tmp_path):
     assert [stage.optim.frozen for stage, _ in made] == [(), (), ("score_pool3",)]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_file_and_goes_on_without_it(settings, tmp_path):
     """With a rate of almost nothing it stays where it started: at the file's values."""
     model = small(ModelConfig(head="fcn16s"), 3)

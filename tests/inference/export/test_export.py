@@ -106,6 +106,7 @@ def test_programs_compute_what_the_network_gives_each_image_alone(name):
         np.testing.assert_array_equal(both[index], single[0])
 
 
+@pytest.mark.slow
 def test_programs_of_several_tasks_give_a_class_map_and_probabilities_for_each():
     model = FCN32s(7, PLAIN, tasks=(4, 3))
     variables, scores = draw_network_variables(model), make_scores(model, InputConfig())

@@ -203,6 +203,7 @@ def test_images_that_are_cut_into_tiles_share_no_canvas():
     assert share_canvas([(300, 1024), (1024, 300)], tiling) is None  # one canvas for both would
 
 
+@pytest.mark.slow
 def test_class_maps_on_a_shared_canvas_are_those_of_each_image_alone():
     model, variables = network()
     shared = share_canvas(example.label.shape for example in examples())

@@ -121,6 +121,7 @@ def test_it_equals_what_predict_writes(run_dir, tmp_path):
         np.testing.assert_array_equal(np.asarray(picture), Segmenter.from_run(run_dir)(IMAGE))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_chosen_by_its_step(run_dir):
     assert_class_map(Segmenter.from_run(run_dir, step=2)(IMAGE), logits_of(run_dir, IMAGE, step=2))
     assert (Segmenter.from_run(run_dir, step=2)(IMAGE) != Segmenter.from_run(run_dir)(IMAGE)).any()

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # Imports everything once, so that other packages have what they use here, and then again without those modules.
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -26,6 +28,7 @@ print(*names)
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_modules_of_posix():
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -148,7 +148,7 @@ def run(words: list[str]) -> None:
             )
 
         if files:
-            headers = (read_size(file) for file in files if file not in done)
+            headers = map(read_size, set(files).difference(done))
             sizes = ((height, width) for width, height in headers)
             together = partial(segment, shared=share_canvas(sizes, trained.tiling))
             results = predict(together, files, flags.out, outputs, workers, origin, done, read)

@@ -78,10 +78,9 @@ def ours_reference() -> Functions:
 def ours_folder(images: str, out: str, cache: str) -> Functions:
     """Prepare a pass from files to PNGs. The first pass of a process compiles, or finds its programs in `cache`."""
     from fcn_jax.data.labels import palette
-    from fcn_jax.data.large_images import read_size
     from fcn_jax.inference.outputs import Outputs
     from fcn_jax.inference.predict import find_images, predict
-    from fcn_jax.inference.segment import default_batch_size, segment, share_canvas
+    from fcn_jax.inference.segment import default_batch_size, segment
     from fcn_jax.runtime.compile_cache import keep_compiled
 
     keep_compiled(Path(cache))
@@ -89,9 +88,8 @@ def ours_folder(images: str, out: str, cache: str) -> Functions:
     files, batch_size = find_images([images]), default_batch_size(None)
 
     def write_all() -> None:
-        shared = share_canvas((height, width) for width, height in map(read_size, files))  # as `fcn-jax predict` does
         results = predict(
-            lambda examples: segment(forward, variables, examples, batch_size, shared=shared),
+            lambda examples, sizes: segment(forward, variables, examples, batch_size, sizes=sizes),
             files,
             Path(out),
             Outputs(palette(CLASSES)),

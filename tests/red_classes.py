@@ -11,7 +11,7 @@ from fcn_jax.inference.segment import Scored, segment
 
 
 def segmenting(forward, batch_size=8):
-    return lambda examples: segment(forward, {}, examples, batch_size)
+    return lambda examples, sizes=(): segment(forward, {}, examples, batch_size, sizes=sizes)
 
 
 def by_red(variables, batch):

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from fcn_jax.inference.outputs import Outputs
     from fcn_jax.inference.read_inputs import Reader
     from fcn_jax.inference.segment import Segmented
-    from fcn_jax.inference.tiles import Canvas
     from fcn_jax.inference.tta import Views
     from fcn_jax.runs.run_dir import Run
 
@@ -104,11 +102,10 @@ def run(words: list[str]) -> None:
     flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
     hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
-    from fcn_jax.data.large_images import read_size
     from fcn_jax.data.tasks import count_classes
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
     from fcn_jax.inference.resume import describe_origin, find_done
-    from fcn_jax.inference.segment import default_batch_size, share_canvas
+    from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.submission import write_submission
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.tta import segment_views
@@ -141,17 +138,14 @@ def run(words: list[str]) -> None:
     began = time.perf_counter()
     with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
 
-        def segment(examples: Iterable["Example"], shared: "Canvas | None" = None) -> Iterator["Segmented"]:
+        def segment(examples: Iterable["Example"], sizes: Sequence[tuple[int, int]] = ()) -> Iterator["Segmented"]:
             counts = count_classes(run.tasks)
             return segment_views(
-                forward, trained.variables, examples, batch_size, views, trained.tiling, workers, counts, shared
+                forward, trained.variables, examples, batch_size, views, trained.tiling, workers, counts, sizes
             )
 
         if files:
-            headers = map(read_size, set(files).difference(done))
-            sizes = ((height, width) for width, height in headers)
-            together = partial(segment, shared=share_canvas(sizes, trained.tiling))
-            results = predict(together, files, flags.out, outputs, workers, origin, done, read)
+            results = predict(segment, files, flags.out, outputs, workers, origin, done, read)
             _show(results, len(done), len(files), flags.quiet)
         if flags.submission and split:
             write_submission(files, flags.out, outputs, flags.submission, split.folder, workers)

@@ -77,7 +77,7 @@ def describe_left_out(patterns: Sequence[str]) -> list[str]:
 
 
 def predict(
-    segment: Callable[[Iterable[Example]], Iterable[Segmented]],
+    segment: Callable[[Iterable[Example], Sequence[tuple[int, int]]], Iterable[Segmented]],
     files: Sequence[Path],
     out: Path,
     outputs: Outputs,
@@ -92,7 +92,8 @@ def predict(
     complete or not there, also after Ctrl-C.
 
     Args:
-        segment: computes the class maps of examples, and their probabilities if `outputs` has them.
+        segment: computes the class maps of examples with these heights and widths, and their probabilities if `outputs`
+            has them.
         files: images with different stems.
         out: folder for the results; it is made if it does not exist.
         outputs: what is written for each image, and for all of them at the end.
@@ -138,8 +139,10 @@ def predict(
     remaining = [file for file in files if file.stem not in finished]
     # Largest first: smaller images can then use the programs of larger ones, and a lack of memory shows at once.
     sized = zip(map_in_threads(read_size, remaining, workers), remaining, strict=True)
-    ordered = [file for _, file in sorted(sized, key=lambda pair: -math.prod(pair[0]))]
-    for file in map_in_threads(write, segment(_read_examples(ordered, read, unreadable, workers)), workers):
+    ordered = sorted(sized, key=lambda pair: -math.prod(pair[0]))
+    examples = _read_examples([file for _, file in ordered], read, unreadable, workers)
+    sizes = [(height, width) for (width, height), _ in ordered]
+    for file in map_in_threads(write, segment(examples, sizes), workers):
         finished.add(file.stem)
         yield file
     write_summaries([file for file in files if file.stem in finished], out, outputs)

@@ -7,7 +7,7 @@ their class maps put together. Evaluation, prediction and `Segmenter` all use `s
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -107,7 +107,7 @@ def segment(
     examples: Iterable[Example],
     batch_size: int,
     tiling: Tiling | None = None,
-    shared: Canvas | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Segmented]:
     """Compute the class map of each example.
 
@@ -123,33 +123,14 @@ def segment(
             larger than `AREA`, which bounds the memory.
         tiling: from `tiles.plan_tiles`, to compute large images in tiles, which bounds the memory for any size; None:
             every image is computed whole.
-        shared: from `share_canvas`, a canvas for images of several sizes; None: the sizes are not known beforehand.
+        sizes: height and width of each example, so that few images of several sizes share a program; (): they are not
+            known beforehand.
 
     Yields:
         A result for each example.
     """
     tiles = (tile for index, example in enumerate(examples) for tile in cut_image(index, example, tiling))
-    return _put_together(_compute(forward, variables, tiles, batch_size, shared))
-
-
-def share_canvas(sizes: Iterable[tuple[int, int]], tiling: Tiling | None = None) -> Canvas | None:
-    """Choose a canvas with room for each of a few images, so that one program computes all of them.
-
-    Args:
-        sizes: height and width of each image; it is read until the answer is known.
-        tiling: as in `segment`.
-
-    Returns:
-        The smallest such canvas; None if it takes more than `WASTE` extra pixels, or if an image is cut into tiles.
-    """
-    rows = columns = needed = count = 0
-    for count, size in enumerate(sizes, 1):
-        canvas = choose_canvas(*size, tiling=tiling)
-        rows, columns, needed = max(rows, canvas[0]), max(columns, canvas[1]), needed + math.prod(canvas)
-        is_cut = not _has_room(canvas, size) or (tiling is not None and rows * columns > tiling.square**2)
-        if is_cut or count * rows * columns - needed > WASTE:
-            return None
-    return (rows, columns) if count else None
+    return _put_together(_compute(forward, variables, tiles, batch_size, _share_canvas(sizes, tiling)))
 
 
 def replicate_locally(variables: Any) -> Any:
@@ -182,6 +163,26 @@ def limit_batch_size(batch_size: int, devices: int, canvas: Canvas) -> int:
     """Return the number of images of this canvas to compute at once, a multiple of the number of devices."""
     fit = batch_size * AREA // max(AREA, canvas[0] * canvas[1])
     return max(fit // devices, 1) * devices
+
+
+def _share_canvas(sizes: Sequence[tuple[int, int]], tiling: Tiling | None = None) -> Canvas | None:
+    """Choose the smallest canvas with room for each of a few images, so that one program computes all of them.
+
+    Args:
+        sizes: height and width of each image.
+        tiling: as in `segment`.
+
+    Returns:
+        The canvas; None if it takes more than `WASTE` extra pixels, or if an image is cut into tiles.
+    """
+    if not sizes:
+        return None
+    canvases = [choose_canvas(*size, tiling=tiling) for size in sizes]
+    shared = max(rows for rows, _ in canvases), max(columns for _, columns in canvases)
+    whole = all(_has_room(canvas, size) for canvas, size in zip(canvases, sizes, strict=True))
+    fits = whole and (tiling is None or math.prod(shared) <= tiling.square**2)
+    extra = len(sizes) * math.prod(shared) - sum(map(math.prod, canvases))
+    return shared if fits and extra <= WASTE else None
 
 
 class _Part(NamedTuple):

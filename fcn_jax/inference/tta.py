@@ -13,7 +13,7 @@ from fcn_jax.data.dataset import Example
 from fcn_jax.data.tasks import join_maps, split_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import AREA, Forward, Segmented, make_unlabelled, segment
-from fcn_jax.inference.tiles import Canvas, Tiling
+from fcn_jax.inference.tiles import Tiling
 from fcn_jax.runtime.threads import map_in_threads
 
 
@@ -51,7 +51,7 @@ def segment_views(
     tiling: Tiling | None = None,
     workers: int = 4,
     counts: Sequence[int] = (),
-    shared: Canvas | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Segmented]:
     """Compute the mean probabilities over the views of each image, and the class that is the likeliest by them.
 
@@ -68,13 +68,13 @@ def segment_views(
         tiling: from `tiles.plan_tiles`, to compute large views in tiles; None: every view is computed whole.
         workers: number of threads that resize.
         counts: number of classes of each task; (): there is one task.
-        shared: a canvas for images of several sizes, as in `segment.segment`, if there are no views.
+        sizes: height and width of each image, as in `segment.segment`; views are grouped without them.
 
     Yields:
         A result for each example, with a loss of 0.
     """
     if views is None:
-        yield from segment(forward, variables, examples, batch_size, tiling, shared)
+        yield from segment(forward, variables, examples, batch_size, tiling, sizes)
         return
     for group in _group(examples, batch_size * AREA):
         yield from _average(forward, variables, group, batch_size, views, tiling, workers, counts)

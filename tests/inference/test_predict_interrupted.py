@@ -32,7 +32,7 @@ from fcn_jax.inference.segment import Scored, segment
 def forward(variables, batch):
     return Scored(np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(()))
 
-segmenting = lambda examples: segment(forward, {}, examples, 1)
+segmenting = lambda examples, sizes: segment(forward, {}, examples, 1)
 for file in predict(segmenting, find_images(sys.argv[1:]), Path("out"), Outputs(palette(5))):
     print(file)
 """
@@ -75,7 +75,7 @@ def forward(variables, batch):
 files, out, outputs, origin = find_images(sys.argv[1:]), Path("out"), Outputs(palette(5)), {"step": 1}
 done = find_done(files, out, outputs, origin)
 print(len(done), flush=True)
-for file in predict(lambda examples: segment(forward, {}, examples, 1), files, out, outputs, 2, origin, done):
+for file in predict(lambda examples, sizes: segment(forward, {}, examples, 1), files, out, outputs, 2, origin, done):
     print(file)
 print("end")
 """

@@ -115,7 +115,7 @@ def test_it_equals_what_predict_writes(run_dir, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     run = open_run(run_dir)
     trained = load_trained(run, labelled=False)
-    results = lambda examples: segment(trained.forward, trained.variables, examples, 8)  # noqa: E731
+    results = lambda examples, sizes: segment(trained.forward, trained.variables, examples, 8)  # noqa: E731
     (file,) = predict(results, [tmp_path / "a.png"], tmp_path / "out", Outputs(run.palette))
     with Image.open(file) as picture:
         np.testing.assert_array_equal(np.asarray(picture), Segmenter.from_run(run_dir)(IMAGE))

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from random_variables import draw_images, draw_variables
 
-from fcn_jax.models.backbones.resnet import Bottleneck, ResNet
+from fcn_jax.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fcn_jax.models.fcn import FCN8s
 from fcn_jax.models.feature_map import FeatureMap
 
@@ -35,6 +36,20 @@ def test_dilation_gives_the_undilated_cells_and_those_between(name, output_strid
         cells = many.values[:, ::step, ::step]
         assert many.shape == tuple(-(-n // many.stride) for n in x.shape)
         np.testing.assert_allclose(cells, few.values, atol=1e-4 * np.abs(few.values).max(), rtol=1e-5)
+
+
+def test_blocks_can_be_computed_again_for_the_gradient():
+    plain, x = SMALL["basic"], draw_map(2, 40, 56)
+    again = plain.clone(block=nn.remat(BasicBlock, static_argnums=2))
+    variables = draw_variables(plain, x)
+
+    def sum_maps(params, model):
+        maps, _ = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+        return sum((one.values**2).sum() for one in maps)
+
+    want, got = (jax.jit(jax.grad(sum_maps), static_argnums=1)(variables["params"], model) for model in (plain, again))
+    assert "remat" in str(jax.make_jaxpr(jax.grad(sum_maps), static_argnums=1)(variables["params"], again))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max()), want, got)
 
 
 def test_another_output_stride_is_refused():

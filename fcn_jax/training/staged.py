@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fcn_jax.config import HEADS, Config, OptimConfig, RunOptions
 from fcn_jax.data.defaults import fill_config
+from fcn_jax.errors import Diverged
 from fcn_jax.inference.evaluate import Evaluation
 from fcn_jax.runtime.bucket import make_absolute
 from fcn_jax.runtime.files import expand_home
@@ -72,7 +73,11 @@ def train_staged(
                 dataclasses.replace(stage, model=dataclasses.replace(stage.model, init_from=None)), options, folder, say
             )
             continue
-        evaluation = train(stage, options, folder, say)
+        try:
+            evaluation = train(stage, options, folder, say)
+        except Diverged as error:
+            factor = config.stage_factors[HEADS.index(folder.name)]
+            raise Diverged(f"{error}. In this stage the rate is {factor:g} times the flag (--stage-factors)") from error
     return evaluation
 
 

@@ -116,7 +116,7 @@ def test_divergence_ends_the_training_with_1_and_nothing_of_it_is_kept(tmp_path,
     assert last.startswith(
         "fcn-jax: loss nan and gradient norm nan at step 2: training has diverged. Step 2 takes one. "
     )
-    assert last.endswith("; resnet34 trains on folder with --optim.learning-rate 0.05")
+    assert last.endswith("; resnet34 is steadier on folder with --optim.learning-rate 0.05")
     metrics = tmp_path / "run" / "metrics.jsonl"
     assert [line["step"] for line in (lines(tmp_path / "run") if metrics.exists() else [])] == logged
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

@@ -23,7 +23,7 @@ from fcn_jax.config import (
     OptimConfig,
     RunOptions,
 )
-from fcn_jax.errors import InputError, Stopped
+from fcn_jax.errors import Diverged, InputError, Stopped
 from fcn_jax.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 from fcn_jax.models.feature_map import FeatureMap, convolve, pool
 from fcn_jax.training import loop, setup, staged
@@ -131,6 +131,17 @@ def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path
     said.clear()
     assert staged.train_staged(config, options, run, said.append) is None
     assert not any("weights of" in line for line in said)
+
+
+def test_a_stage_that_diverges_says_what_its_rate_is(settings, tmp_path, monkeypatch):
+    def train(stage, options, run, say):
+        if stage.model.head == "fcn16s":
+            raise Diverged("loss nan; give --optim.learning-rate 0.0005")
+
+    monkeypatch.setattr(staged, "train", train)
+    config = dataclasses.replace(settings[0], staged=True)
+    with pytest.raises(Diverged, match=r"rate 0\.0005\. In this stage the rate is 0\.1 times the flag"):
+        staged.train_staged(config, settings[1], tmp_path / "run")
 
 
 def test_a_stage_that_was_stopped_is_not_gone_past(settings, tmp_path, monkeypatch):

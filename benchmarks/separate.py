@@ -5,6 +5,7 @@ new process. `start(__file__, NAME, ...)` starts a `Worker`: a process that stay
 what is to be called, and which then calls it whenever its turn has come (turns.py).
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -114,7 +115,8 @@ class Worker:
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self._errors):
-            stream.close()
+            with contextlib.suppress(BrokenPipeError):  # of a question to a process that has ended
+                stream.close()
 
 
 def start(script: str, name: str, environment: dict[str, str] | None = None, /, **arguments: Any) -> Worker:
@@ -155,7 +157,7 @@ def _serve(prepare: Callable[[], dict[str, Callable[[], Any]]]) -> None:
 
 
 def mean_seconds(function: Callable[[], object], calls: int) -> float:
-    """Measure the mean seconds of calls. Where there are several, one before them fetches what others displaced."""
+    """Measure the mean seconds of calls. Before several calls, one that is not timed fills the caches."""
     if calls > 1:
         function()
     began = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 BYTES = {"pred": 1, "bf16": 2, "f16": 2} | {f"{kind}{bits}": bits // 8 for kind in "suf" for bits in (8, 16, 32, 64)}
 # Operations that have no cost of their own. The start of an asynchronous one is counted at its end.
-FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy-start", "slice-start"}
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call"}
 FETCHED = {"copy-done", "slice-done"}
 MOVING = {"copy", "transpose", "reshape", "reverse", "pad", "slice", "broadcast", "concatenate"}  # compute nothing
 ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
@@ -65,10 +65,12 @@ def read_traffic(hlo: str) -> Traffic:
         results[name] = list(measure_arrays(kind))
         estimate = re.search(r'"estimated_cycles":"(\d+)"', rest)
         cycles += int(estimate[1]) if estimate else 0
-        if operation_name in FREE:
+        if operation_name in FREE or operation_name.endswith("-start"):
             continue
         if operation_name in FETCHED:  # between the memory and the compute units, in either direction
             arrays = results[name]
+        elif operation_name.endswith("-done"):  # its operand is a pair of what is read and what is written
+            arrays = [array for array in results[name] * 2 if not array.is_beside]
         else:
             names = [name, *re.findall(r"%([\w.-]+)", operands)]
             arrays = [array for each in names for array in results.get(each, []) if not array.is_beside]

@@ -1,4 +1,4 @@
-"""Candidates that are measured by turns: ours and its peers, one after the other in many short rounds.
+"""Candidates that take turns in being measured: ours and its peers, one after the other in many short rounds.
 
 A machine's speed drifts, and other programs run. Both sides of a round meet about the same machine, so the ratio is
 taken within each round, and the median of these ratios and their quartiles are reported (history.py).

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class Predict:
     """Segment photographs of any size, videos, and splits. The same command goes on after an interruption.
 
+    Images that are done are kept. A video is segmented anew.
+
     OUT/<stem>.png holds the index of each pixel's class, OUT/<stem>_overlay.png shows the classes over the photograph.
     Of a video OUT/<stem>_overlay.mp4 is written, and OUT/<stem>/ with the class map of each frame. It needs ffmpeg.
     With several tasks these are the files of the first one; those of another have <stem>_TASK in place of <stem>.
@@ -104,7 +106,7 @@ def run(words: list[str]) -> None:
     require_batch_size(flags.batch_size)
     from fcn_jax.data.tasks import count_classes
     from fcn_jax.inference.predict import describe_left_out, find_images, predict
-    from fcn_jax.inference.resume import describe_origin, find_done
+    from fcn_jax.inference.resume import Origin, describe_network, find_done, list_sources
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.submission import write_submission
     from fcn_jax.inference.trained import load_trained
@@ -126,16 +128,16 @@ def run(words: list[str]) -> None:
         run = open_run(folder)
         split = None if flags.split is None else _find_split(flags, run, flags.split)
         files = files if split is None else split.images
-        read = _choose_reader(flags, run, bool(videos))
+        reader = _choose_reader(flags, run, bool(videos))
         outputs = _choose_outputs(flags, run, split)
         start_jax(flags.data.cache)
         probabilities = flags.probabilities or views is not None
         with show_step("reading the checkpoint"):
             trained = load_trained(run, flags.step, labelled=False, probabilities=probabilities, tile=flags.tile)
     batch_size, workers = default_batch_size(flags.batch_size or run.options.eval_batch_size), run.options.workers
-    origin = describe_origin(run.config.model, trained.step, trained.variables, views, outputs)
+    network = describe_network(run.config.model, trained.step, trained.variables, views, outputs)
+    origin = Origin(network, list_sources({file: reader.list_files(file) for file in files}))
     done = [] if flags.overwrite else find_done(files, flags.out, outputs, origin)
-    began = time.perf_counter()
     with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
 
         def segment(examples: Iterable["Example"], sizes: Sequence[tuple[int, int]] = ()) -> Iterator["Segmented"]:
@@ -144,11 +146,6 @@ def run(words: list[str]) -> None:
                 forward, trained.variables, examples, batch_size, views, trained.tiling, workers, counts, sizes
             )
 
-        if files:
-            results = predict(segment, files, flags.out, outputs, workers, origin, done, read)
-            _show(results, len(done), len(files), flags.quiet)
-        if flags.submission and split:
-            write_submission(files, flags.out, outputs, flags.submission, split.folder, workers)
         for video in videos:
             flags.out.mkdir(parents=True, exist_ok=True)
             frames = 0
@@ -158,6 +155,12 @@ def run(words: list[str]) -> None:
                     advance(1)
             if not flags.quiet:
                 print(f"{flags.out / video.stem}_overlay.mp4: {frames} frames")
+        began = time.perf_counter()
+        if files:
+            results = predict(segment, files, flags.out, outputs, workers, origin, done, reader.read)
+            _show(results, len(done), len(files), flags.quiet)
+        if flags.submission and split:
+            write_submission(files, flags.out, outputs, flags.submission, split.folder, workers)
     if files and not flags.quiet:
         kept = f"; {len(done)} others were done already, --overwrite makes them anew" if done else ""
         seconds, new = time.perf_counter() - began, len(files) - len(done)

@@ -106,7 +106,7 @@ def evaluate(
 
     def score(result: Segmented) -> tuple[np.ndarray, float, float]:
         show(result.example, result.class_map)
-        maps = (split_maps(maps, len(tasks)) for maps in (result.example.label, result.class_map))
+        maps = (split_maps(array, len(tasks)) for array in (result.example.label, result.class_map))
         matrices = [confusion_matrix(*given) for given in zip(*maps, counts, strict=True)]
         return np.concatenate([matrix.ravel() for matrix in matrices]), result.loss, result.pixels
 
@@ -198,7 +198,8 @@ def _format_table(score: TaskScore, ignored: list[str]) -> str:
         lines.append(f"ignored: {', '.join(ignored)}; their pixels count as void, and they are left out of the means")
     absent = int(np.isnan(metrics.per_class_iu).sum()) - len(ignored)
     if absent:
-        lines.append(f"{absent} classes are in neither truth nor prediction and are left out of mean_iu")
+        number = "1 class is" if absent == 1 else f"{absent} classes are"
+        lines.append(f"{number} in neither truth nor prediction, and left out of mean_iu")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float16, UInt8
 from PIL import Image
 
 from fcn_jax.data.dataset import Example
+from fcn_jax.data.large_images import lift_limit
 from fcn_jax.data.tasks import Task, split_maps, split_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segment import Segmented
@@ -109,9 +110,16 @@ def _write_task(
 
 
 def read_class_map(file: Path, outputs: Outputs) -> UInt8[np.ndarray, "height width"]:
-    """Read the class map from a mask that `write_results` has written."""
-    with Image.open(file) as picture:
-        mask = np.array(picture)
+    """Read the class map from a mask that `write_results` has written.
+
+    Raises:
+        InputError: the mask is missing or damaged.
+    """
+    try:
+        with lift_limit(), Image.open(file) as picture:
+            mask = np.array(picture)
+    except Exception as error:  # Pillow raises errors of many types for damaged data
+        raise InputError(f"{file} cannot be read ({error}); remove it, and give the same command again") from error
     if outputs.values is None:
         return mask
     table = np.zeros(256, np.uint8)

@@ -3,9 +3,9 @@
 import glob
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.image_kinds import describe_others, split_by_kind
@@ -14,7 +14,7 @@ from fcn_jax.data.large_images import read_size
 from fcn_jax.errors import InputError
 from fcn_jax.inference.outputs import Outputs, write_results
 from fcn_jax.inference.read_image import read_image
-from fcn_jax.inference.resume import write_origin
+from fcn_jax.inference.resume import Origin, write_origin
 from fcn_jax.inference.segment import Segmented, make_unlabelled
 from fcn_jax.inference.summaries import write_summaries
 from fcn_jax.runtime.threads import map_in_threads
@@ -36,16 +36,19 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         path = Path(pattern)
         if path.is_dir():
             found = _list_folder(path).images
-            left_out = describe_left_out([pattern])
-            missing = "\n  ".join([f"folder {path} holds no image; give another folder, or files by name", *left_out])
         elif path.is_file():
-            found, missing = [path], ""
+            found = [path]
         else:
             found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
-            missing = f"{pattern} matches no file; give an image, a folder or a glob"
+        if not found and path.is_dir():
+            left_out = describe_left_out([pattern])
+            raise InputError(
+                "\n  ".join([f"folder {path} holds no image; give another folder, or files by name", *left_out])
+            )
         if not found:
-            raise InputError(missing)
-        files += [file for file in found if file not in files]
+            raise InputError(f"{pattern} matches no file; give an image, a folder or a glob")
+        files += found
+    files = list(dict.fromkeys(files))
     require_own_results(files)
     return files
 
@@ -82,7 +85,7 @@ def predict(
     out: Path,
     outputs: Outputs,
     workers: int = 4,
-    origin: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
     done: Sequence[Path] = (),
     read: Callable[[Path], Pixels] = read_image,
 ) -> Iterator[Path]:
@@ -98,7 +101,7 @@ def predict(
         out: folder for the results; it is made if it does not exist.
         outputs: what is written for each image, and for all of them at the end.
         workers: number of threads that read, and number of threads that write.
-        origin: what the results are made by (`resume.describe_origin`), to be written to `out`; None: nothing is.
+        origin: what the results are made by, to be written to `out`; None: nothing is.
         done: the files whose results are there already, by `resume.find_done` with the same origin.
         read: reads the image of a file, as the network takes it (`read_inputs.make_reader`).
 
@@ -106,8 +109,9 @@ def predict(
         The mask of each other image once all its files are written.
 
     Raises:
-        InputError: `out` is not a folder that can be written to, or a result would overwrite another one or one of
-            `files`. If some files cannot be read, the error is raised once all other results are written.
+        InputError: `out` is not a folder that can be written to, or a result would overwrite another one, one of
+            `files` or, with an `origin`, any file that is no result. If some files cannot be read, the error is raised
+            once all other results are written.
     """
     written: dict[Path, Path] = {}
     for file in files:
@@ -121,8 +125,8 @@ def predict(
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
-        if origin is not None and not done:
-            write_origin(origin, out)
+        if origin is not None:
+            write_origin(origin, out, outputs, keep=bool(done))
     except OSError as error:
         reason = error.strerror or error  # without the name of the file that was tried
         raise InputError(f"{out} cannot be made a folder for the results ({reason}); give another --out") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,11 +13,21 @@ from fcn_jax.data.large_images import make_room
 from fcn_jax.errors import InputError
 from fcn_jax.inference.read_image import read_image
 
-Reader = Callable[[Path], Pixels]
+
+class Reader(NamedTuple):
+    """Functions of the file of an image.
+
+    Attributes:
+        list_files: returns all files that belong to it, itself first.
+        read: reads the image as the network takes it, from all these files.
+    """
+
+    list_files: Callable[[Path], list[Path]]
+    read: Callable[[Path], Pixels]
 
 
 def make_reader(inputs: Sequence[Input], given: InputConfig, folders: Mapping[str, Path]) -> Reader:
-    """Make the function that reads the image of a network: a file, and for each further input the one of its name.
+    """Make the functions that read the image of a network: a file, and for each further input the one of its name.
 
     Args:
         inputs: the inputs of the data set that the network takes.
@@ -24,7 +35,7 @@ def make_reader(inputs: Sequence[Input], given: InputConfig, folders: Mapping[st
         folders: for each input but the first the folder of its files. Their stems are those of the image files.
 
     Raises:
-        InputError: an input has no folder, or a folder is given for something else. The function raises it if a file is
+        InputError: an input has no folder, or a folder is given for something else. `read` raises it if a file is
             missing, cannot be read, or has another size or other channels than the network takes.
     """
     first, *others = inputs
@@ -35,6 +46,9 @@ def make_reader(inputs: Sequence[Input], given: InputConfig, folders: Mapping[st
         raise InputError(f"the network takes {' and '.join(each.name for each in inputs)}, and it {what}: {remedy}")
     channels = dict(given.channels)
     files = {name: _list_by_stem(folder) for name, folder in folders.items()}
+
+    def list_files(file: Path) -> list[Path]:
+        return [file, *(found for other in others for found in files[other.name].get(file.stem, []))]
 
     def read(file: Path) -> Pixels:
         parts = [_read_input(file, first, given, channels[first.name])]
@@ -53,7 +67,7 @@ def make_reader(inputs: Sequence[Input], given: InputConfig, folders: Mapping[st
                 )
         return parts[0] if not others else np.concatenate(parts, axis=-1, dtype=given.dtype)
 
-    return read
+    return Reader(list_files, read)
 
 
 def parse_folders(words: Sequence[str]) -> dict[str, Path]:

@@ -1,28 +1,43 @@
 """Find which results of an interrupted prediction can be kept.
 
-The folder of results has `predict.json`, which says what they are made by: the network and what changes the files. A
-result is kept if it is newer than that file and than its image. So another network or another flag makes all anew.
+The folder of results has `predict.json`, which says what they are made by: the network, what changes the files, and the
+files of each image. A result is kept if it is of the same files, and newer than they and `predict.json`. So another
+network or another flag makes all anew.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from fcn_jax.errors import InputError
 from fcn_jax.inference.outputs import Outputs
 from fcn_jax.inference.tta import Views
-from fcn_jax.runtime.files import write_atomically
+from fcn_jax.runtime.files import replace_atomically
 from fcn_jax.runtime.json_values import parse_json, to_json
 
 MADE_BY = "predict.json"
 
 
-def describe_origin(model: Any, step: int, variables: Any, views: Views | None, outputs: Outputs) -> dict[str, Any]:
-    """Describe what results are made by, as JSON values.
+class Origin(NamedTuple):
+    """What results are made by.
+
+    Attributes:
+        network: the network and what changes the files, as JSON values (`describe_network`).
+        images: for the stem of each image the names of its files; None: not known.
+    """
+
+    network: dict[str, Any]
+    images: Mapping[str, Sequence[str]] | None
+
+
+def describe_network(model: Any, step: int, variables: Any, views: Views | None, outputs: Outputs) -> dict[str, Any]:
+    """Describe the network and what changes the files, as JSON values.
 
     Args:
         model: the run's `ModelConfig`.
@@ -53,25 +68,78 @@ def describe_origin(model: Any, step: int, variables: Any, views: Views | None, 
     }
 
 
-def write_origin(origin: Mapping[str, Any], out: Path) -> None:
-    """Write what the results in a folder are made by. All results there are then older, and made anew."""
-    write_atomically(out / MADE_BY, json.dumps(origin, indent=1) + "\n")
+def list_sources(files: Mapping[Path, Sequence[Path]]) -> dict[str, list[str]]:
+    """Return for the stem of each image the full names of its files: its own, and those of further inputs."""
+    return {file.stem: [str(source.resolve()) for source in sources] for file, sources in files.items()}
 
 
-def find_done(files: Sequence[Path], out: Path, outputs: Outputs, origin: Mapping[str, Any]) -> list[Path]:
-    """Find the images whose results in a folder are complete, of this origin, and newer than the image."""
-    try:
-        if parse_json((out / MADE_BY).read_text()) != json.loads(json.dumps(origin)):
-            return []
-        began = (out / MADE_BY).stat().st_mtime_ns
-    except (OSError, ValueError):  # there is none, or it is damaged
+def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> None:
+    """Write what the results in a folder are made by, before they are made.
+
+    Args:
+        origin: what they are made by; its images are known.
+        out: the folder.
+        outputs: what is written for each image.
+        keep: whether results there are of this origin (`find_done`). If not, all become older than the origin, and so
+            are made anew. Results that another image of the same stem has left are removed in any case.
+
+    Raises:
+        InputError: a result would overwrite a file that is no result.
+    """
+    before, images = _read_origin(out), origin.images or {}
+    if before.images is not None:
+        _require_own(images.keys() - before.images.keys(), out, outputs)
+    known = before.images or {}
+    for stem in [stem for stem, sources in images.items() if known.get(stem, sources) != sources]:
+        for name in outputs.name_files(stem):
+            (out / name).unlink(missing_ok=True)
+    began = (out / MADE_BY).stat() if keep else None
+    with replace_atomically(out / MADE_BY) as temporary:
+        stored = {**origin.network, "images": {**known, **images}}
+        temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        if began:
+            os.utime(temporary, ns=(began.st_atime_ns, began.st_mtime_ns))
+
+
+def find_done(files: Sequence[Path], out: Path, outputs: Outputs, origin: Origin) -> list[Path]:
+    """Find the images whose results in a folder are complete, of this origin, and newer than the image's files."""
+    before, images = _read_origin(out), origin.images or {}
+    if before.images is None or before.network != json.loads(json.dumps(origin.network)):
         return []
+    known, began = before.images, (out / MADE_BY).stat().st_mtime_ns
 
     def is_done(file: Path) -> bool:
+        if known.get(file.stem) != images[file.stem]:
+            return False
         try:
-            results = [(out / name).stat().st_mtime_ns for name in outputs.name_files(file.stem)]
-            return min(results) > max(began, file.stat().st_mtime_ns)
+            newest = max(began, *(os.stat(source).st_mtime_ns for source in images[file.stem]))
+            results = [(out / name).stat() for name in outputs.name_files(file.stem)]
         except OSError:
             return False
+        # A crash of the machine may leave files empty.
+        return all(result.st_size and result.st_mtime_ns > newest for result in results)
 
     return [file for file in files if is_done(file)]
+
+
+def _read_origin(out: Path) -> Origin:
+    """Read what the results in a folder are made by. Without the file no image is known; if it is damaged, none is."""
+    try:
+        stored = parse_json((out / MADE_BY).read_text(encoding="utf-8"))
+        images = stored.pop("images", None)  # older versions have none
+        return Origin(stored, images if isinstance(images, dict) else None)
+    except FileNotFoundError:
+        return Origin({}, {})
+    except (OSError, ValueError, AttributeError):
+        return Origin({}, None)
+
+
+def _require_own(stems: Iterable[str], out: Path, outputs: Outputs) -> None:
+    """Raise InputError if a result would have the name of a file that is there already."""
+    for stem in stems:
+        for name in outputs.name_files(stem):
+            if (out / name).exists():
+                raise InputError(
+                    f"{out / name} is there already, and is no result of fcn-jax predict; give another --out, or move "
+                    "it away"
+                )

@@ -35,6 +35,9 @@ AREA = 512 * 512
 # Extra pixels to compute for a canvas size before it gets its own program. On two CPU cores, compiling takes as long as
 # computing about 1.5 million pixels (VGG16) to 5 million (ResNet34).
 WASTE = 8 * AREA
+# Pixels of the images whose tiles wait for others of their canvas: with 3 bytes for colours and 2 for label and class
+# map, 0.7 GB.
+HELD = 512 * AREA
 
 
 class Scored(NamedTuple):
@@ -180,7 +183,7 @@ def _share_canvas(sizes: Sequence[tuple[int, int]], tiling: Tiling | None = None
     canvases = [choose_canvas(*size, tiling=tiling) for size in sizes]
     shared = max(rows for rows, _ in canvases), max(columns for _, columns in canvases)
     whole = all(_has_room(canvas, size) for canvas, size in zip(canvases, sizes, strict=True))
-    fits = whole and (tiling is None or math.prod(shared) <= tiling.square**2)
+    fits = whole and (tiling is None or math.prod(shared) <= tiling.canvas_side**2)
     extra = len(sizes) * math.prod(shared) - sum(map(math.prod, canvases))
     return shared if fits and extra <= WASTE else None
 
@@ -241,6 +244,8 @@ def _make_batches(
     A canvas size without a program uses the smallest compiled canvas that holds it and has the same batch size, until
     this has cost `WASTE` pixels. Most canvas sizes of a folder have few images, and compiling for them would take
     longer than computing them. The program of a `shared` canvas counts as compiled from the beginning.
+
+    Tiles that wait keep their images in memory. When these have more than `HELD` pixels, all that wait are grouped.
     """
     waiting: dict[Canvas, list[Tile]] = defaultdict(list)
     compiled: list[Canvas] = [shared] if shared else []
@@ -257,18 +262,30 @@ def _make_batches(
             return canvas
         return best
 
+    def group_waiting() -> Iterator[tuple[Canvas, list[Tile]]]:
+        left = [tile for members in waiting.values() for tile in members]
+        waiting.clear()
+        left.sort(key=lambda tile: -math.prod(tile.canvas))
+        while left:
+            canvas = choose_program(left[0].canvas)
+            taken = [index for index, tile in enumerate(left) if _has_room(canvas, tile.canvas)][: limit(canvas)]
+            yield canvas, [left[index] for index in taken]
+            left = [tile for index, tile in enumerate(left) if index not in taken]
+
     for tile in tiles:
         canvas = tile.canvas
         waiting[canvas].append(tile)
         if len(waiting[canvas]) == limit(canvas):
             yield choose_program(canvas), waiting.pop(canvas)
-    left = [tile for members in waiting.values() for tile in members]
-    left.sort(key=lambda tile: -math.prod(tile.canvas))
-    while left:
-        canvas = choose_program(left[0].canvas)
-        taken = [index for index, tile in enumerate(left) if _has_room(canvas, tile.canvas)][: limit(canvas)]
-        yield canvas, [left[index] for index in taken]
-        left = [tile for index, tile in enumerate(left) if index not in taken]
+        elif _count_held(waiting.values()) > HELD:
+            yield from group_waiting()
+    yield from group_waiting()
+
+
+def _count_held(groups: Iterable[list[Tile]]) -> int:
+    """Count the pixels of the images of tiles."""
+    held = {tile.index: math.prod(tile.example.label.shape[:2]) for group in groups for tile in group}
+    return sum(held.values())
 
 
 def _has_room(canvas: Canvas, other: Canvas) -> bool:

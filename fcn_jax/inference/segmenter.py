@@ -90,8 +90,7 @@ class Segmenter:
                 scales 0.75, 1 and 1.25; or the `tta.Views` to average over. False: compute the image alone.
 
         Raises:
-            InputError: `run_dir` is not a run directory, it has no such checkpoint, that is damaged, or `tile` is
-                negative.
+            InputError: `run_dir` is not a run directory, the checkpoint is missing or damaged, or `tile` is negative.
         """
         with copy_for_reading(expand_home(run_dir), step) as folder:
             run = open_run(folder)

@@ -22,7 +22,7 @@ def write_summaries(files: Sequence[Path], out: Path, outputs: Outputs) -> None:
         outputs: what was written for each image.
 
     Raises:
-        InputError: a summary cannot be written.
+        InputError: a summary cannot be written, or a mask cannot be read.
     """
     for suffix, part in outputs.split_tasks():
         masks = [out / f"{file.stem}{suffix}.png" for file in files]

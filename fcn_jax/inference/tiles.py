@@ -33,7 +33,7 @@ class Tiling(NamedTuple):
     stride: int
 
     @property
-    def square(self) -> int:
+    def canvas_side(self) -> int:
         """Side of a square tile's canvas."""
         return self.side + 2 * self.margin
 
@@ -105,7 +105,7 @@ def choose_canvas(height: int, width: int, tiling: Tiling | None = None) -> Canv
         return -(-side // step) * step
 
     canvas = round_up(height), round_up(width)
-    if tiling is None or math.prod(canvas) <= tiling.square**2:
+    if tiling is None or math.prod(canvas) <= tiling.canvas_side**2:
         return canvas
     return _choose_tile((height, width), canvas, tiling)
 
@@ -115,7 +115,7 @@ def _choose_tile(lengths: tuple[int, int], canvas: Canvas, tiling: Tiling) -> Ca
 
     A long tile may need fewer cuts, and so fewer margins, than a square one.
     """
-    square, margins, stride = tiling.square, 2 * tiling.margin, tiling.stride
+    square, margins, stride = tiling.canvas_side, 2 * tiling.margin, tiling.stride
     options = []  # of each axis: number of tiles, length of their canvas
     for length, whole in zip(lengths, canvas, strict=True):
         inside = length - margins

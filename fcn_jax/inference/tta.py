@@ -62,7 +62,7 @@ def segment_views(
     Args:
         forward: from `segment.make_forward`, with `probabilities=True` if there are views.
         variables: parameters and batch statistics.
-        examples: images; their labels are not used.
+        examples: images; with views their labels are not used.
         batch_size: views to compute at once, as in `segment.segment`.
         views: the views of each image; None: the image alone, which gives the results of `segment.segment`.
         tiling: from `tiles.plan_tiles`, to compute large views in tiles; None: every view is computed whole.
@@ -71,7 +71,7 @@ def segment_views(
         sizes: height and width of each image, as in `segment.segment`; views are grouped without them.
 
     Yields:
-        A result for each example, with a loss of 0.
+        A result for each example; with views its loss is 0.
     """
     if views is None:
         yield from segment(forward, variables, examples, batch_size, tiling, sizes)

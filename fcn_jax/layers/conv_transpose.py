@@ -165,10 +165,10 @@ def _choose_method(size, strides, ins: int, outs: int, groups: int) -> str:
         return "plain" if math.prod(strides) == 1 and ins == groups else "matmul"
     if math.prod(strides) == 1:
         return "plain"
-    taps = math.prod(-(-k // s) for k, s in zip(size, strides, strict=True))
-    small = taps * ins <= _LARGEST_PATCHES * math.prod(strides) * outs
     if is_tpu():
         return "rows" if len(strides) > 1 and groups == 1 else "conv"
+    taps = math.prod(-(-k // s) for k, s in zip(size, strides, strict=True))
+    small = taps * ins <= _LARGEST_PATCHES * math.prod(strides) * outs
     return "matmul" if small else "conv"
 
 

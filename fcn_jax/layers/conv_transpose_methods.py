@@ -158,9 +158,9 @@ def _convolve_patches(x, pads, kernel, blocks, taps, precision):
 def _convolve_rows(x, kernel, strides, low, sizes, groups, precision):
     """Run a convolution whose phases are those of all axes but the last, over an input with zeros along that one.
 
-    TPUs keep the last axis of an array in lines of 128 values, and XLA does not move single values between lines well.
-    So moving the phases of the last axis from channels to space takes copies whose few channels fill a line each, and
-    so do the result and the loss. Here the last axis comes out of the convolution whole. XLA then makes it the lines.
+    TPUs pad the last axis of an array to 128 values. With phases in both axes the few classes come last in the result,
+    in the copies that put it in order, and in the loss, and are padded to 128. Here the columns come out of the
+    convolution in order, and XLA puts them last.
     """
     strides, inserted = (*strides[:-1], 1), strides[-1] - 1
     return _blockwise(x, kernel, strides, low, sizes, groups, precision, multiply=_convolve_patches, inserted=inserted)

@@ -101,6 +101,18 @@ def test_a_worker_that_cannot_prepare_or_call_is_shown(script):
         worker.measure("fail")
 
 
+def test_a_worker_that_was_killed_while_it_waited_is_shown(script):
+    def measure_killed() -> None:
+        with separate.start(script, "work", spin=0) as worker:
+            worker.wait_until_ready()
+            worker.process.kill()
+            worker.process.wait()
+            worker.measure("compute")
+
+    with pytest.raises(SystemExit, match="ended with -9"):
+        measure_killed()
+
+
 def test_a_turn_ends_when_the_threads_of_the_worker_are_idle(script):
     with separate.start(script, "work", spin=0.6) as worker:
         worker.wait_until_ready()

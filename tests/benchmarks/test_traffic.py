@@ -20,6 +20,9 @@ ENTRY %main (x: f32[10,21]) -> (f32[21,10], s32[]) {
   %sum = f32[10,21]{1,0:T(8,128)} fusion(%near), kind=kLoop, calls=%fused, backend_config={"estimated_cycles":"70"}
   %free = f32[10,21]{1,0:T(8,128)} bitcast(%sum)
   %turned = f32[10,21]{0,1:T(8,128)} copy(%free), backend_config={"estimated_cycles":"30"}
+  %sent = (f32[10,21]{0,1:T(8,128)}, f32[10,21]{0,1:T(8,128)}) all-reduce-start(%turned)
+  %all = f32[10,21]{0,1:T(8,128)} all-reduce-done(%sent)
+  %loop = (f32[10,21]{0,1:T(8,128)}, s32[]{:T(128)}) while(%pair0), condition=%c, body=%b
   %n = s32[]{:T(128)} constant(1)
   ROOT %pair = (f32[10,21]{0,1:T(8,128)}, s32[]{:T(128)}) tuple(%turned, %n)
 }
@@ -27,9 +30,12 @@ ENTRY %main (x: f32[10,21]) -> (f32[21,10], s32[]) {
 
 
 def test_bytes_of_a_program_are_those_counted_by_hand():
-    """The fetch moves 8192 bytes, the sum writes 8192, the copy reads these and writes 24 x 128 x 4 = 12288."""
+    """The fetch moves 8192 bytes, the sum writes 8192, the copy reads these and writes 24 x 128 x 4 = 12288.
+
+    The reduction over devices reads and writes as many; a loop moves nothing itself.
+    """
     assert traffic.read_traffic(PROGRAM) == Traffic(
-        moved=3 * 8192 + 12288, padding=3 * 8192 + 12288 - 4 * 840, copied=8192 + 12288, cycles=100
+        moved=3 * (8192 + 12288), padding=3 * (8192 + 12288) - 6 * 840, copied=8192 + 12288, cycles=100
     )
 
 

@@ -104,6 +104,6 @@ def test_absent_classes_are_counted_in_the_table():
     model, variables = network()
     only_void = [example._replace(label=np.full_like(example.label, 255)) for example in examples()[:2]]
     result = evaluate(make_forward(model, InputConfig()), variables, only_void, TASKS, 8)
-    assert "4 classes are in neither truth nor prediction" in format_tables(result)
+    assert "4 classes are in neither truth nor prediction, and left out" in format_tables(result)
     assert np.isnan(result.metrics.mean_iu)
     assert np.isnan(result.loss)

@@ -17,6 +17,7 @@ from fcn_jax.data.labels import palette
 from fcn_jax.inference import predict as module
 from fcn_jax.inference.outputs import Outputs
 from fcn_jax.inference.predict import find_images, predict
+from fcn_jax.inference.resume import Origin, list_sources
 
 # A shell's background jobs, and what they start, have SIGINT ignored.
 INTERRUPTED = """
@@ -66,13 +67,14 @@ import numpy as np
 from fcn_jax.data.labels import palette
 from fcn_jax.inference.outputs import Outputs
 from fcn_jax.inference.predict import find_images, predict
-from fcn_jax.inference.resume import find_done
+from fcn_jax.inference.resume import Origin, find_done, list_sources
 from fcn_jax.inference.segment import Scored, segment
 
 def forward(variables, batch):
     return Scored(np.asarray(batch.image)[..., 0] // 52, np.zeros(()), np.zeros(()))
 
-files, out, outputs, origin = find_images(sys.argv[1:]), Path("out"), Outputs(palette(5)), {"step": 1}
+files, out, outputs = find_images(sys.argv[1:]), Path("out"), Outputs(palette(5))
+origin = Origin({"step": 1}, list_sources({file: [file] for file in files}))
 done = find_done(files, out, outputs, origin)
 print(len(done), flush=True)
 for file in predict(lambda examples, sizes: segment(forward, {}, examples, 1), files, out, outputs, 2, origin, done):
@@ -102,7 +104,8 @@ def test_killed_at_random_moments_and_resumed_it_gives_the_results_of_an_undistu
     assert 0 == kept[0] < kept[1] < kept[2] < 60, kept
     assert len(lines) == 61 - kept[2]
     files = find_images([str(tmp_path / "in")])
-    list(predict(segmenting(by_red), files, tmp_path / "whole", Outputs(palette(5)), origin={"step": 1}))
+    origin = Origin({"step": 1}, list_sources({file: [file] for file in files}))
+    list(predict(segmenting(by_red), files, tmp_path / "whole", Outputs(palette(5)), origin=origin))
     found, expected = (
         {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("out", "whole")
     )

@@ -109,7 +109,7 @@ def test_class_maps_and_losses_of_tiles_are_those_of_the_whole_images():
     tiled = {result.example.name: result for result in segment(record_shape, variables, members, 8, tiling)}
     whole = {result.example.name: result for result in segment(forward, variables, members, 8)}
     assert tiled.keys() == whole.keys() == {example.name for example in members}
-    assert max(map(math.prod, shapes)) <= tiling.square**2 < 301 * 250
+    assert max(map(math.prod, shapes)) <= tiling.canvas_side**2 < 301 * 250
     apply = jax.jit(model.apply)
     for example in large:
         logits = np.asarray(apply(variables, normalise(jnp.asarray(example.image)[None], InputConfig()))[0])
@@ -206,6 +206,27 @@ def test_class_maps_on_a_shared_canvas_are_those_of_each_image_alone():
     assert len(results) == len(examples())
     for result in results:
         assert_class_map(result.class_map, logits_alone()[result.example.name])
+
+
+def test_images_whose_tiles_wait_have_a_bounded_number_of_pixels(monkeypatch):
+    """Every size has a canvas of its own, and no canvas ever has a batch of tiles."""
+    monkeypatch.setattr(module, "HELD", 4 * AREA)
+    sizes = [(512, 512), (480, 512), (448, 512), (416, 512), (384, 512), (352, 512), (320, 512), (288, 512)] * 3
+    waiting, most, seen = set(), 0, []
+    members = blank_tiles(*sizes)
+
+    def draw():
+        nonlocal most
+        for tile in members:
+            waiting.add(tile.index)
+            yield tile
+            most = max(most, sum(math.prod(sizes[index]) for index in waiting))
+
+    for _, batch in _make_batches(draw(), lambda canvas: 64):
+        waiting.difference_update(tile.index for tile in batch)
+        seen += [tile.index for tile in batch]
+    assert sorted(seen) == list(range(len(sizes)))
+    assert most <= 5 * AREA
 
 
 def test_what_is_left_over_is_computed_together(monkeypatch):

@@ -101,7 +101,7 @@ def test_a_photograph_in_tiles_has_the_class_map_it_has_whole(run_dir):
     assert_class_map(class_map, logits_of(run_dir, image))
     assert_class_map(whole(image), logits_of(run_dir, image))
     assert len(np.unique(class_map)) > 1
-    assert tiled._tiling.square < 700
+    assert tiled._tiling.canvas_side < 700
     assert whole._tiling is None
 
 

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fcn_jax.data.labels import palette
 from fcn_jax.errors import InputError
@@ -65,3 +66,16 @@ def test_a_summary_that_cannot_be_written(tmp_path, outputs):
     with pytest.raises(InputError, match=r"counts\.csv cannot be written \(.*; make room, or give another --out"):
         write_summaries([tmp_path / "b.jpg"], tmp_path, outputs)
     assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_a_damaged_mask_is_named(tmp_path, outputs):
+    mask = tmp_path / "a.png"
+    mask.write_bytes(mask.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"a\.png cannot be read .*; remove it, and give the same command again"):
+        write_summaries([tmp_path / "b.jpg", tmp_path / "a.tif"], tmp_path, outputs)
+
+
+def test_a_mask_of_any_size_is_read(tmp_path, outputs, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)  # of more than twice as many Pillow raises DecompressionBombError
+    write_summaries([tmp_path / "b.jpg"], tmp_path, outputs)
+    assert (tmp_path / "counts.csv").exists()

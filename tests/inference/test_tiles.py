@@ -69,9 +69,9 @@ def test_no_other_tiles_compute_fewer_pixels(size, tiling):
     heights, widths = (
         [*range(2 * tiling.margin + step, length, step), side] for length, side in zip(size, whole, strict=True)
     )
-    least = min(measure(h, w) for h in heights for w in widths if h * w <= tiling.square**2)
+    least = min(measure(h, w) for h in heights for w in widths if h * w <= tiling.canvas_side**2)
     canvas = choose_canvas(*size, tiling)
-    assert math.prod(canvas) <= tiling.square**2
+    assert math.prod(canvas) <= tiling.canvas_side**2
     assert measure(*canvas) <= least or canvas == whole
 
 
@@ -175,14 +175,14 @@ def test_a_part_of_an_image_has_the_logits_of_the_whole_image(name):
     model = PARTS[name]
     tiling = plan_tiles(model, 32)
     margin, columns = tiling.margin, 33
-    image = draw_images(1, 2 * tiling.square + 45, columns)
+    image = draw_images(1, 2 * tiling.canvas_side + 45, columns)
     size, variables = jnp.array([image.shape[1:3]]), draw_network_variables(model)
     whole = np.asarray(jax.jit(model.apply)(variables, image))
     apply = jax.jit(lambda image, origin: model.apply(variables, image, size, origin=origin))
-    for start in range(0, image.shape[1] - tiling.square, 32 * (image.shape[1] // 96)):
-        part = image[:, start : start + tiling.square]
+    for start in range(0, image.shape[1] - tiling.canvas_side, 32 * (image.shape[1] // 96)):
+        part = image[:, start : start + tiling.canvas_side]
         logits = np.asarray(apply(part, jnp.array([(start, 0)])))
         inside = slice(margin * (start > 0), -margin)
-        wanted = whole[:, start : start + tiling.square][:, inside]
+        wanted = whole[:, start : start + tiling.canvas_side][:, inside]
         np.testing.assert_allclose(logits[:, inside], wanted, atol=1e-4 * np.abs(whole).max())
-        assert np.abs(logits - whole[:, start : start + tiling.square]).max() > 1e-3 * np.abs(whole).max()
+        assert np.abs(logits - whole[:, start : start + tiling.canvas_side]).max() > 1e-3 * np.abs(whole).max()

@@ -61,7 +61,9 @@ def main() -> None:
     results = options.folder / "results.csv"
     for seed in options.seeds:
         for name in options.rows or rows:
-            if (name, str(seed)) not in read_done(results):
+            if (name, str(seed)) in read_done(results):
+                print(f"{name}, seed {seed}: is in {results}; remove its lines there to train it again")
+            else:
                 train(rows[name], seed, options, results)
     report(options.folder)
 

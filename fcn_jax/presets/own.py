@@ -73,7 +73,7 @@ GENERAL = {
 
 CAMVID = {
     "camvid-quick": Preset(
-        "FCN-8s on CamVid from the VGG16 of HED in half an hour on two CPU cores",
+        "FCN-8s on CamVid from the VGG16 of HED in half an hour to an hour on two CPU cores",
         _configure_camvid(900, AugmentConfig(crop=224, scale=(1.0, 1.0))),
         RunOptions(eval_every=300),
         source=_HED,

@@ -69,11 +69,12 @@ is_usable() {
 
 # Set `extras` to those the environment has and those asked for ($2), and return whether it has all of them, for the
 # accelerator ($1) and the present requirements.
-# The file `installed` says what it has: a checksum of the requirements, the accelerator, the extras.
+# The file `installed` says what it has: a checksum of the requirements and of where the project and the environment are
+# (neither can be moved), the accelerator, the extras.
 is_set_up() {
   local had_checksum='' had_extras='' extra
   had_accelerator=''
-  read -r checksum _ < <(cat "$project/pyproject.toml" "$project/constraints.txt" | cksum)
+  read -r checksum _ < <({ echo "$project $venv"; cat "$project/pyproject.toml" "$project/constraints.txt"; } | cksum)
   if [ -e "$venv/installed" ]; then read -r had_checksum had_accelerator had_extras <"$venv/installed" || true; fi
   [ "$had_accelerator" = "$1" ] || had_checksum='' had_extras=''
   extras=$had_extras

@@ -1,6 +1,7 @@
 """Fully Convolutional Networks for semantic segmentation in JAX and Flax (Long, Shelhamer & Darrell 2015)."""
 
 import importlib
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FCN", "DilatedFCN", "FCN8s", "FCN16s", "FCN32s", "Segmenter"]
 __version__ = "0.1.0"
+IMPORTED = time.time()  # files of the package that changed since then are not what runs
 
 
 def __getattr__(name: str) -> Any:

@@ -155,6 +155,21 @@ def test_another_accelerator_gets_a_new_environment(recorded):
     assert f"-e {recorded}[cuda13]\n" in asked
 
 
+def test_an_environment_of_another_checkout_gets_this_one(recorded):
+    """The project is installed in place, so another checkout would run the code of the first one."""
+    path, venv = str(recorded / "bin"), str(recorded / "shared")
+    launch(recorded, "fcn8s", path=path, FCN_ACCELERATOR="cpu", FCN_VENV=venv)
+    other = recorded / "other"
+    other.mkdir()
+    for name in ("launch.sh", "pyproject.toml", "constraints.txt"):
+        (other / name).write_bytes((recorded / name).read_bytes())
+    (other / "launch.sh").chmod(0o755)
+    launch(other, "fcn8s", path=path, FCN_ACCELERATOR="cpu", FCN_VENV=venv)
+    asked = (recorded / "asked").read_text()
+    assert asked.count(f"-e {recorded}\n") == asked.count(f"-e {other}\n") == 1
+    assert asked.count("-m venv") == 1
+
+
 @pytest.mark.parametrize("given", ["absolute", "relative"])
 def test_the_environment_can_be_elsewhere(recorded, given):
     folder = recorded / "elsewhere"

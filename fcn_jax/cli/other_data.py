@@ -1,12 +1,14 @@
 """The flags `--data.*` of commands that use a run on other data."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.data.hold_out import HELD_OUT
+from fcn_jax.runtime.bucket import make_absolute
 
 if TYPE_CHECKING:
     from fcn_jax.runs.run_dir import Run
@@ -43,13 +45,18 @@ def choose_data(run: "Run", given: OtherData, split: str | None) -> tuple[DataCo
     config, options = run.config.data, run.options.data
     if given.name not in (None, config.name):
         config, options = DataConfig(given.name), DataOptions(cache=options.cache)
-    if given.dir is not None and given.dir != options.dir:  # other images: nothing of them was held out
+    if given.dir is not None and _name(given.dir) != _name(options.dir):  # other images: nothing of them was held out
         hold_out = config.hold_out if split == HELD_OUT else 0.0
         config = dataclasses.replace(config, hold_out=hold_out)
         options = dataclasses.replace(options, val_split=None)
     config = dataclasses.replace(config, **_drop_none(void=given.void, map=given.map))
     places = {name: getattr(given, name) for name in ("dir", "cache", "classes", "label_suffix")}
     return config, dataclasses.replace(options, **_drop_none(**places, val_split=split))
+
+
+def _name(folder: Path | None) -> str | None:
+    """Return the full name of a folder; runs store full names."""
+    return None if folder is None else os.path.normpath(make_absolute(folder))
 
 
 def _drop_none(**values: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 from itertools import pairwise
 
-from fcn_jax.config import Config
+from fcn_jax.config import HEADS, Config
 from fcn_jax.runtime.json_values import flatten, to_json
 
 
@@ -12,7 +12,7 @@ def list_differences(old: Config, new: Config) -> list[str]:
 
     A further extension changes no step before it, so it is left out. The number of steps is left out if the rate is
     constant, because that rate does not depend on where a run ends. The factors of stages are left out if there are no
-    stages.
+    stages. So is the place of the stage before, in whose weights a stage started: its folder may have been moved.
     """
     before, after = flatten(to_json(old)), flatten(to_json(new))
     free = {"steps", "extend"} if old.optim.schedule == new.optim.schedule == "constant" else set()
@@ -20,6 +20,9 @@ def list_differences(old: Config, new: Config) -> list[str]:
         free.add("extend")
     if not old.staged and not new.staged:
         free.add("stage_factors")
+    places = {config.model.init_from.name for config in (old, new) if config.model.init_from}
+    if old.model.init_from and new.model.init_from and len(places) == 1 and places <= set(HEADS):
+        free.add("model.init_from")
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"  # if one side is None as a whole, it has no parts
         for key in {**before, **after}

@@ -176,7 +176,9 @@ def open_mirror(url: str, cache: Path | None, say: Callable[[str], None]) -> Ite
         WriteFailed: the bucket cannot be written.
     """
     place = (cache or find_cache_folder()) / "runs" / url.replace("://", "/") / f"process-{jax.process_index()}"
-    with try_lock(place / "lock", f"another process of this machine trains in {url}; wait for it to end"):
+    with try_lock(
+        place / "lock", f"another process of this machine trains in {url}; wait for it to end", "--data.cache"
+    ):
         folder = place / "run"
         shutil.rmtree(folder, ignore_errors=True)  # what a killed training has left; the bucket alone counts
         folder.mkdir()

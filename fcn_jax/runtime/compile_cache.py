@@ -1,5 +1,6 @@
 """Keep compiled programs on the disk for the next start, and return the compiler's memory to the system."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -40,7 +41,7 @@ def keep_compiled(cache: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / f"{os.getpid()}.trial"
         trial.touch()
-        trial.unlink()
+        trial.unlink(missing_ok=True)  # another process may have pruned it
         if shutil.disk_usage(folder).free < ROOM:
             raise OSError("the disk is full")
         _prune(folder.parent)
@@ -82,7 +83,10 @@ def _hash_host() -> str:
 def _prune(folder: Path) -> None:
     """Remove files that a crash of the machine left empty, and the oldest files beyond the limit."""
     total = 0
-    stats = [(file, file.stat()) for file in folder.glob("*/*") if file.is_file()]
+    stats = []
+    for file in folder.glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # another process prunes, too
+            stats.append((file, file.stat()))
     for file, stat in sorted(stats, key=lambda pair: -pair[1].st_mtime):
         total += stat.st_size
         if stat.st_size == 0 or total > LIMIT:

@@ -126,12 +126,13 @@ def lock_file(file: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def try_lock(file: Path, otherwise: str) -> Iterator[bool]:
+def try_lock(file: Path, otherwise: str, flag: str = "--run-dir") -> Iterator[bool]:
     """Let one process into the block, as `lock_file` does; the others get an error instead of waiting.
 
     Args:
         file: an empty file that stands for the lock.
         otherwise: text of the error if another process holds the lock.
+        flag: the flag that names the folder of the lock.
 
     Yields:
         True if the lock is held, False on file systems without locks.
@@ -139,7 +140,7 @@ def try_lock(file: Path, otherwise: str) -> Iterator[bool]:
     Raises:
         InputError: another process holds the lock, or the folder cannot be written.
     """
-    with _open_lock(file, "--run-dir") as stream:
+    with _open_lock(file, flag) as stream:
         free = _lock(stream, blocking=False)
         if free is False:
             raise InputError(otherwise)

@@ -1,6 +1,7 @@
 """Read how much memory compiled programs need, and explain errors when it runs out."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -60,7 +61,8 @@ def explain_out_of_memory(function: Callable[..., Any], what: str, remedy: str) 
     """Replace out-of-memory errors in the block by one that says what was needed, and what to change.
 
     Args:
-        function: a jitted function. Its first argument always has the same shapes, its second one is a batch.
+        function: a jitted function, or one that wraps it (`functools.wraps`). Its first argument always has the same
+            shapes, its second one is a batch.
         what: what the function does with a batch, such as "a training step".
         remedy: what to change.
 
@@ -104,7 +106,8 @@ def _describe_needs(function: Callable[..., Any], arguments: tuple[Any, ...]) ->
         return ""
     count, height, width, *_ = arguments[1].label.shape
     canvas = f" on {count} images on a canvas of {width}x{height}"
+    jitted: Any = inspect.unwrap(function, stop=lambda wrapped: hasattr(wrapped, "lower"))
     with contextlib.suppress(MemoryError, jax.errors.JaxRuntimeError):  # there may be too little even to compile
-        program = function.lower(*arguments).compile()  # pyright: ignore[reportFunctionMemberAccess]
+        program = jitted.lower(*arguments).compile()
         return f":{canvas} it needs {read_memory(program)}"
     return f":{canvas}"

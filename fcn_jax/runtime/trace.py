@@ -64,4 +64,4 @@ def trace_steps(
         if running:  # the run has ended before the trace
             stop()
         elif calls <= WARM_UP:
-            say(f"no trace: the run had {calls} steps left, and a trace begins after {WARM_UP}")
+            say(f"no trace: the run has ended after {calls} steps of this start, and a trace begins after {WARM_UP}")

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import os
 import pickle
-import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import jax
 from jax import export
 
+from fcn_jax import IMPORTED
 from fcn_jax.layers.backend import is_single_device, wants_plain
 from fcn_jax.runtime.versions import read_versions
 
@@ -177,8 +177,7 @@ def _read(file: Path) -> Any:
 def _describe_code() -> str | None:
     """Hash the code of this package, and the versions of what it is traced with; None: they are not known."""
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    started = time.time() - time.process_time()
-    if not files or any(file.stat().st_mtime > started for file in files):  # the process may have the code before
+    if not files or any(file.stat().st_mtime > IMPORTED for file in files):  # the process may have the code before
         return None
     code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return " ".join([code, *read_versions(PACKAGES).values()])

@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import functools
 import os
 import sys
 import threading
@@ -30,6 +31,7 @@ def watch(limit: float) -> Iterator[Callable[[str, Function], Function]]:
     idle, last, over = 0.0, "the start", threading.Event()
 
     def watched(name: str, function: Function) -> Function:
+        @functools.wraps(function)
         def call(*args: Any) -> Any:
             nonlocal idle, last
             idle, last = 0.0, name
@@ -55,12 +57,14 @@ def watch(limit: float) -> Iterator[Callable[[str, Function], Function]]:
 
 
 def _end(limit: float, last: str) -> None:
-    print(
-        f"fcn-jax: nothing has moved for {limit:g} s after the last {last}; a device, a disk or a thread that reads "
-        "images is stuck. What each thread does follows. The process ends now; the same command goes on from the last "
-        "checkpoint. --stuck-after gives another time",
-        file=sys.stderr,
-        flush=True,
-    )
-    faulthandler.dump_traceback(all_threads=True)
-    os._exit(STUCK)
+    try:
+        print(
+            f"fcn-jax: nothing has moved for {limit:g} s after the last {last}; a device, a disk or a thread that "
+            "reads images is stuck. What each thread does follows. The process ends now; the same command goes on from "
+            "the last checkpoint. --stuck-after gives another time",
+            file=sys.stderr,
+            flush=True,
+        )
+        faulthandler.dump_traceback(all_threads=True)
+    finally:  # whatever standard error is
+        os._exit(STUCK)

@@ -118,13 +118,13 @@ def _train(
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
         _open_together(run_dir, setup, mirror, start) as run,
+        catch_stop_signals() as stop,  # also while the last checkpoint is written
         Checkpoints(
             run.checkpoints,
             run.options.keep,
             before_save=partial(require_last_start, run.folder, start),
             after_save=mirror and mirror.upload,
         ) as checkpoints,
-        catch_stop_signals() as stop,
         explain_out_of_memory(setup.step, what, IN_TRAINING) as step,
         explain_lost_process(),
     ):
@@ -137,6 +137,8 @@ def _train(
             say(f"{run_dir} has all of its {last} steps; nothing to do")
             return None
         state = _begin(setup, checkpoints, say)
+        if run.options.data.decoded == "disk" and first < last:  # this may take longer than a stuck step
+            setup = setup._replace(train_source=open_decoded(setup.dataset, run.config.data.train_split))
         say(format_parameters(state.variables["params"]))
         begins = f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps")
         say("\n".join([begins, *extensions]))
@@ -194,10 +196,7 @@ def take_steps(
     assert options.eval_every
     assert options.checkpoint_every
     rate = make_schedule(config)
-    source = setup.train_source
-    if options.data.decoded == "disk":
-        source = open_decoded(setup.dataset, config.data.train_split)
-    batches = train_batches(source, setup.dataset.max_size, config, options, first, setup.sharding)
+    batches = train_batches(setup.train_source, setup.dataset.max_size, config, options, first, setup.sharding)
     wait, metrics, unread = InputWait(), None, []
     for step in range(first + 1, config.ends[-1] + 1):
         with show_step("compiling the training step") if step == first + 1 else contextlib.nullcontext():

@@ -54,9 +54,9 @@ def _go_back(run_dir: Path, cuts: tuple[int, ...]) -> list[int]:
 
 
 def _is_sound(run_dir: Path, step: int) -> bool:
-    """Return whether the last loss up to a step is not far above the first one."""
-    losses = [line["loss"] for line in read_log(run_dir) if line["step"] <= step]
-    known = [loss for loss in losses if loss is not None]  # None: of a val split that is all void, or not finite
+    """Return whether the last loss of training up to a step is not far above the first one."""
+    losses = [line["loss"] for line in read_log(run_dir) if line["split"] == "train" and line["step"] <= step]
+    known = [loss for loss in losses if loss is not None]  # None: not finite
     return not known or known[-1] <= WORSE * known[0]
 
 

@@ -82,9 +82,13 @@ def train_staged(
 
 
 def _drop_groups(optim: OptimConfig, later: tuple[str, ...]) -> OptimConfig:
-    """Drop the groups of parameters that exist only in later stages."""
+    """Drop the groups of parameters that exist only in later stages, also those of a stream (late fusion)."""
+
+    def is_kept(name: str) -> bool:
+        return not (name.startswith(later) or name.partition("/")[2].startswith(later))
+
     return dataclasses.replace(
         optim,
-        frozen=tuple(name for name in optim.frozen if not name.startswith(later)),
-        rate_factors=tuple((name, factor) for name, factor in optim.rate_factors if not name.startswith(later)),
+        frozen=tuple(filter(is_kept, optim.frozen)),
+        rate_factors=tuple((name, factor) for name, factor in optim.rate_factors if is_kept(name)),
     )

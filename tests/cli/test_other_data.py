@@ -1,6 +1,7 @@
 """The data that a run is used on: its own, but for the flags."""
 
 import dataclasses
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,8 @@ HELD_OPTIONS = DataOptions(Path("/own"), Path("/cache"), Path("n.txt"), "_m", "h
         ({}, {}, {}),
         ({"split": "all2"}, {}, {"val_split": "all2"}),
         ({"data": OtherData(void=(), label_suffix="")}, {"void": ()}, {"label_suffix": ""}),
-        ({"data": OtherData(dir=Path("/own"))}, {}, {}),
+        ({"data": OtherData(dir=Path("/own"))}, {}, {"dir": Path("/own")}),
+        ({"data": OtherData(dir=Path(os.path.relpath("/own")))}, {}, {"dir": Path(os.path.relpath("/own"))}),
         # Other images: nothing of them was held out, unless the user asks for it.
         ({"data": OtherData(dir=Path("/new"))}, {"hold_out": 0.0}, {"dir": Path("/new"), "val_split": None}),
         ({"data": OtherData(dir=Path("/new")), "split": "held-out"}, {}, {"dir": Path("/new")}),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from full_config import FROM_RUN, FROM_STREAMS, FULL, ONLY_FROM_RUN, ONLY_FROM_STREAMS, flatten
 
-from fcn_jax.config import Config, DataOptions, InputConfig, OptimConfig, RunOptions
+from fcn_jax.config import Config, DataOptions, InputConfig, ModelConfig, OptimConfig, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.tasks import Task
@@ -65,6 +65,16 @@ def test_the_factors_of_stages_matter_only_with_stages():
     assert list_differences(plain, other) == []
     staged, other = dataclasses.replace(plain, staged=True), dataclasses.replace(other, staged=True)
     assert list_differences(staged, other) == ["stage_factors: [1.0, 0.1, 0.1] -> [1.0, 1.0, 1.0]"]
+
+
+def test_the_run_of_the_stage_before_may_have_been_moved():
+    def start_from(place):
+        return Config(model=ModelConfig(head="fcn16s", init_from=Path(place)))
+
+    assert list_differences(start_from("/old/fcn32s"), start_from("/new/fcn32s")) == []
+    assert list_differences(start_from("/old/other"), start_from("/new/other")) != []
+    assert list_differences(start_from("/old/fcn32s"), start_from("/old/fcn16s")) != []
+    assert list_differences(start_from("/old/fcn32s"), Config(model=ModelConfig(head="fcn16s"))) != []
 
 
 # config.json as it was written by `fcn-jax train fcn8s --log-every 1` before `options` were apart.

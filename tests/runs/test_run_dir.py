@@ -336,6 +336,28 @@ def test_the_commit_is_noted(tmp_path):
         assert noted is None
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_commit_of_a_project_that_has_the_package_installed_is_not_noted(tmp_path, monkeypatch):
+    def git(*words):
+        author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *author, *words], capture_output=True, check=True)
+
+    package = tmp_path / ".venv" / "fcn_jax"
+    (package / "runs").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    git("init")
+    git("add", ".gitignore")
+    git("commit", "-m", "Begin")
+    monkeypatch.setattr(module, "__file__", str(package / "runs" / "run_dir.py"))
+    start(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["git"] is None
+    git("add", "-f", ".venv/fcn_jax/__init__.py")
+    git("commit", "-m", "Keep a copy")
+    start(tmp_path / "other")
+    assert json.loads((tmp_path / "other" / "config.json").read_text())["git"] is not None
+
+
 def test_without_git_no_commit_is_noted(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     start(tmp_path / "run")

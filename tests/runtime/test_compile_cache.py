@@ -72,6 +72,21 @@ def test_old_and_empty_programs_are_removed(tmp_path, monkeypatch):
     assert {file.name for file in tmp_path.glob("*/*")} == {"newest", "new"}
 
 
+def test_programs_that_another_process_removes_meanwhile_do_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "kept").write_bytes(b"program")
+    (tmp_path / "host" / "gone").symlink_to("nothing")  # in the list of the folder, and not there
+    compile_cache._prune(tmp_path)
+    touch = Path.touch
+    monkeypatch.setattr(Path, "touch", lambda file: (touch(file), file.unlink()))
+    before = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        compile_cache.keep_compiled(tmp_path)
+        assert jax.config.values["jax_compilation_cache_dir"] != before
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
 GIVEN_BACK = """
 import ctypes
 import jax

@@ -20,6 +20,7 @@ from fcn_jax.runtime.memory import (
     is_out_of_memory,
     read_memory,
 )
+from fcn_jax.runtime.watchdog import watch
 
 
 def make_batch(count: int = 2, height: int = 4, width: int = 6) -> Batch:
@@ -49,6 +50,18 @@ def test_out_of_memory_is_answered_with_needs_and_remedy(error):
     assert "2 images on a canvas of 6x4 it needs" in text  # the last batch
     assert "--batch-size" in text
     assert "\n" not in text
+
+
+def test_out_of_memory_in_a_watched_function_is_answered_too():
+    def evaluate() -> None:
+        with watch(0.0) as watched:
+            forward = watched("batch", jax.jit(scale))
+            with explain_out_of_memory(forward, "evaluation", IN_EVALUATION) as forward:
+                forward(np.uint8(2), make_batch())
+                raise MemoryError
+
+    with pytest.raises(OutOfMemory, match="2 images on a canvas of 6x4 it needs"):
+        evaluate()
 
 
 def test_out_of_memory_before_the_first_call_has_no_needs():

@@ -41,7 +41,9 @@ def test_without_a_trace_the_function_is_the_same(tmp_path):
 def test_a_run_too_short_for_a_trace_says_so(tmp_path):
     said: list[str] = []
     take_steps(WARM_UP, 2, tmp_path / "trace", said)
-    assert said == [f"no trace: the run had {WARM_UP} steps left, and a trace begins after {WARM_UP}"]
+    assert said == [
+        f"no trace: the run has ended after {WARM_UP} steps of this start, and a trace begins after {WARM_UP}"
+    ]
     assert not (tmp_path / "trace").exists()
 
 

@@ -31,6 +31,14 @@ def test_a_stuck_process_ends_with_75_and_the_stacks_of_all_threads():
     assert "most recent call first" in ended.stderr
 
 
+def test_a_stuck_process_ends_whatever_its_standard_error_is():
+    """It may be an object of Python, without the file that a traceback is written to."""
+    redirected = "import contextlib, io\nwith contextlib.redirect_stderr(io.StringIO()):\n    "
+    script = redirected + STUCK.strip().replace("\n", "\n    ")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 75
+
+
 @pytest.mark.parametrize("limit", [0.4, 0.0])
 def test_calls_keep_a_process_alive_and_0_is_no_limit(limit):
     """If they did not, this process would end."""

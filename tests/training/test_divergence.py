@@ -25,6 +25,7 @@ from fcn_jax.runs.run_dir import open_run
 from fcn_jax.training import loop, setup
 from fcn_jax.training.divergence import find_first_bad, find_place, list_images
 from fcn_jax.training.loop import train
+from fcn_jax.training.rewind import _is_sound as is_sound
 from fcn_jax.training.rewind import rewind
 from fcn_jax.training.setup import set_up
 
@@ -186,3 +187,19 @@ def test_a_rate_that_is_too_high_is_halved_until_it_trains(tmp_path, settings):
             options,
             tmp_path / "other",
         )
+
+
+def test_a_checkpoint_is_sound_by_the_loss_of_training_alone(tmp_path):
+    """The loss of val may be far above that of training, and a summed loss far above the mean one of val."""
+
+    def write(*lines):
+        (tmp_path / "metrics.jsonl").write_text(
+            "".join(f'{{"step": {step}, "split": "{split}", "loss": {loss}}}\n' for step, split, loss in lines)
+        )
+
+    write((1, "train", 0.2), (100, "train", 0.2), (100, "val", 0.45))
+    assert is_sound(tmp_path, 100)
+    write((1, "train", 0.2), (100, "train", 0.45), (100, "val", 0.2))
+    assert not is_sound(tmp_path, 100)
+    write((100, "val", 0.2))
+    assert is_sound(tmp_path, 100)

@@ -104,3 +104,5 @@ def test_weights_that_are_given_are_read(tmp_path):
         train(Config(model=model, data=DataConfig("voc2012")), RunOptions(dry_run=True), tmp_path / "run")
     assert not is_at_hand(dataclasses.replace(model, weights="imagenet"))
     assert is_at_hand(ModelConfig())
+    assert not is_at_hand(ModelConfig(init_from=tmp_path / "run"))
+    assert is_at_hand(ModelConfig(init_from=tmp_path))

@@ -133,6 +133,15 @@ def test_stages_that_are_killed_end_where_undisturbed_ones_do(settings, tmp_path
     assert not any("weights of" in line for line in said)
 
 
+def test_groups_of_later_stages_are_dropped_also_in_streams(tmp_path):
+    names = ("score_pool3/kernel", "colour/score_pool4", "colour/backbone", "upscore16")
+    optim = OptimConfig(learning_rate=0.1, frozen=names, rate_factors=tuple((name, 2.0) for name in names))
+    stages = staged.list_stages(Config(ModelConfig(head="fcn8s"), optim=optim), tmp_path)
+    kept = [stage.optim.frozen for stage, _ in stages]
+    assert kept == [("colour/backbone",), ("colour/score_pool4", "colour/backbone", "upscore16"), names]
+    assert [tuple(name for name, _ in stage.optim.rate_factors) for stage, _ in stages] == kept
+
+
 def test_a_stage_that_diverges_says_what_its_rate_is(settings, tmp_path, monkeypatch):
     def train(stage, options, run, say):
         if stage.model.head == "fcn16s":

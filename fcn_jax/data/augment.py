@@ -207,7 +207,7 @@ def augment(
     pixels = jnp.einsum("ih,hwc->iwc", _compute_tent(rows, size[0], top, height, zoom), pixels)
     pixels = jnp.einsum("jw,iwc->ijc", _compute_tent(columns, size[1], left, width, zoom), pixels)
 
-    near_rows, near_columns = jnp.round(rows).astype(jnp.int32), jnp.round(columns).astype(jnp.int32)
+    near_rows, near_columns = (jnp.floor(place + 0.5).astype(jnp.int32) for place in (rows, columns))
     inside = _is_within(near_rows, size[0])[:, None] & _is_within(near_columns, size[1])[None, :]
     near_rows, near_columns = near_rows - top, near_columns - left
     picked = label[jnp.clip(near_rows, 0, height - 1)][:, jnp.clip(near_columns, 0, width - 1)]
@@ -280,7 +280,7 @@ def _compute_tent(
     weight = jnp.maximum(0.0, 1.0 - jnp.abs(jnp.clip(position, 0.0, last)[:, None] - cells[None, :]) / width)
     weight = jnp.where(cells[None, :] <= last, weight, 0.0)
     weight = weight / weight.sum(axis=1, keepdims=True)
-    inside = (position > -0.5) & (position < last + 0.5)
+    inside = (position >= -0.5) & (position < last + 0.5)
     return jnp.where(inside[:, None], weight, 0.0)
 
 

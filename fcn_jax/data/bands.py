@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fcn_jax.data.headers import count_bands, count_frames
+from fcn_jax.data.headers import count_bands, count_frames, parse_raw_mode
 from fcn_jax.data.image_kinds import open_image
 from fcn_jax.data.inputs import Input, Pixels
 from fcn_jax.data.pictures import Picture, open_picture
@@ -106,8 +106,13 @@ def _read_picture(found: Picture, name: str) -> Pixels:
     image = found.image
     if found.orientation != 1:
         raise InputError(f"{name} has EXIF orientation {found.orientation}; turn its pixels and remove the tag")
-    if image.mode not in ("L", "RGB", "I", "I;16", "I;16B", "I;16L") or (
-        image.mode == "RGB" and ";16" in found.raw_mode
+    # Pillow inverts samples of which 0 is white, and scales those of another range to 8 or 16 bits.
+    layout = parse_raw_mode(found.raw_mode)
+    changed = "scaled" in found.raw_mode or (layout is not None and (layout.bits < 8 or layout.inverted))
+    if (
+        changed
+        or image.mode not in ("L", "RGB", "I", "I;16", "I;16B", "I;16L")
+        or (image.mode == "RGB" and ";16" in found.raw_mode)
     ):
         raise InputError(
             f"{name} is of mode {image.mode} (samples {found.raw_mode}); it must have one channel of "

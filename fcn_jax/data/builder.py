@@ -4,9 +4,11 @@ TensorFlow Datasets writes the records as array_record files. TensorFlow itself 
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,7 +29,7 @@ from fcn_jax.data.mat_files import read_slice
 from fcn_jax.data.sources.source import Files, Found, Outlined, Slice
 from fcn_jax.data.tasks import join_maps, split_maps
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.files import lock_file, write_atomically
+from fcn_jax.runtime.files import lock_file
 from fcn_jax.runtime.progress import show_progress
 
 SHARD = 128 << 20  # bytes of source files in a shard; TFDS keeps one shard in memory while it writes
@@ -135,9 +137,8 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return height, width
 
     def open_records(self, split: str) -> Sequence[dict[str, Any]]:
-        """Open a split: a sequence of records with `name`, and `label` and the inputs as the bytes of image files."""
-        encoded = {key: tfds.decode.SkipDecoding() for key in (*self._keys, "label")}  # TFDS would decode with OpenCV
-        return self.as_data_source(split, decoders=encoded)  # pyright: ignore[reportCallIssue]
+        """Open a split as the function of this name does."""
+        return open_records(Path(self.data_dir), self._keys, split)
 
     @property
     def _keys(self) -> tuple[str, ...]:
@@ -216,6 +217,11 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
         )
+
+    @functools.cached_property
+    def info(self) -> tfds.core.DatasetInfo:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the records are. The original keeps every builder, and so all that it has read, to the process' end."""
+        return self._info()
 
     def _make_download_manager(self, **_):
         return SimpleNamespace(downloaded_size=0)  # TFDS downloads nothing here, and its own manager makes folders
@@ -325,9 +331,24 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
         if len(problems) > LISTED:
             file = self._folder / "problems.txt"
-            write_atomically(file, "\n".join(problems) + "\n")
+            temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}")  # several processes may write it at once
+            temporary.write_text("\n".join(problems) + "\n", encoding="utf-8")
+            temporary.replace(file)
             listed += f"\nand {len(problems) - LISTED} more; all are listed in {file}"
         return listed
+
+
+def open_records(folder: Path, keys: Sequence[str], split: str) -> Sequence[dict[str, Any]]:
+    """Open a split: a sequence of records with `name`, and `label` and the inputs as the bytes of image files.
+
+    Args:
+        folder: the folder of the records, `data_dir` of the builder. The builder is not needed any more, nor is what it
+            has read of the source, which may be gigabytes of outlines.
+        keys: names of the inputs' values in a record.
+        split: the split.
+    """
+    encoded = {key: tfds.decode.SkipDecoding() for key in (*keys, "label")}  # TFDS would decode with OpenCV
+    return tfds.builder_from_directory(folder).as_data_source(split, decoders=encoded)  # pyright: ignore[reportCallIssue]
 
 
 def _remove_torn(folder: Path) -> None:

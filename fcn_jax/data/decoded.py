@@ -79,6 +79,8 @@ def open_decoded(dataset: Dataset, split: str) -> Decoded:
         try:
             _write(folder / split, about, source)
         except OSError as error:
+            if (found := _open(stem, about, given, tasks)) is not None:  # without file locks by another process
+                return found
             raise InputError(
                 f"decoded images cannot be written to {folder} ({error}); make room for "
                 f"{given.bytes_per_pixel + tasks} bytes per pixel, or give another --data.cache, or --data.decoded "

@@ -129,7 +129,7 @@ def hash_contents(found: Found, entries: Sequence[Entry]) -> str:
 
 
 def hash_source(found: Found, entries: Sequence[Entry]) -> str:
-    """Hash classes, names, sizes and times. The hash changes as soon as a file does."""
+    """Hash classes, names, sizes and times. The hash changes when the size or the time of a file does."""
     return _hash(found, entries, [entry.stats for entry in entries])
 
 

@@ -121,3 +121,17 @@ def test_tiff(tmp_path, monkeypatch):
     (tmp_path / "a.tif").write_bytes((tmp_path / "0.tif").read_bytes()[:200])
     with pytest.raises(InputError, match=r"bands image a\.tif cannot be decoded .*; save it anew, uncompressed or as"):
         read_bands(tmp_path / "a.tif", BANDS)
+
+
+def test_samples_that_pillow_changes_are_refused(tmp_path):
+    """It scales those of another range to 8 or 16 bits, and inverts those of which 0 is white."""
+    samples = np.array([[500, 7], [0, 1000]], ">u2")
+    (tmp_path / "scaled.pgm").write_bytes(b"P5 2 2 1000\n" + samples.tobytes())
+    (tmp_path / "whole.pgm").write_bytes(b"P5 2 2 65535\n" + samples.tobytes())
+    (tmp_path / "scaled8.pgm").write_bytes(b"P5 2 2 100\n" + bytes([50, 1, 0, 100]))
+    Image.fromarray(np.array([[5, 1], [0, 15]], np.uint8)).quantize(16).save(tmp_path / "four.png", bits=4)
+    Image.fromarray(np.array([[1, 0]], np.uint8)).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    for name in ("scaled.pgm", "scaled8.pgm", "four.png", "white.tif"):
+        with pytest.raises(InputError, match="one channel of 8 or 16 bits"):
+            read_bands(tmp_path / name, BANDS)
+    np.testing.assert_array_equal(read_bands(tmp_path / "whole.pgm", BANDS)[..., 0], samples)

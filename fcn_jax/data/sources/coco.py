@@ -9,7 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from fcn_jax.data.sources.coco_file import CocoFile, draw_outlines, read_coco_file
-from fcn_jax.data.sources.coco_images import find_file, key_by_split, list_folders, name_example
+from fcn_jax.data.sources.coco_images import (
+    find_file,
+    key_by_split,
+    list_folders,
+    name_example,
+    require_own_files,
+)
 from fcn_jax.data.sources.outlined_classes import number_classes
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
 from fcn_jax.errors import InputError
@@ -38,15 +44,17 @@ def find(request: Request) -> Found:
     for split, content in contents.items():
         _warn_of_crowds(files[split], content)
         folders = list_folders(dir, files[split], (files[split].stem.removeprefix("instances_"), split))
+        places = [find_file(image.path, folders) for image in content.images]
+        require_own_files(zip((image.path for image in content.images), places, strict=True), files[split])
         splits[split] = [
             Outlined(
                 name_example(image.path),
-                find_file(image.path, folders),
+                place,
                 files[split],
                 image.shape,
                 partial(draw_outlines, image.outlines, image.shape, classes.labels, files[split].name),
             )
-            for image in content.images
+            for image, place in zip(content.images, places, strict=True)
         ]
     return Found(classes.names, splits, colours=classes.colours)
 

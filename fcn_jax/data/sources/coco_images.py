@@ -92,6 +92,23 @@ def find_file(path: PurePosixPath, folders: Sequence[Path]) -> Path:
     return next((place for place in places if os.path.isfile(place)), folders[0] / ways[0])
 
 
+def require_own_files(images: Iterable[tuple[PurePosixPath, Path]], file: Path) -> None:
+    """Raise InputError if two images that a JSON file lists are found in the same place.
+
+    Args:
+        images: the listed path of each image, and where it was found.
+        file: the JSON file.
+    """
+    listed: dict[Path, PurePosixPath] = {}
+    for path, place in images:
+        other = listed.setdefault(place, path)
+        if other != path:
+            raise InputError(
+                f"{file} lists {other} and {path}, and both are found as {place}; keep the folders of the images as "
+                "they are listed, or give each image a name of its own"
+            )
+
+
 def name_example(path: PurePosixPath) -> str:
     """Name an example by the path of its image."""
     return path.stem if _leads_out(path) else path.with_suffix("").as_posix()

@@ -19,7 +19,7 @@ from fcn_jax.data.image_kinds import open_image, split_by_kind
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_disc, fill_polygons
 from fcn_jax.data.sources.json_parts import get_name, get_part, get_path, read_json, read_points
-from fcn_jax.data.sources.listing import require_split_name
+from fcn_jax.data.sources.listing import list_files, require_split_name
 from fcn_jax.data.sources.outlined_classes import number_classes
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
 from fcn_jax.errors import InputError
@@ -86,9 +86,9 @@ def find(request: Request) -> Found:
 def _list_files(dir: Path) -> dict[str, list[Path]]:  # noqa: A002
     """List the JSON files of each split: train, val and test first."""
     found: dict[str, list[Path]] = {}
-    for file in sorted(dir.rglob("*.json")):
+    for file in list_files(dir):
         place = file.relative_to(dir).parts
-        if not any(part.startswith(".") for part in place):
+        if file.suffix == ".json":
             found.setdefault(place[0] if len(place) > 1 else "", []).append(file)
     if "" in found and "train" in found:
         raise InputError(f"{dir} has JSON files, and its folder train has, too; move the former into folders of splits")
@@ -104,8 +104,9 @@ def _list_files(dir: Path) -> dict[str, list[Path]]:  # noqa: A002
 
 def _warn_of_others(dir: Path, used: list[Path]) -> None:  # noqa: A002
     """Warn of images that have no JSON file."""
-    images, _ = split_by_kind(file for file in sorted(dir.rglob("[!.]*")) if file.is_file())
-    if others := sorted({*images} - {*used}):
+    images, _ = split_by_kind(list_files(dir))
+    known = {os.path.normpath(image) for image in used}
+    if others := [image for image in images if os.path.normpath(image) not in known]:
         print(
             f"warning: {dir}: left out are images without a JSON file, {len(others)} in all, as {others[0].name}; for "
             "an image without objects save a file without shapes",

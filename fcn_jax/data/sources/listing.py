@@ -1,10 +1,11 @@
 """Lists of examples from folders and text files, shared by the data sets."""
 
+import os
 import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fcn_jax.data.image_kinds import describe_others, split_by_kind
@@ -86,13 +87,38 @@ def require_split_name(name: str, place: Path) -> None:
         )
 
 
+def list_files(folder: Path) -> list[Path]:
+    """List the files of a folder and of its sub-folders, those behind links too, without hidden ones, in order.
+
+    A link to a file that is gone is a file: the example is reported when it is read.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+
+    def walk(place: Path, above: tuple[str, ...]) -> Iterator[Path]:
+        here = os.path.realpath(place)
+        if here in above:  # a link to a folder that it is in
+            return
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from walk(place / entry.name, (*above, here))
+                else:
+                    yield place / entry.name
+
+    try:
+        return sorted(walk(folder, ())) if folder.is_dir() else []
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
+
+
 def _group_by_stem(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Group the pictures of a folder by stem, and its other files."""
-    seen = [(file, file.relative_to(folder)) for file in sorted(folder.rglob("*"))]
-    # `is_file` would drop a link to a file that is gone. Such an example is reported when it is read.
-    files = [f for f, place in seen if not any(part.startswith(".") for part in place.parts) and not f.is_dir()]
     groups: list[dict[str, list[Path]]] = []
-    for kind in split_by_kind(files):
+    for kind in split_by_kind(list_files(folder)):
         stems: dict[str, list[Path]] = {}
         for file in kind:
             stems.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)

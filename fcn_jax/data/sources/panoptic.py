@@ -6,7 +6,13 @@ The semantic label of a pixel is the category of its segment. Which object it be
 from functools import partial
 from pathlib import Path
 
-from fcn_jax.data.sources.coco_images import find_file, key_by_split, list_folders, name_example
+from fcn_jax.data.sources.coco_images import (
+    find_file,
+    key_by_split,
+    list_folders,
+    name_example,
+    require_own_files,
+)
 from fcn_jax.data.sources.panoptic_file import Category, PanopticFile, label_segments, read_panoptic_file
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
 from fcn_jax.errors import InputError
@@ -42,14 +48,16 @@ def find(request: Request) -> Found:
         file = files[split]
         mask_folder = _find_masks(dir, file)
         folders = list_folders(dir, file, (file.stem.removeprefix(_PREFIX), split))
+        places = [find_file(image.path, folders) for image in content.images]
+        require_own_files(zip((image.path for image in content.images), places, strict=True), file)
         splits[split] = []
-        for image in content.images:
+        for image, place in zip(content.images, places, strict=True):
             mask = find_file(image.mask, [mask_folder])
             meant = {number: labels[category] for number, category in image.segments.items()}
             splits[split].append(
                 Outlined(
                     name_example(image.path),
-                    find_file(image.path, folders),
+                    place,
                     file,
                     image.shape,
                     partial(label_segments, mask, meant, image.shape, file.name),

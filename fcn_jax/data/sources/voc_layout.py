@@ -42,13 +42,15 @@ def find(request: Request) -> Found:
         by_name.setdefault(pair.name, []).append(pair)
 
     def find_named(words: list[str]) -> list[Files]:
-        """Find the examples of a line: paths, or a name, which may have blanks and may be followed by other words."""
+        """Find the examples of a line: paths, or a name, which may have blanks and may be followed by numbers."""
         if listed := find_listed(words, root):
             return [listed]
-        names = [unicodedata.normalize("NFC", name) for name in (" ".join(words), words[0])]  # as in `by_name`
-        found = [by_name[name] for name in names if name in by_name]
-        missing = f"{words[0]}{request.label_suffix}.png"
-        return found[0] if found else [Files(words[0], root / "JPEGImages" / f"{words[0]}.jpg", masks / missing)]
+        # VOC's lists of a class have -1, 0 or 1 after each name.
+        name = words[0] if set(words[1:]) <= {"-1", "0", "1"} else " ".join(words)
+        for known in (" ".join(words), name):
+            if found := by_name.get(unicodedata.normalize("NFC", known)):  # as in `by_name`
+                return found
+        return [Files(name, root / "JPEGImages" / f"{name}.jpg", masks / f"{name}{request.label_suffix}.png")]
 
     splits = {
         split: [example for words in read_list(list_) for example in find_named(words)]

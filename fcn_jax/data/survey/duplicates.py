@@ -59,8 +59,8 @@ def group_equal(hashes: Sequence[Hashable]) -> list[list[int]]:
 def group_alike(hashes: UInt64[np.ndarray, "images 2"]) -> list[list[int]]:
     """Group the places of hashes that differ in at most `NEAR` bits, directly or through others of their group.
 
-    For varied images the time is nearly linear in their number. It grows with the square of the number of images that
-    share a band, such as those that are black in the same corner.
+    For varied images the time is nearly linear in their number, and so it is for a film. It grows with the square of
+    the number of images that share a band and do not look alike. The memory is linear.
 
     Returns:
         Groups of at least two places, in order of their first place.
@@ -72,10 +72,15 @@ def group_alike(hashes: UInt64[np.ndarray, "images 2"]) -> list[list[int]]:
         order = np.argsort(band, kind="stable")
         ends = [*(np.flatnonzero(np.diff(band[order])) + 1).tolist(), len(order)]
         for start, end in pairwise([0, *ends]):
-            bucket = order[start:end]
-            for place, one in enumerate(bucket[:-1], 1):
-                others = bucket[place:]
-                pairs += [(one, other) for other in others[count_bits(unique[others], unique[one]) <= NEAR]]
+            waiting, reached = order[start:end], []
+            while waiting.size:  # those that are alike to one of a group leave, and are compared with the others later
+                if not reached:
+                    reached, waiting = [waiting[0]], waiting[1:]
+                one = reached.pop()
+                near = count_bits(unique[waiting], unique[one]) <= NEAR
+                pairs += [(one, other) for other in waiting[near]]
+                reached += waiting[near].tolist()
+                waiting = waiting[~near]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), (len(unique), len(unique)))
     _, groups = connected_components(graph, directed=False)

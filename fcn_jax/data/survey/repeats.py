@@ -84,12 +84,13 @@ def _pair(members: Sequence[Measured], one: str, other: str, alike: bool) -> Ite
     if not candidates:
         return
     hashes = np.array([image.appearance for image in candidates], np.uint64)
+    pixels = {image.image: number for number, image in enumerate(members)}
+    numbers = np.array([pixels[candidate.image] for candidate in candidates])
     for place, image in enumerate(image for image in members if image.split == one):
-        bits = count_bits(hashes, np.array(image.appearance, np.uint64))
+        end = place if one == other else len(candidates)
+        bits = count_bits(hashes[:end], np.array(image.appearance, np.uint64))
         if alike:
-            bits = np.where([candidate.image == image.image for candidate in candidates], NEAR + 1, bits)
-        if one == other:
-            bits = bits[:place]
+            bits = np.where(numbers[:end] == pixels[image.image], NEAR + 1, bits)
         if bits.size and bits.min() <= NEAR:
             nearest = int(bits.argmin())
             yield Pair(image, candidates[nearest], int(bits[nearest]))

@@ -1,5 +1,6 @@
 """Outlines in COCO's format, in the layouts that tools export."""
 
+import gc
 import json
 
 import numpy as np
@@ -350,3 +351,28 @@ def test_what_is_not_there(tmp_path):
     (tmp_path / "data/val.json").rename(tmp_path / "data/a b.json")
     with pytest.raises(InputError, match=r"'a b' in .* cannot be the name of a split"):
         find(Request(tmp_path / "data", tmp_path))
+
+
+def test_two_images_that_are_found_in_one_place_are_an_error(tmp_path):
+    save(picture(HEIGHT, WIDTH), tmp_path / "images/0001.png")
+    images = [
+        {"id": number, "file_name": f"cam{number}/0001.png", "height": HEIGHT, "width": WIDTH} for number in (1, 2)
+    ]
+    (tmp_path / "train.json").write_text(json.dumps({"images": images, "annotations": [], "categories": CATEGORIES}))
+    with pytest.raises(InputError, match=r"lists cam1/0001.png and cam2/0001.png, and both are found as .*0001.png"):
+        find(Request(tmp_path, tmp_path / "cache"))
+    for number in (1, 2):
+        save(picture(HEIGHT, WIDTH), tmp_path / f"images/cam{number}/0001.png")
+    assert len(find(Request(tmp_path, tmp_path / "cache")).splits["train"]) == 2
+
+
+def test_outlines_are_not_kept_once_the_data_is_prepared(tmp_path):
+    save(picture(HEIGHT, WIDTH), tmp_path / "images/a.png")
+    image = {"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}
+    outlines = [{"id": 1, "image_id": 1, "category_id": 7, "segmentation": [box(2, 2, 9, 9)], "iscrowd": 0}]
+    content = {"images": [image], "annotations": outlines, "categories": CATEGORIES}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    data = prepare("coco", tmp_path, tmp_path / "cache")
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, SegmentationBuilder)]
+    assert (data.source("train")[0].label == DOG).sum() == 49

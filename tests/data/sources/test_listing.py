@@ -1,7 +1,7 @@
 import pytest
 from drawn import mask, picture, save
 
-from fcn_jax.data.sources.listing import pair_files, read_list
+from fcn_jax.data.sources.listing import list_files, pair_files, read_list
 from fcn_jax.errors import InputError
 
 
@@ -109,3 +109,15 @@ def test_a_name_that_is_not_utf8(tmp_path):
         pytest.skip("this file system has no such names")
     with pytest.raises(InputError, match=r"'\\udcff\.png' in .*images is a name that is not UTF-8; rename the file"):
         pair_files(tmp_path / "images", tmp_path / "masks")
+
+
+def test_files_behind_links_are_listed_and_circles_end(tmp_path):
+    save(picture(), tmp_path / "other/b.png")
+    save(picture(), tmp_path / "images/a.png")
+    save(picture(), tmp_path / "images/.hidden/c.png")
+    (tmp_path / "images" / "more").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "gone.png").symlink_to("nothing")
+    found = [file.relative_to(tmp_path / "images").as_posix() for file in list_files(tmp_path / "images")]
+    assert found == ["a.png", "gone.png", "more/b.png"]
+    assert list_files(tmp_path / "none") == []

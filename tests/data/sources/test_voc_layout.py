@@ -44,6 +44,16 @@ def test_an_export_of_cvat(tree):
     }
 
 
+def test_a_name_that_is_not_there_is_not_replaced_by_another(tree):
+    """Blanks belong to a name. Only the numbers of VOC's lists of a class do not."""
+    (tree / "ImageSets/Segmentation/train.txt").write_text("a (2)\nb.1  -1\nc 1\na\n")
+    missing, *others = look(tree).splits["train"]
+    assert missing.name == "a (2)"
+    assert missing.image == tree / "JPEGImages/a (2).jpg"
+    assert missing.mask == tree / "SegmentationClass/a (2).png"
+    assert [example.name for example in others] == ["b.1", "c", "a"]
+
+
 def test_paths_in_lists(tree):
     (tree / "SegmentationClass").rename(tree / "SegmentationClassAug")
     (tree / "SegmentationClass").mkdir()

@@ -19,9 +19,7 @@ class Doctor:
 def run(words: list[str]) -> None:
     """Print what this machine and installation are."""
     flags = tyro.cli(Doctor, prog="fcn-jax doctor", args=words)
-    from fcn_jax.runtime.devices import require_devices
     from fcn_jax.runtime.doctor import describe_system
 
-    require_devices()
     for name, value in describe_system(flags.cache or find_cache_folder()):
         print(f"{name:14} {value}", flush=True)

@@ -105,7 +105,7 @@ def run(words: list[str]) -> None:
     hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     from fcn_jax.data.tasks import count_classes
-    from fcn_jax.inference.predict import describe_left_out, find_images, predict
+    from fcn_jax.inference.predict import describe_left_out, find_images, predict, require_own_results
     from fcn_jax.inference.resume import Origin, describe_network, find_done, list_sources
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.submission import write_submission
@@ -119,6 +119,7 @@ def run(words: list[str]) -> None:
     views = _choose_views(flags)
     _check_split_flags(flags)
     named = [] if flags.split is not None else find_images(flags.images)
+    require_own_results(named)
     files, videos = [file for file in named if not is_video(file)], [file for file in named if is_video(file)]
     if videos and (flags.probabilities or flags.polygons or flags.counts or flags.source_values):
         raise InputError(f"{videos[0]} is a video; probabilities, polygons, counts and source values are for images")

@@ -33,7 +33,7 @@ def describe_regions(class_map: UInt8[np.ndarray, "height width"]) -> Iterator[d
             if len(loops) == 1:
                 segmentation: Any = [(loops[0] + [columns.start, rows.start]).ravel().tolist()]
             else:
-                segmentation = encode_runs(regions == index)
+                segmentation = encode_runs(inside, (rows.start, columns.start), class_map.shape)
             yield {
                 "category_id": label + 1,
                 "segmentation": segmentation,
@@ -67,29 +67,45 @@ def trace_outlines(inside: Bool[np.ndarray, "height width"]) -> list[np.ndarray]
         for row, column in np.argwhere(inside & ~beside).tolist():
             following.setdefault((column + x, row + y), []).append((column + to_x, row + to_y))
     lines = []
-    while following:
-        start = min(following)
-        corners, before, here = [start], start, start
-        while True:
-            after = _turn(before, here, following[here])
-            following[here].remove(after)
-            if not following[here]:
-                del following[here]
-            before, here = here, after
-            if here == start:
-                break
-            corners.append(here)
-        lines.append(_drop_straight(np.array(corners)))
+    for start in sorted(following):
+        while start in following:  # several lines may begin in a corner
+            lines.append(_drop_straight(np.array(_follow(start, following))))
     return lines
 
 
-def encode_runs(inside: Bool[np.ndarray, "height width"]) -> dict[str, list[int]]:
-    """Encode pixels as COCO's run lengths: numbers of pixels outside and inside by turns, column by column."""
-    flat = inside.ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    ends = [0, *changes.tolist(), flat.size]
-    counts = [stop - start for start, stop in pairwise(ends)]
-    return {"size": list(inside.shape), "counts": [0, *counts] if flat[0] else counts}
+def _follow(start: tuple[int, int], following: dict[tuple[int, int], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """Follow a closed line from a corner, take its edges away, and return its corners."""
+    corners, before, here = [start], start, start
+    while True:
+        after = _turn(before, here, following[here])
+        following[here].remove(after)
+        if not following[here]:
+            del following[here]
+        before, here = here, after
+        if here == start:
+            return corners
+        corners.append(here)
+
+
+def encode_runs(
+    inside: Bool[np.ndarray, "rows columns"], origin: tuple[int, int], shape: tuple[int, ...]
+) -> dict[str, list[int]]:
+    """Encode pixels as COCO's run lengths: numbers of pixels outside and inside by turns, column by column.
+
+    Args:
+        inside: whether each pixel of a part of the image belongs to the region; at least one does.
+        origin: row and column of the image at which the part begins.
+        shape: height and width of the image.
+    """
+    height, width = shape
+    steps = np.diff(np.pad(inside.astype(np.int8), ((1, 1), (0, 0))), axis=0).T
+    begins, ends = (
+        (origin[1] + column) * height + origin[0] + row for column, row in (np.nonzero(steps == way) for way in (1, -1))
+    )
+    apart = begins[1:] != ends[:-1]  # a run may go on at the top of the next column
+    changes = np.stack([begins[np.append(True, apart)], ends[np.append(apart, True)]], axis=1).ravel().tolist()
+    stops = [0, *changes, *([height * width] if changes[-1] < height * width else [])]
+    return {"size": [height, width], "counts": [stop - start for start, stop in pairwise(stops)]}
 
 
 def _turn(before: tuple[int, int], here: tuple[int, int], choices: list[tuple[int, int]]) -> tuple[int, int]:

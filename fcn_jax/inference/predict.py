@@ -24,8 +24,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     """Find the image files that file names, folders and globs stand for, each file once, in this order.
 
     Raises:
-        InputError: there are no patterns, a name or glob matches nothing, a folder has no image, or two files would
-            have the same result file.
+        InputError: there are no patterns, a name or glob matches nothing, or a folder has no image.
     """
     if not patterns:
         raise InputError(
@@ -48,9 +47,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         if not found:
             raise InputError(f"{pattern} matches no file; give an image, a folder or a glob")
         files += found
-    files = list(dict.fromkeys(files))
-    require_own_results(files)
-    return files
+    return list(dict.fromkeys(files))
 
 
 def require_own_results(files: Sequence[Path]) -> None:

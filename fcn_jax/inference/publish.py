@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from fcn_jax.config import ModelConfig
+from fcn_jax.config import DataConfig, ModelConfig
+from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.data.tasks import Task, count_classes, name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import (
     LICENCE,
     describe_counts,
+    describe_start,
     list_classes,
     list_scores,
     list_title,
@@ -90,9 +93,9 @@ def describe(run: Run, step: int) -> dict[str, Any]:
         **_list_scores(run.tasks[0], scores),
         **{task.name: _list_scores(task, scores and scores[task.name]) for task in run.tasks[1:]},
         "seed": config.seed,
-        "steps": config.steps,
+        "steps": config.ends[-1],
         "batch_size": config.batch_size,
-        "weights": _shorten_paths(config.model).weights,
+        "weights": describe_start(config.model),
         "commands": [start.command for start in starts],
         "machine": starts[-1].machine if starts else None,
         "seconds": _measure_time(run.checkpoints / str(step), starts),
@@ -174,8 +177,16 @@ def list_flags(run: Run) -> list[str]:
             values = () if value is True else value if isinstance(value, tuple) else (value,)
             words += [f"--model.{name.replace('_', '-')}", *map(str, values)]
     words += ["--model.weights", "model.safetensors", "--data.name", data.name]
-    words += ["--data.dir", "DIR"] if run.options.data.dir else []
-    return words + (["--data.inputs", *data.inputs] if data.inputs else [])
+    options = run.options.data
+    words += ["--data.dir", "DIR"] if options.dir else []
+    words += ["--data.classes", "FILE"] if options.classes else []
+    given = vars(data) | {"label_suffix": options.label_suffix, "val_split": options.val_split}
+    defaults = vars(DataConfig(data.name)) | {"label_suffix": "", "val_split": HELD_OUT if data.hold_out else "val"}
+    for name, value in given.items():
+        if value not in (None, defaults[name]):
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--data.{name.replace('_', '-')}", *(shlex.quote(str(word)) for word in values)]
+    return words
 
 
 def _format_minutes(seconds: int | None) -> str:

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +24,7 @@ from fcn_jax.runtime.files import replace_atomically
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 LOUD = ("-hide_banner", "-loglevel", "error", "-nostdin")
+LAST = 4000  # bytes of ffmpeg's messages that are read for an error
 LINE = 100  # bytes; a line of the header of a frame has fewer
 
 Frame = UInt8[np.ndarray, "height width 3"]
@@ -60,6 +63,7 @@ def predict_video(
         (out / f"{file.stem}{suffix}").mkdir(exist_ok=True)
     examples = (make_unlabelled(f"{number:06}", frame) for number, frame in enumerate(read_frames(file), 1))
     with replace_atomically(out / f"{file.stem}_overlay.mp4", sync=False) as temporary, contextlib.ExitStack() as stack:
+        messages = stack.enter_context(tempfile.TemporaryFile())
         writer = None
         for number, result in enumerate(segment(examples), 1):
             example, class_map = result.example, result.class_map
@@ -70,13 +74,13 @@ def predict_video(
                 save_palette_png(one, part.palette, out / f"{file.stem}{suffix}" / f"{example.name}.png")
             picture = overlay(example.picture, maps[0], outputs.palette, outputs.alpha)
             if writer is None:
-                writer = stack.enter_context(_open_writer(temporary, picture.shape[:2], rate, file))
+                writer = stack.enter_context(_open_writer(temporary, picture.shape[:2], rate, file, messages))
                 stack.callback(writer.kill)
-            _pipe(writer, picture.tobytes(), file)
+            _pipe(writer, picture.tobytes(), messages, file)
             yield number
         if writer is None:
             raise InputError(f"{file} has no frame; give a video that plays")
-        _close(writer, f"the overlay of {file} cannot be written")
+        _close(writer, messages, f"the overlay of {file} cannot be written")
 
 
 def read_rate(file: Path) -> Fraction:
@@ -115,12 +119,15 @@ def read_frames(file: Path) -> Iterator[Frame]:
     # In PPM each frame brings its size, which the rotation that phones write has changed.
     words = ("-i", str(file), "-map", "0:v:0", "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-")
     command = [_find("ffmpeg"), *LOUD, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with (
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process,
+    ):
         assert process.stdout
         try:
             while (frame := _read_frame(process.stdout)) is not None:
                 yield frame
-            _close(process, f"{file} cannot be read to its end")
+            _close(process, messages, f"{file} cannot be read to its end")
         finally:
             process.kill()
 
@@ -137,29 +144,38 @@ def _read_frame(stream: IO[bytes]) -> Frame | None:
     return np.frombuffer(samples, np.uint8).reshape(height, width, 3)
 
 
-def _open_writer(target: Path, shape: tuple[int, int], rate: Fraction, source: Path) -> "subprocess.Popen[bytes]":
-    """Start ffmpeg on frames of a size; it takes the sound from the source."""
+def _open_writer(
+    target: Path, shape: tuple[int, int], rate: Fraction, source: Path, messages: IO[bytes]
+) -> "subprocess.Popen[bytes]":
+    """Start ffmpeg on frames of a size; it takes the sound from the source, however long that is."""
     height, width = shape
     frames = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-")
-    sound = ("-i", str(source), "-map", "0:v", "-map", "1:a?", "-c:a", "aac", "-shortest")
+    sound = ("-i", str(source), "-map", "0:v", "-map", "1:a?", "-c:a", "aac")
     pictures = ("-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p")
     words = [_find("ffmpeg"), *LOUD[:3], *frames, *sound, *pictures, "-f", "mp4", "-y", str(target)]
-    return subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stderr=messages)
 
 
-def _pipe(process: "subprocess.Popen[bytes]", data: bytes, file: Path) -> None:
+def _pipe(process: "subprocess.Popen[bytes]", data: bytes, messages: IO[bytes], file: Path) -> None:
     assert process.stdin
     try:
         process.stdin.write(data)
-    except BrokenPipeError:
-        _close(process, f"the overlay of {file} cannot be written")
+    except BrokenPipeError as error:
+        problem = f"the overlay of {file} cannot be written"
+        _close(process, messages, problem)
+        raise InputError(f"{problem}: ffmpeg has ended before the last frame; convert the video with ffmpeg") from error
 
 
-def _close(process: "subprocess.Popen[Any]", problem: str) -> None:
-    """Wait for ffmpeg, and raise an error with its reason if it has failed."""
-    _, reason = process.communicate()
-    if process.returncode:
-        raise InputError(f"{problem} ({_shorten(reason)}); make room, or convert the video with ffmpeg")
+def _close(process: "subprocess.Popen[Any]", messages: IO[bytes], problem: str) -> None:
+    """Wait for ffmpeg, and raise an error with its reason if it has failed.
+
+    Its messages are in a file: of a damaged video there may be many, and ffmpeg would wait for a reader of a pipe.
+    """
+    with contextlib.suppress(BrokenPipeError):  # it has ended, and its status says why
+        process.communicate()
+    if process.wait():
+        messages.seek(max(0, messages.seek(0, os.SEEK_END) - LAST))
+        raise InputError(f"{problem} ({_shorten(messages.read())}); make room, or convert the video with ffmpeg")
 
 
 def _shorten(output: bytes) -> str:

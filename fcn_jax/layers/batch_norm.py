@@ -9,14 +9,15 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from .channel_sums import broadcast_channels, channel_sums
+from .channel_sums import broadcast_channels, channel_sums, choose_method
 from .sizes import read_array
 
 
 class BatchNorm(nn.Module):
     """Batch normalization over all axes but the last (Ioffe & Szegedy 2015).
 
-    The variables are those of `nn.BatchNorm`, and so are the results up to rounding. Under `jit` the batch is the
+    The variables are those of `nn.BatchNorm`, and so are the results up to rounding, with the same momentum (Flax's
+    default is 0.99). Under `jit` the batch is the
     global one, over all devices.
 
     Attributes:
@@ -62,24 +63,25 @@ class BatchNorm(nn.Module):
             )
         x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
         channels = x.shape[-1:]
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        running_variance = self.variable("batch_stats", "var", jnp.ones, channels)
-        scale = jnp.asarray(self.param("scale", self.scale_init, channels))
-        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, channels))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        scale = jnp.asarray(self.param("scale", self.scale_init, channels, jnp.float32))
+        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, channels, jnp.float32))
+        method = choose_method(self.method)  # here, because `plain_methods` is no part of what `jit` goes by
         if self.use_running_average:
             mean, variance = jnp.asarray(running_mean.value), jnp.asarray(running_variance.value)
         else:
-            mean, variance = _compute_moments(x, self.method)
+            mean, variance = _compute_moments(x, method)
             if not self.is_initializing():
-                keep = self.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_variance.value = keep * running_variance.value + (1 - keep) * variance
-        return _normalize(x, mean, variance, scale, bias, self.epsilon, self.method).astype(self.dtype)
+                for running, new in ((running_mean, mean), (running_variance, variance)):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * new.astype(jnp.float32)
+        mean, variance, scale, bias = (v.astype(x.dtype) for v in (mean, variance, scale, bias))
+        return _normalize(x, mean, variance, scale, bias, self.epsilon, method).astype(self.dtype)
 
 
 # Both functions are under `jit` so that they are traced once for all layers of one shape.
 @partial(jax.jit, static_argnames="method")
-def _compute_moments(x: jax.Array, method: str | None) -> tuple[jax.Array, jax.Array]:
+def _compute_moments(x: jax.Array, method: str) -> tuple[jax.Array, jax.Array]:
     count = float(x.size // x.shape[-1])  # an integer could need more than 32 bits
     mean = channel_sums(x, method) / count
     return mean, jnp.maximum(channel_sums(x * x, method) / count - mean * mean, 0.0)
@@ -93,7 +95,7 @@ def _normalize(
     scale: jax.Array,
     bias: jax.Array,
     epsilon: float,
-    method: str | None,
+    method: str,
 ) -> jax.Array:
     factor = scale * lax.rsqrt(variance + epsilon)
     # (x - mean) * factor + bias. The mean's gradient is computed from the bias's, whose sum is needed anyway.

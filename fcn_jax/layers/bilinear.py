@@ -198,7 +198,7 @@ def _upsample_axis(x: Array, size: int, stride: int, low: int, out: Any, method:
     pads = [(0, 0, 0)] * x.ndim
     pads[-2] = (-first, blocks + last - x.shape[-2], 0)
     x = lax.pad(x, jnp.zeros((), x.dtype), pads)
-    # Sums of 16-bit values are taken in 32 bits and rounded once.
+    # Sums of 16-bit values are taken in 32 bits, and rounded once for each axis.
     wide = x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
     cells = [lax.slice_in_dim(wide, d, d + blocks, axis=-2) for d in range(last - first + 1)]
     if method is None:

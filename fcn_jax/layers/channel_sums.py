@@ -38,7 +38,7 @@ def channel_sums(x: ArrayLike, method: str | None = None) -> jax.Array:
     x = read_array(x, "x", "[*cells, channels]")
     if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(f"x is {x.dtype}{list(x.shape)}; it must be floating point, [*cells, channels].")
-    if _choose_method(method) == "plain":
+    if choose_method(method) == "plain":
         return x.sum(tuple(range(x.ndim - 1)))
     x = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return (jnp.ones((1, len(x)), x.dtype) @ x)[0]
@@ -68,13 +68,14 @@ def broadcast_channels(channels: ArrayLike, shape: tuple[Any, ...], method: str 
             f"channels have the shape {channels.shape} and shape is {shape}; channels must be [channels], and shape "
             "(*cells, channels) with the same number of channels."
         )
-    if _choose_method(method) == "plain":
+    if choose_method(method) == "plain":
         return jnp.broadcast_to(channels, shape)
     cells = math.prod(shape[:-1])
     return (jnp.ones((cells, 1), channels.dtype) @ channels[None]).reshape(shape)
 
 
-def _choose_method(method: str | None) -> str:
+def choose_method(method: str | None) -> str:
+    """Return the method of both functions; None chooses it."""
     method = ("matmul" if is_cpu() else "plain") if method is None else method
     check_method(method, _METHODS)
     return method

@@ -92,10 +92,10 @@ class Conv(nn.Module):
                 "and the groups must divide its channels."
             )
         shape = (*window, x.shape[-1] // groups, features)
-        kernel = jnp.asarray(self.param("kernel", self.kernel_init, shape), self.dtype)
+        kernel = jnp.asarray(self.param("kernel", self.kernel_init, shape, jnp.float32), self.dtype)
         y = conv(x, kernel, self.strides, self.padding, self.kernel_dilation, groups, self.method)
         if self.use_bias:
-            bias = jnp.asarray(self.param("bias", self.bias_init, (features,)), self.dtype)
+            bias = jnp.asarray(self.param("bias", self.bias_init, (features,), jnp.float32), self.dtype)
             y += broadcast_channels(bias, y.shape, "plain" if self.method == "plain" else None)
         return y
 
@@ -117,6 +117,8 @@ def conv(
     patches. ``None`` chooses when the function is traced: "plain" on accelerators, with groups, for 1x1 and for sizes
     that are symbols of `jax.export`; "patches" if the window is larger than the map or the result; "winograd" if it is
     faster and its memory is small; otherwise "barriers".
+
+    Values have to be finite: with Winograd's algorithm an infinite one makes NaN of its neighbours.
 
     Args:
         x: ``[batch, height, width, in]``.
@@ -159,6 +161,8 @@ def conv(
         raise ValueError(f"method {method!r} has one group and groups is {groups}; give method=None or 'plain'.")
     if method == "patches":
         return _multiply_patches(x, kernel, stride, padding, dilation)
+    if method == "winograd" and x.size == 0:
+        method = "barriers"
     if method == "winograd" and not _can_use_winograd(x, kernel, stride, padding, dilation):
         got = f"{kernel.shape[0]}x{kernel.shape[1]}, {stride}, {dilation}, {padding} and {x.dtype}"
         raise ValueError(
@@ -195,6 +199,9 @@ def _choose_method(x: jax.Array, kernel: jax.Array, stride: int, padding: int, d
     narrow, wide = sorted(kernel.shape[2:])
     cells = x.size // x.shape[-1]
     largest = _LARGEST_MAP_OF_FEW_CHANNELS if narrow < _MANY_CHANNELS else _LARGEST_MAP
+    # Winograd's reshapes are not defined for a map that is split over a mesh with explicit axes.
+    if any(jax.typeof(x).sharding.spec):
+        return "barriers"
     is_faster = narrow >= _FEWEST_CHANNELS and cells >= _FEWEST_CELLS and cells * wide <= largest
     return "winograd" if is_faster and _can_use_winograd(x, kernel, stride, padding, dilation) else "barriers"
 

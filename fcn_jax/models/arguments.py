@@ -1,6 +1,8 @@
 """Checks of what a network is given: images, their sizes, and attributes."""
 
+import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import jax
@@ -52,7 +54,7 @@ def _read_pairs(pairs: Any, name: str, images: jax.Array) -> jax.Array | None:
             f"{name} is {pairs.dtype}{list(pairs.shape)}; it must be integers [batch, 2], rows and columns of each of "
             f"the {images.shape[0]} images"
         )
-    return pairs
+    return pairs.astype(jnp.int32)  # the network negates them, which unsigned numbers do not survive
 
 
 def check_num_classes(num_classes: Any, tasks: tuple[int, ...] = ()) -> None:
@@ -61,6 +63,8 @@ def check_num_classes(num_classes: Any, tasks: tuple[int, ...] = ()) -> None:
         raise ValueError(
             f"num_classes is {num_classes!r}; it must be an integer of at least 1, the background included"
         )
+    if not isinstance(tasks, tuple) or not all(map(is_int, tasks)):
+        raise ValueError(f"tasks are {tasks!r}; they must be a tuple of integers, the number of classes of each task")
     if tasks and (sum(tasks) != num_classes or min(tasks) < 1):
         raise ValueError(f"tasks are {tasks}; they must be at least 1 and add up to num_classes, {num_classes}")
 
@@ -84,7 +88,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 def check_skip_scales(skip_scales: Any) -> None:
     """Raise ValueError unless there are two finite factors."""
-    if np.shape(skip_scales) != (2,) or not np.isfinite(skip_scales).all():
+    if np.shape(skip_scales) != (2,) or not all(isinstance(x, Real) and math.isfinite(x) for x in skip_scales):
         raise ValueError(f"skip_scales are {skip_scales!r}; they must be two finite factors, on pool4 and on pool3")
 
 

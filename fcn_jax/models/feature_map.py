@@ -23,6 +23,7 @@ from flax import linen as nn
 from flax import struct
 
 from fcn_jax.layers import Conv, max_pool
+from fcn_jax.layers.sizes import is_int
 
 
 class FeatureMap(struct.PyTreeNode):
@@ -160,9 +161,9 @@ def _join(maps: Sequence[FeatureMap], values: jax.Array) -> FeatureMap:
 def _read_same_for_axes(value: Any) -> int:
     """Read a stride, padding or dilation, in any of the forms that Flax takes, as one integer for both axes."""
     values = set(jax.tree.leaves(value)) or {1}
-    if len(values) != 1 or not all(isinstance(v, int) for v in values):
+    if len(values) != 1 or not all(map(is_int, values)):
         raise ValueError(
             f"a feature map needs integers, the same on both axes and sides, for strides, padding and dilation; got "
             f"{value!r}; give one integer"
         )
-    return values.pop()
+    return int(values.pop())

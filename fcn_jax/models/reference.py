@@ -32,13 +32,14 @@ class JointFCN(FCN):
         images: Float[ArrayLike, "batch height width channels"],
         size: Int[ArrayLike, "batch 2"] | None = None,
         train: bool = False,
+        origin: Int[ArrayLike, "batch 2"] | None = None,
     ) -> tuple[Float[Array, "batch height width _"], ...]:
         """Compute the logits of each task; the arguments are those of `FCN`.
 
         Raises:
             ValueError: as in `FCN`.
         """
-        return split_scores(super().__call__(images, size, train), count_by_task(self))
+        return split_scores(super().__call__(images, size, train, origin), count_by_task(self))
 
 
 class LateFusion(nn.Module):

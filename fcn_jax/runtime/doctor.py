@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from fcn_jax.runtime.devices import require_devices
 from fcn_jax.runtime.memory import format_bytes
 from fcn_jax.runtime.versions import PACKAGES, read_versions
 
@@ -32,6 +33,9 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
     Args:
         cache: folder of prepared data and compiled programs.
         root: folder of the system's files.
+
+    Raises:
+        InputError: JAX cannot start; what is independent of it is yielded before.
     """
     version = importlib.metadata.version("fcn-jax")
     yield "fcn_jax", f"{version} in {Path(__file__).parents[1]}"
@@ -43,6 +47,7 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
         missing = [name for name in names if importlib.util.find_spec(name) is None]
         install = f"{', '.join(missing)} missing: pip install 'fcn-jax[{extra}]'"
         yield f"extra {extra}", install if missing else "installed"
+    require_devices()
     devices = jax.devices()
     yield "devices", f"{len(devices)} of {devices[0].platform}: {', '.join(sorted({d.device_kind for d in devices}))}"
     found = find_accelerator(root)

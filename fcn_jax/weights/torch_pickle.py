@@ -116,9 +116,11 @@ class Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         """Record a storage that the pickle refers to. The other references are to classes of networks."""
-        kind, value, key, *_ = pid
+        kind, value, key, *more = pid
         if kind == "module":
             return value
+        if any(more[2:]):  # after the place and the length: a part of another storage
+            raise ValueError("its numbers are in parts of storages, as PyTorch before 0.4 wrote them; save it anew")
         dtype = describe_unknown(value) or value
         return self.storages.setdefault(key, Storage(key, dtype))
 

@@ -1,5 +1,7 @@
 """Regions of class maps in COCO's format, decoded by pycocotools."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -69,5 +71,19 @@ def test_each_hole_has_a_line():
 
 
 def test_runs_go_down_the_columns_and_begin_outside():
-    assert encode_runs(draw("01", "11").astype(bool)) == {"size": [2, 2], "counts": [1, 3]}
-    assert encode_runs(draw("10", "10").astype(bool)) == {"size": [2, 2], "counts": [0, 2, 2]}
+    whole = (0, 0), (2, 2)
+    assert encode_runs(draw("01", "11").astype(bool), *whole) == {"size": [2, 2], "counts": [1, 3]}
+    assert encode_runs(draw("10", "10").astype(bool), *whole) == {"size": [2, 2], "counts": [0, 2, 2]}
+    assert encode_runs(draw("11", "10").astype(bool), (1, 1), (3, 4)) == {"size": [3, 4], "counts": [4, 2, 1, 1, 4]}
+
+
+def test_a_region_with_thousands_of_holes_takes_seconds():
+    """The time was quadratic: 60 s for as many."""
+    class_map = np.zeros((251, 251), np.uint8)
+    class_map[1::2, 1::2] = 1
+    began = time.process_time()
+    regions = [region for region in describe_regions(class_map) if region["category_id"] == 1]
+    assert time.process_time() - began < 20
+    (region,) = regions
+    assert region["area"] == 251 * 251 - 125 * 125
+    assert len(region["segmentation"]["counts"]) > 2 * 125 * 125

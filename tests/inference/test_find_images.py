@@ -9,7 +9,7 @@ from PIL import Image
 from red_classes import encode
 
 from fcn_jax.errors import InputError
-from fcn_jax.inference.predict import describe_left_out, find_images
+from fcn_jax.inference.predict import describe_left_out, find_images, require_own_results
 from fcn_jax.inference.read_image import read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
@@ -93,11 +93,11 @@ def test_files_that_would_be_written_to_the_same_place(tmp_path):
     jpg, png = touch(tmp_path, "a/one.jpg", "b/one.png")
     message = re.escape(f"{jpg} and {png} would both be written as one.png")
     with pytest.raises(InputError, match=message):
-        find_images([str(jpg), str(png)])
+        require_own_results(find_images([str(jpg), str(png)]))
     plain, overlaid = touch(tmp_path, "c/two.jpg", "c/two_overlay.jpg")
     message = re.escape(f"{plain} and {overlaid} would both be written as two_overlay.png")
     with pytest.raises(InputError, match=message):
-        find_images([str(tmp_path / "c")])
+        require_own_results(find_images([str(tmp_path / "c")]))
 
 
 def test_hidden_files_are_passed_over(tmp_path):

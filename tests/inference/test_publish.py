@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from fcn_jax.cli.train import read_flags
-from fcn_jax.config import ModelConfig
+from fcn_jax.config import DataConfig, DataOptions, ModelConfig
 from fcn_jax.errors import InputError
+from fcn_jax.inference.export.card import list_classes, list_training
 from fcn_jax.inference.publish import describe, list_flags, publish
 from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables
@@ -79,7 +81,9 @@ def test_the_folders_of_files_are_left_out(scored, start, names):
     described = describe(scored._replace(config=config), 1)
     assert "/home/me" not in json.dumps(described)
     assert {name: described["config"]["model"][name] for name in names} == names
-    assert described["weights"] == names.get("weights")
+    (name,) = names.values()
+    assert described["weights"] == (" and ".join(name) if isinstance(name, list) else name)
+    assert f"- Weights at the start: {described['weights']}." in list_training(scored._replace(config=config))
 
 
 def test_what_is_not_known_is_none(scored):
@@ -134,3 +138,28 @@ def test_a_damaged_log_is_said_and_nothing_is_written(scored, tmp_path):
 def test_a_folder_in_use_is_left_alone(scored, tmp_path):
     with pytest.raises(InputError, match="is there already; give a new folder"):
         publish(scored, scored.folder)
+
+
+def test_the_card_of_an_extended_run_has_all_of_its_steps(scored):
+    config = dataclasses.replace(scored.config, steps=100, extend=(150,))
+    assert any(", 150 steps of" in line for line in list_training(scored._replace(config=config)))
+    assert describe(scored._replace(config=config), 1)["steps"] == 150
+
+
+def test_the_command_of_the_card_has_the_flags_of_the_data(scored):
+    data = DataConfig("folder", void=(7,), map=("255=1", "#800000=0"), train_split="all", hold_out=0.2)
+    options = DataOptions(dir=Path("/d"), classes=Path("/c.txt"), label_suffix="_mask", val_split="test")
+    run = scored._replace(
+        config=dataclasses.replace(scored.config, data=data), options=dataclasses.replace(scored.options, data=options)
+    )
+    _, config, found, *_ = read_flags(shlex.split(" ".join(list_flags(run))))
+    assert config.data == data
+    assert (found.data.dir.name, found.data.classes.name) == ("DIR", "FILE")
+    assert (found.data.label_suffix, found.data.val_split) == ("_mask", "test")
+
+
+def test_names_of_classes_stay_in_their_cells(scored):
+    names = ("a|b", "<i>wet", "a\nb")
+    task = scored.tasks[0]._replace(class_names=names)
+    rows = list_classes(scored._replace(tasks=(task,)))[-3:]
+    assert [row.split(" | ")[1] for row in rows] == ["a\\|b", "&lt;i>wet", "a b"]

@@ -125,3 +125,37 @@ def test_frames_of_several_sizes_and_a_target_that_cannot_be_written(clip, tmp_p
         list(predict_video(swap, clip, tmp_path, OUTPUTS))
     with pytest.raises(InputError, match=r"clip.mp4 has no frame; give a video that plays"):
         list(predict_video(lambda examples: [], clip, tmp_path, OUTPUTS))
+
+
+@needs_ffmpeg
+def test_the_sound_may_be_shorter_than_the_pictures(tmp_path):
+    file = tmp_path / "long.mp4"
+    make_video(
+        file,
+        "-f lavfi -i testsrc=size=320x240:rate=10:duration=8 -f lavfi -i sine=duration=1 -pix_fmt yuv420p",
+    )
+    (tmp_path / "out").mkdir()
+    assert len(list(predict_video(segment, file, tmp_path / "out", OUTPUTS))) == 80
+    assert len(list(read_frames(tmp_path / "out" / "long_overlay.mp4"))) == 80
+
+
+@needs_ffmpeg
+def test_a_video_with_many_damaged_places_ends(tmp_path):
+    """ffmpeg has more to say of it than a pipe holds."""
+    file = tmp_path / "damaged.mp4"
+    make_video(file, "-f lavfi -i testsrc=size=320x240:rate=25:duration=90 -pix_fmt yuv420p -g 5")
+    content = bytearray(file.read_bytes())
+    begin, end = content.index(b"mdat") + 4, content.index(b"moov") if b"moov" in content else len(content)
+    places = np.random.default_rng(0).integers(begin, end, (end - begin) // 300)
+    for place in places:
+        content[place] ^= 0xFF
+    file.write_bytes(content)
+    said = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(file), "-f", "null", "-"], capture_output=True, check=False
+    ).stderr
+    assert len(said) > 65_536, len(said)
+    try:
+        frames = sum(1 for _ in read_frames(file))
+    except InputError:
+        return
+    assert frames > 100

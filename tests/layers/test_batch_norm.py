@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fcn_jax.layers import BatchNorm
+from fcn_jax.layers import BatchNorm, plain_methods
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(3, 9, 7, 5)) * np.arange(1, 6) + np.arange(5)).astype(np.float32)
@@ -141,3 +141,27 @@ def test_inputs_without_statistics_are_refused(x, running, message):
 
 def test_an_empty_batch_is_normalized_by_running_statistics():
     assert BatchNorm(True).apply(variables(), X[:0]).shape == X[:0].shape
+
+
+def test_variables_are_float32_also_where_jax_has_64_bits():
+    with jax.enable_x64(True):
+        norm, x = BatchNorm(use_running_average=False), jnp.arange(6.0).reshape(3, 2)
+        assert x.dtype == jnp.float64
+        variables = norm.init(jax.random.key(0), x)
+        _, updates = norm.apply(variables, x, mutable=["batch_stats"])
+        kinds = {leaf.dtype for leaf in jax.tree.leaves((variables, updates))}
+    assert kinds == {np.dtype("float32")}
+
+
+def test_plain_methods_hold_for_shapes_that_were_traced_before():
+    norm, x = BatchNorm(use_running_average=True), jnp.ones((2, 3, 5, 7))
+    variables = norm.init(jax.random.key(0), x)
+
+    def count_products() -> int:
+        return str(jax.make_jaxpr(lambda v, x: norm.apply(v, x))(variables, x)).count("dot_general[")
+
+    before = count_products()
+    assert before > 0
+    with plain_methods():
+        assert count_products() == 0
+    assert count_products() == before

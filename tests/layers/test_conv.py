@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from layer_loops import conv_loop, conv_loop_gradients
 
 from fcn_jax.layers import Conv, compiler_options, conv
@@ -304,3 +305,26 @@ def test_methods_that_cannot_compute_it_are_refused(arguments, message):
     x, kernel = arrays(1, 9, 9, 4, 4, 3)
     with pytest.raises(ValueError, match=message):
         conv(x, kernel[:, :, : 4 // arguments.get("groups", 1)], **arguments)
+
+
+def test_parameters_are_float32_also_where_jax_has_64_bits():
+    with jax.enable_x64(True):
+        variables = Conv(2, (3, 3)).init(jax.random.key(0), jnp.ones((1, 4, 4, 3)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+
+
+def test_a_map_that_would_take_winograds_algorithm_may_be_split_over_an_explicit_mesh():
+    generator = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(generator.normal(size=s), jnp.float32) for s in ((8, 16, 16, 64), (3, 3, 64, 64)))
+    value = jax.value_and_grad(lambda x, kernel: (conv(x, kernel, padding=1, method=None) ** 2).mean(), (0, 1))
+    want = jax.jit(value)(x, kernel)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        got = jax.jit(value)(split, jax.device_put(kernel, NamedSharding(mesh, PartitionSpec())))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), got, want)
+
+
+def test_an_empty_batch_has_an_empty_result_by_every_method():
+    for method in ("plain", "barriers", "winograd", None):
+        assert conv(jnp.ones((0, 8, 8, 64)), jnp.ones((3, 3, 64, 64)), padding=1, method=method).shape == (0, 8, 8, 64)

@@ -118,3 +118,11 @@ def test_a_computation_has_a_floating_point_type(value):
     if value is not None:  # NumPy's name for float64
         with pytest.raises(ValueError, match="it must be a floating-point type"):
             check_dtype(value)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint32", "int16", "int64"])
+def test_sizes_of_any_integer_type_are_signed(kind):
+    """The network negates them."""
+    read = read_images(IMAGES, np.array([[8, 9], [3, 4]], kind))
+    assert read.size.dtype == np.int32
+    np.testing.assert_array_equal(read.size, [[8, 9], [3, 4]])

@@ -150,3 +150,12 @@ def test_changes_by_a_pickle_do_not_outlive_it():
     rebuild = ("torch._utils", "_rebuild_parameter")
     assert first.known[rebuild].changed == 1
     assert not hasattr(second.known[rebuild], "changed")
+
+
+def test_a_part_of_a_storage_is_refused():
+    """PyTorch before 0.4 wrote them, with the part's name, place and length at the end."""
+    reader = Unpickler(io.BytesIO())
+    whole = ("storage", "float32", "0", "cpu", 4, None)
+    assert reader.persistent_load(whole).key == "0"
+    with pytest.raises(ValueError, match="parts of storages"):
+        reader.persistent_load((*whole[:-1], ("1", 2, 2)))

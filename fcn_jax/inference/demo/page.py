@@ -36,7 +36,7 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
     Args:
         subject: what the page is about.
         segment: computes the class of each pixel. It is called for one photograph at a time.
-        folder: a folder for class maps.
+        folder: the folder of the visitors' photographs, in which class maps are written, too.
     """
     import gradio as gr
 
@@ -70,7 +70,7 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
             shown, text = None, ""
             if file is not None:
                 try:
-                    shown = answer(segment, subject.palette, Path(file["path"]), folder)
+                    shown = answer(segment, subject.palette, _require_uploaded(Path(file["path"]), folder), folder)
                     text = " ".join(f"{warning}." for warning in shown.warnings)
                 except (InputError, OutOfMemory) as error:
                     text = str(error)
@@ -103,6 +103,17 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
             )
         page.load(None, js=PASTE, api_visibility="private")
     return page
+
+
+def _require_uploaded(photograph: Path, folder: Path) -> Path:
+    """Return the path of a photograph, if it is in the folder of the visitors' photographs.
+
+    Raises:
+        InputError: it is elsewhere on this machine.
+    """
+    if not photograph.resolve().is_relative_to(folder.resolve()):
+        raise InputError("this photograph was not given to this page; choose it again")
+    return photograph
 
 
 def _describe(gr: Any, subject: Subject, shown: Answer | None, opacity: float, text: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fcn_jax.errors import InputError
 if TYPE_CHECKING:
     import gradio
 
+UPLOAD = "500mb"  # largest file of a visitor
 # The browser refuses to load anything that is not from this server. The page has scripts and styles inside it.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 
@@ -93,7 +94,9 @@ def serve(page: "gradio.Blocks", opened: socket.socket, style: str) -> None:
         run_history=False,
         ssr_mode=False,
         show_error=False,
+        max_file_size=UPLOAD,
     )
+    page.has_launched = True  # otherwise Gradio reads any file of this machine whose path a visitor sends
     app.add_middleware(_Policy)
     if is_loopback(opened):  # a page of another site must not reach this one under a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", opened.getsockname()[0], "[::1]"])

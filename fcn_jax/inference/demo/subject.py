@@ -85,6 +85,6 @@ def write_examples(run: Run, folder: Path, count: int) -> list[Path]:
     files = []
     for index in spread_indices(len(source), count):
         example = source[index]
-        files.append(folder / f"{Path(example.name).name}.png")
+        files.append(folder / f"{example.name.replace('/', '_')}.png")
         save_png(example.picture, files[-1])
     return files

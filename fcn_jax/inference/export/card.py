@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fcn_jax.config import InputConfig
+from fcn_jax.config import InputConfig, ModelConfig
 from fcn_jax.data.tasks import Task, count_classes, list_suffixes
 from fcn_jax.inference.export.parity import Parity
 from fcn_jax.runs.run_dir import Run
@@ -177,8 +177,13 @@ def list_classes(run: Run) -> list[str]:
         rows = enumerate(zip(task.class_names, list_colours(task.palette), strict=True))
         lines += ["", f"### {task.name.capitalize()} task"] if task.name else []
         lines += ["", "| index | name | colour |", "| --- | --- | --- |"]
-        lines += [f"| {i} | {name} | `{colour}` |" for i, (name, colour) in rows]
+        lines += [f"| {i} | {_escape(name)} | `{colour}` |" for i, (name, colour) in rows]
     return lines
+
+
+def _escape(text: str) -> str:
+    """Escape a text for a cell of a Markdown table."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def list_scores(run: Run, step: int, scores: Mapping[str, Any] | None) -> list[str]:
@@ -195,14 +200,20 @@ def list_scores(run: Run, step: int, scores: Mapping[str, Any] | None) -> list[s
     return lines
 
 
+def describe_start(model: ModelConfig) -> str | None:
+    """Describe the weights that a network started from, by the names of their files or runs; None: from scratch."""
+    places = model.init_streams or ((model.init_from,) if model.init_from else ())
+    return " and ".join(place.name for place in places) or (model.weights and Path(model.weights).name)
+
+
 def list_training(run: Run) -> list[str]:
     """Return the lines of a card on the training."""
-    model, data = run.config.model, run.config.data
+    data = run.config.data
     return [
         "",
         "## Training",
         "",
         f"- Data: {data.name}, split {data.train_split}; names and sizes of its files have the hash `{run.contents}`.",
-        f"- Weights at the start: {Path(model.weights).name if model.weights else 'none, from scratch'}.",
-        f"- Seed {run.config.seed}, {run.config.steps} steps of {run.config.batch_size} images.",
+        f"- Weights at the start: {describe_start(run.config.model) or 'none, from scratch'}.",
+        f"- Seed {run.config.seed}, {run.config.ends[-1]} steps of {run.config.batch_size} images.",
     ]

@@ -142,7 +142,7 @@ def _write_onnx(file: Path, run: Run, scores: Scores, variables: Any, probabilit
     model = make_onnx(scores, variables, run.tasks, probabilities, _get_input(run))
     notes = {}
     for suffix, task in zip(list_suffixes(run.tasks), run.tasks, strict=True):
-        notes[f"class_names{suffix}"] = "\n".join(task.class_names)
+        notes[f"class_names{suffix}"] = "\n".join(" ".join(name.split()) for name in task.class_names)
         notes[f"palette{suffix}"] = "\n".join(list_colours(task.palette))
     onnx.helper.set_model_props(model, notes)
     write_atomically(file, model.SerializeToString(deterministic=True))

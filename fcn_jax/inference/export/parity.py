@@ -53,12 +53,12 @@ class Parity(NamedTuple):
     """How an exported file compares with its network, in one task.
 
     Attributes:
-        images: number of images.
+        images: number of images, parts of odd sizes among them; images are cut to `LARGEST` pixels a side.
         pixels: number of their pixels.
         other_classes: pixels with another class. In each of them the two classes have nearly the same logit.
         largest_margin: the largest difference of those two logits, in units of the image's largest logit.
         largest_difference: the largest difference of a logit, in the same units; None if the file shows none.
-        mean_iu: of the file, over the labelled pixels of all whole images; NaN without labels.
+        mean_iu: of the file, over the labelled pixels of these images; NaN without labels.
         mean_iu_of_network: the same of the network.
     """
 
@@ -120,7 +120,7 @@ def compare(
             (None,) * len(counts) if other is None else split_scores(other, counts),
         )
         found.append([_compare_task(*part) for part in zip(*parts, strict=True)])
-        worst = max(max(task.margin, task.difference or 0.0) for task in found[-1])
+        worst = np.max([[task.margin, task.difference or 0.0] for task in found[-1]])  # NaN if one is
         if not worst <= TOLERANCE:
             raise ExportDiffers(
                 f"{what} computes something else than the network: on {example.name} by {worst:.1e} of the largest "

@@ -65,7 +65,7 @@ def draw_chart(title: str, series: Sequence[tuple[str, Points]]) -> Chart | None
     xs, ys = zip(*(point for _, points in series for point in points), strict=True)
     right, top = max(*xs, 1.0), max(ys)
     low = min(*ys, 0.0)
-    x_step, y_step = choose_step(right), choose_step(top - low or 1.0)
+    x_step, y_step = max(choose_step(right), 1.0), choose_step(top - low or 1.0)  # steps are whole numbers
     bottom = y_step * math.floor(low / y_step)
     top = y_step * max(math.ceil(top / y_step), 1)
 

@@ -1,8 +1,11 @@
 """The page of `fcn-jax demo` in a real browser. The tests share a server and a browser, and run in this order."""
 
 import base64
+import contextlib
 import io
+import json
 import signal
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -227,10 +230,29 @@ def test_nothing_is_asked_of_another_host(visitor, server):
         urllib.request.urlopen(stranger)
 
 
+def test_a_file_of_this_machine_that_nobody_uploaded_is_not_read(visitor, server, tmp_path):
+    """Gradio would take the path from the request, and show the file to whoever asks."""
+    private = tmp_path / "private.png"
+    Image.fromarray(draw_photograph(9)).save(private)
+    before = server.count("computed")
+    assert "Traceback" not in server.log.read_text()  # Gradio prints one for what it refuses
+    for number in range(8):
+        file = {"path": str(private), "meta": {"_type": "gradio.FileData"}}
+        asked = json.dumps({"data": [file, 0.5, None], "fn_index": number, "session_hash": "stranger"}).encode()
+        request = urllib.request.Request(
+            f"{server.url}gradio_api/run/predict", asked, {"Content-Type": "application/json"}
+        )
+        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request) as answer:
+            assert b"/file=" not in answer.read()
+    assert server.count("computed") == before
+    assert not [file for file in server.log.parent.rglob("*.png") if file.read_bytes() == private.read_bytes()]
+
+
 def test_ctrl_c_ends_it_and_nothing_is_left(visitor, server):
     assert [folder.name.startswith("fcn_jax-demo-") for folder in server.log.parent.iterdir()].count(True) == 1
+    before = len(server.log.read_text())
     assert server.end(signal.SIGINT) == 130
-    log = server.log.read_text()
+    log = server.log.read_text()[before:]
     assert log.endswith("fcn-jax: stopped\n")
     assert "Traceback" not in log
     assert list(server.log.parent.iterdir()) == [server.log]

@@ -95,3 +95,12 @@ def test_images_without_labels_have_no_mean_iu():
     for parity in parities:
         assert np.isnan(parity.mean_iu)
         assert parity.largest_difference is None
+
+
+def test_numbers_that_are_not_finite_are_no_parity():
+    def spoil(logits):
+        logits[0, 0, 0] = np.nan
+        return logits
+
+    with pytest.raises(ExportDiffers, match="computes something else"):
+        compare("a file", make_run(spoil), REFERENCES, COUNTS)

@@ -56,3 +56,10 @@ def test_there_are_about_five_ticks(length):
     step = choose_step(length)
     assert 3 <= length / step <= 9
     assert f"{step:e}"[0] in "125"
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 5])
+def test_the_steps_of_a_short_run_have_one_tick_each(last):
+    chart = draw_chart("loss", [("train", [(float(step), 1.0) for step in range(last + 1)])])
+    labels = [tick.text for tick in chart.x_ticks]
+    assert labels == list(map(str, range(last + 1)))

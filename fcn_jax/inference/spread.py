@@ -1,4 +1,4 @@
-"""Choose images from all over a split."""
+"""Choose images from all over a split. Films change slowly, so its first images say little."""
 
 from collections.abc import Sequence
 from typing import TypeVar

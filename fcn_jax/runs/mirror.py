@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from fcn_jax.errors import InputError, WriteFailed
-from fcn_jax.runs.checkpoint_files import MANIFEST, find_best, is_step, list_complete, read_scores
+from fcn_jax.runs.checkpoint_files import MANIFEST, SCORES, find_best, is_step, list_complete, read_scores
 from fcn_jax.runtime.bucket import describe, explain_refusal, find_url, open_bucket
 from fcn_jax.runtime.files import find_cache_folder, try_lock
 from fcn_jax.runtime.processes import fail_together
@@ -24,7 +24,7 @@ from fcn_jax.runtime.processes import fail_together
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-CONFIG, METRICS, SCORES = "config.json", "metrics.jsonl", "checkpoints/scores.json"
+CONFIG, METRICS, SCORED = "config.json", "metrics.jsonl", f"checkpoints/{SCORES}"
 TRAINER = "trainer"  # the object that names the training which writes the run
 PAUSES = (2, 10, 60)  # seconds before each further attempt to write to a bucket that does not answer
 
@@ -247,7 +247,7 @@ def _download_one(bucket: "AbstractFileSystem", url: str, step: int | None, fold
 def _download(bucket: "AbstractFileSystem", names: Collection[str], steps: Collection[int], folder: Path) -> None:
     """Download what a run goes on from: configuration, metrics, scores and some checkpoints."""
     beginnings = tuple(f"checkpoints/{step}/" for step in steps)
-    wanted = [name for name in names if name in (CONFIG, METRICS, SCORES) or name.startswith(beginnings)]
+    wanted = [name for name in names if name in (CONFIG, METRICS, SCORED) or name.startswith(beginnings)]
     if wanted:
         bucket.get(wanted, [str(folder / name) for name in wanted])
 
@@ -276,7 +276,7 @@ def _list_steps(names: Collection[str]) -> list[int]:
 def _list_files(folder: Path) -> list[str]:
     """List the files of a run directory that are not in a checkpoint, by their relative names."""
     names = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
-    outside = [name for name in names if name.parts[0] != "checkpoints" or name == Path(SCORES)]
+    outside = [name for name in names if name.parts[0] != "checkpoints" or name == Path(SCORED)]
     return [name.as_posix() for name in outside if name.name != "lock" and name.suffix != ".tmp"]
 
 

@@ -15,18 +15,6 @@ CLASSES, PER_CLASS = 6, 4
 PAIRS = 4  # of repeated images, for each two splits
 
 
-def spread(images: Sequence[Measured], count: int) -> list[Measured]:
-    """Choose images at even distances, from the first to the last. Films change slowly, so the first ones say little.
-
-    Args:
-        images: all images.
-        count: number of images to choose, at least 2; all if there are fewer.
-    """
-    if len(images) <= count:
-        return list(images)
-    return [images[place * (len(images) - 1) // (count - 1)] for place in range(count)]
-
-
 def choose_per_class(survey: Survey, number: int) -> Chosen:
     """Choose, for each of the classes with the fewest pixels in all splits, the images with most of these.
 

@@ -15,7 +15,8 @@ from fcn_jax.data.survey.survey import LabelSurvey, Survey, TaskSurvey
 from fcn_jax.data.survey.text import describe_repeats, format_class_weights, format_size
 from fcn_jax.data.tasks import Task, join_maps, split_maps
 from fcn_jax.inference.html_page import load_template, make_data_uri
-from fcn_jax.inference.sheet.choose import PAIRS, PER_SPLIT, choose_per_class, spread
+from fcn_jax.inference.sheet.choose import PAIRS, PER_SPLIT, choose_per_class
+from fcn_jax.inference.spread import choose_evenly
 from fcn_jax.inference.visualize import VOID_COLOUR, overlay_tasks
 
 SIDE = 240  # longer side of a small image, in pixels
@@ -85,7 +86,7 @@ def render_sheet(dataset: Dataset, survey: Survey) -> str:
         format_size=format_size,
         weights=format_class_weights(survey),
         findings=describe_repeats(survey),
-        splits=[(name, show(spread(split.images, PER_SPLIT))) for name, split in survey.splits.items()],
+        splits=[(name, show(choose_evenly(split.images, PER_SPLIT))) for name, split in survey.splits.items()],
         repeats=[
             (found, [show([one, other]) for one, other, _ in found.pairs[:PAIRS]])
             for found in survey.repeats

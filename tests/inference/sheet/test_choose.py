@@ -1,14 +1,13 @@
 """Which images a sheet shows."""
 
 import numpy as np
-import pytest
 
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.labels import palette
 from fcn_jax.data.survey.measure import Measured, measure
 from fcn_jax.data.survey.survey import Survey, summarise_images, summarise_task
 from fcn_jax.data.tasks import Task
-from fcn_jax.inference.sheet.choose import choose_per_class, spread
+from fcn_jax.inference.sheet.choose import choose_per_class
 
 
 def make(split: str, index: int, **pixels: int) -> Measured:
@@ -26,17 +25,6 @@ def survey(splits: dict[str, list[Measured]], names: tuple[str, ...]) -> Survey:
     task = Task("", names, palette(len(names)))
     images = {split: summarise_images(members) for split, members in splits.items()}
     return Survey("a", images, [summarise_task(task, 0, splits, "train")], "train", [])
-
-
-@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 11, 100])
-def test_images_are_chosen_from_the_first_to_the_last_at_even_distances(total):
-    images = [make("train", index) for index in range(total)]
-    chosen = [image.index for image in spread(images, 4)]
-    if total <= 4:
-        assert chosen == list(range(total))
-    else:
-        assert (chosen[0], chosen[-1], len(set(chosen))) == (0, total - 1, 4)
-        assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
 
 
 def test_the_rarest_classes_and_the_images_with_most_of_them():

@@ -144,6 +144,11 @@ class ModelConfig:
         return self.input or InputConfig()
 
     @property
+    def start_places(self) -> tuple[Path, ...]:
+        """The run directories or files that the network starts from, by `init_streams` or `init_from`."""
+        return self.init_streams or ((self.init_from,) if self.init_from else ())
+
+    @property
     def has_batch_norm(self) -> bool:
         """Whether the backbone has batch norms, which keep its features near 1 whatever the input."""
         return self.backbone.startswith("resnet") or self.backbone.endswith("_bn")

@@ -4,14 +4,13 @@ TensorFlow Datasets writes the records as array_record files. TensorFlow itself 
 """
 
 import contextlib
-import functools
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,10 +135,6 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         height, width = self._metadata["max_size"]
         return height, width
 
-    def open_records(self, split: str) -> Sequence[dict[str, Any]]:
-        """Open a split as the function of this name does."""
-        return open_records(Path(self.data_dir), self._keys, split)
-
     @property
     def _keys(self) -> tuple[str, ...]:
         return get_keys(self._found.inputs)
@@ -218,7 +213,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             metadata=tfds.core.MetadataDict(),
         )
 
-    @functools.cached_property
+    @cached_property
     def info(self) -> tfds.core.DatasetInfo:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What the records are. The original keeps every builder, and so all that it has read, to the process' end."""
         return self._info()
@@ -338,7 +333,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return listed
 
 
-def open_records(folder: Path, keys: Sequence[str], split: str) -> Sequence[dict[str, Any]]:
+def open_records(folder: str | Path, keys: Sequence[str], split: str) -> Sequence[dict[str, Any]]:
     """Open a split: a sequence of records with `name`, and `label` and the inputs as the bytes of image files.
 
     Args:

@@ -230,10 +230,8 @@ def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool 
             f"{config.name} has images without labels here, in {', '.join(found.unlabelled)}, and no others; "
             "`fcn-jax predict RUN --split` segments them, and `fcn-jax data list` says where labels belong"
         )
-    from fcn_jax.data.builder import (
-        SegmentationBuilder,
-        open_records,
-    )  # TFDS takes a second to import; wrong arguments fail before
+    # TFDS takes a second to import; wrong arguments fail before.
+    from fcn_jax.data.builder import SegmentationBuilder, open_records
 
     builder = SegmentationBuilder(config.name, found, _find_cache(options), skip_bad)
     builder.build()
@@ -248,7 +246,7 @@ def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool 
         left_out=builder.describe_left_out(),
         unlabelled={split: len(images) for split, images in found.unlabelled.items()},
         inputs=builder.describe_inputs(config.train_split),
-        _open=partial(open_records, Path(builder.data_dir), get_keys(found.inputs)),
+        _open=partial(open_records, builder.data_dir, get_keys(found.inputs)),
     )
 
 

@@ -57,7 +57,7 @@ def _read_pairs(pairs: Any, name: str, images: jax.Array) -> jax.Array | None:
     return pairs.astype(jnp.int32)  # the network negates them, which unsigned numbers do not survive
 
 
-def check_num_classes(num_classes: Any, tasks: tuple[int, ...] = ()) -> None:
+def check_num_classes(num_classes: Any, tasks: Any = ()) -> None:
     """Raise ValueError unless a number of classes is an integer of at least 1, to which those of the tasks add up."""
     if not is_int(num_classes) or num_classes < 1:
         raise ValueError(

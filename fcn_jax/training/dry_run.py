@@ -74,8 +74,7 @@ def _list_unread(setup: Setup) -> list[str]:
             f"{dataset.name} was not read: its {classes} classes and images of up to {width}x{height} are assumed; "
             "give --data.dir to check its files"
         )
-    places = model.init_streams or ((model.init_from,) if model.init_from else ())
-    weights = [model.weights] if model.weights else list(map(str, places))
+    weights = [model.weights] if model.weights else list(map(str, model.start_places))
     if weights and setup.start is None and setup.resume_step is None:
         lines.append(f"the weights {' and '.join(weights)} were not read, so it is open whether they fit")
     return lines

@@ -49,9 +49,8 @@ def read_start(model: ModelConfig, cache: Path | None, inputs: Sequence[str] = (
 
 def is_at_hand(model: ModelConfig) -> bool:
     """Return whether the weights that a new network starts from are there: in files, not to be downloaded."""
-    places = model.init_streams or ((model.init_from,) if model.init_from else ())
-    if places:
-        return all(find_url(place) or place.exists() for place in places)
+    if model.start_places:
+        return all(find_url(place) or place.exists() for place in model.start_places)
     return model.weights is None or (model.weights != "imagenet" and Path(model.weights).exists())
 
 

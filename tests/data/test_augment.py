@@ -137,6 +137,12 @@ def test_flips_are_exact_mirrors_of_image_and_label_together_in_half_of_the_case
     assert 16 <= mirrored <= 48
 
 
+def test_pixels_and_labels_end_at_the_same_place_where_a_sample_lies_on_the_border():
+    """Halved, an image of odd sides has samples just on its border."""
+    pixels, labels = run(HALVED, np.full((21, 21, 3), 255, np.uint8), np.full((21, 21), 3, np.uint8), 16)
+    np.testing.assert_array_equal((pixels == 0).all(axis=-1), labels == 255)
+
+
 def test_beyond_the_image_are_the_mean_colour_and_void():
     image = np.full((8, 12, 3), 255, np.uint8)
     pixels, labels = run(MIRRORED, image, np.full((8, 12), 3, np.uint8), 16)

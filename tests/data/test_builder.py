@@ -16,7 +16,7 @@ from drawn import list_contents, mask, picture, save
 from fcn_jax.data import builder as builder_module
 from fcn_jax.data import dataset as datasets
 from fcn_jax.data import entries
-from fcn_jax.data.builder import SegmentationBuilder
+from fcn_jax.data.builder import SegmentationBuilder, open_records
 from fcn_jax.data.sources import folder
 from fcn_jax.data.sources.source import Drawn, Found, Request
 from fcn_jax.errors import InputError
@@ -52,7 +52,10 @@ def test_largest_height_and_width_of_different_images(tree):
 
 def test_records_are_the_bytes_of_image_files(tree):
     prepare(tree)
-    records = {record["name"].decode(): record["image"] for record in make_builder(tree).open_records("train")}
+    records = {
+        record["name"].decode(): record["image"]
+        for record in open_records(make_builder(tree).data_dir, ("image",), "train")
+    }
     assert records["a"] == (tree / "images/train/a.png").read_bytes()
 
 
@@ -77,7 +80,7 @@ def draw_two(plus=0):
 def test_drawn_examples(tmp_path):
     builder = SegmentationBuilder("two", draw_two(), tmp_path)
     builder.build()
-    example = datasets.Source(builder.open_records("train"), tmp_path)[1]
+    example = datasets.Source(open_records(builder.data_dir, ("image",), "train"), tmp_path)[1]
     assert (example.image == 9).all()
     assert (example.label == 1).all()
     assert SegmentationBuilder("two", draw_two(), tmp_path).data_dir == builder.data_dir
@@ -93,7 +96,7 @@ def test_a_name_that_a_data_set_of_tfds_has(tmp_path):
     builder.build()
     assert builder.info.name == "mnist"
     assert builder.data_dir.startswith(str(tmp_path / "mnist"))
-    assert [record["name"] for record in builder.open_records("train")] == [b"0", b"1"]
+    assert [record["name"] for record in open_records(builder.data_dir, ("image",), "train")] == [b"0", b"1"]
     assert SegmentationBuilder("two", draw_two(), tmp_path).info.name == "two"  # one class, a name for each data set
 
 
@@ -273,7 +276,7 @@ def test_damaged_data_is_built_again(tree, loss):
 TINY = """if True:
     import pathlib, sys
     import numpy as np
-    from fcn_jax.data.builder import SegmentationBuilder
+    from fcn_jax.data.builder import SegmentationBuilder, open_records
     from fcn_jax.data.sources.source import Drawn, Found
 
     def draw(i):
@@ -285,7 +288,7 @@ TINY = """if True:
     splits = {split: [Drawn(f"{split}{i}", lambda i=i: draw(i)) for i in range(3)] for split in ("train", "val")}
     tiny = SegmentationBuilder("tiny", Found(("a", "b"), splits), pathlib.Path(sys.argv[1]))
     tiny.build()
-    print(tiny.data_dir, [r["name"] for r in tiny.open_records("train")], tiny.max_size)
+    print(tiny.data_dir, [r["name"] for r in open_records(tiny.data_dir, ("image",), "train")], tiny.max_size)
 """
 
 
@@ -329,7 +332,7 @@ def test_without_locks_the_first_to_finish_wins(tree, monkeypatch):
 
     monkeypatch.setattr(slow, "_shard_iterators_per_split", list_shards_late)
     slow.build()
-    assert [record["name"] for record in slow.open_records("train")] == [b"a", b"b", b"c"]
+    assert [record["name"] for record in open_records(slow.data_dir, ("image",), "train")] == [b"a", b"b", b"c"]
     assert slow.max_size == (6, 9)
     assert not list((tree.parent / "cache").rglob("incomplete.*"))
 

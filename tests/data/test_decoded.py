@@ -184,3 +184,15 @@ def test_a_disk_that_keeps_something_else(dataset, monkeypatch):
     monkeypatch.setattr(module, "_write", lambda stem, about, source: stem.with_suffix(".uint8").write_bytes(b"x"))
     with pytest.raises(InputError, match=r"train\.uint8 differs from what was just written"):
         open_decoded(dataset, "train")
+
+
+def test_without_locks_the_file_of_another_process_is_taken(dataset, root, monkeypatch):
+    """Both write under the same temporary name, and the second one finds it renamed."""
+    write = module._write
+
+    def write_late(*arguments):
+        write(*arguments)
+        raise FileNotFoundError(2, "No such file or directory", "train.uint8.tmp")
+
+    monkeypatch.setattr(module, "_write", write_late)
+    assert is_right(dataset, root)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fcn_jax.models.arguments import check_choice, check_dtype, check_num_classes, read_images
+from fcn_jax.models.arguments import check_choice, check_dtype, check_num_classes, check_skip_scales, read_images
 from fcn_jax.models.backbones.resnet import ResNet
 from fcn_jax.models.backbones.vgg import VGG
 from fcn_jax.models.dilated import DilatedFCN
@@ -126,3 +126,12 @@ def test_sizes_of_any_integer_type_are_signed(kind):
     read = read_images(IMAGES, np.array([[8, 9], [3, 4]], kind))
     assert read.size.dtype == np.int32
     np.testing.assert_array_equal(read.size, [[8, 9], [3, 4]])
+
+
+def test_attributes_of_other_types_are_refused():
+    with pytest.raises(
+        ValueError, match="tasks are 3; they must be a tuple of integers, the number of classes of each"
+    ):
+        check_num_classes(3, 3)
+    with pytest.raises(ValueError, match=r"skip_scales are \('a', 'b'\); they must be two finite factors"):
+        check_skip_scales(("a", "b"))

@@ -9,13 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from fcn_jax.data.sources.coco_file import CocoFile, draw_outlines, read_coco_file
-from fcn_jax.data.sources.coco_images import (
-    find_file,
-    key_by_split,
-    list_folders,
-    name_example,
-    require_own_files,
-)
+from fcn_jax.data.sources.coco_images import find_files, key_by_split, list_folders, name_example
 from fcn_jax.data.sources.outlined_classes import number_classes
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
 from fcn_jax.errors import InputError
@@ -44,8 +38,7 @@ def find(request: Request) -> Found:
     for split, content in contents.items():
         _warn_of_crowds(files[split], content)
         folders = list_folders(dir, files[split], (files[split].stem.removeprefix("instances_"), split))
-        places = [find_file(image.path, folders) for image in content.images]
-        require_own_files(zip((image.path for image in content.images), places, strict=True), files[split])
+        places = find_files((image.path for image in content.images), folders, files[split])
         splits[split] = [
             Outlined(
                 name_example(image.path),

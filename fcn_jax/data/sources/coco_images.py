@@ -92,21 +92,22 @@ def find_file(path: PurePosixPath, folders: Sequence[Path]) -> Path:
     return next((place for place in places if os.path.isfile(place)), folders[0] / ways[0])
 
 
-def require_own_files(images: Iterable[tuple[PurePosixPath, Path]], file: Path) -> None:
-    """Raise InputError if two images that a JSON file lists are found in the same place.
+def find_files(paths: Iterable[PurePosixPath], folders: Sequence[Path], file: Path) -> list[Path]:
+    """Find the files of all images that a JSON file lists, as `find_file` does.
 
-    Args:
-        images: the listed path of each image, and where it was found.
-        file: the JSON file.
+    Raises:
+        InputError: two images are found in the same place.
     """
     listed: dict[Path, PurePosixPath] = {}
-    for path, place in images:
+    for path in paths:
+        place = find_file(path, folders)
         other = listed.setdefault(place, path)
         if other != path:
             raise InputError(
                 f"{file} lists {other} and {path}, and both are found as {place}; keep the folders of the images as "
                 "they are listed, or give each image a name of its own"
             )
+    return list(listed)
 
 
 def name_example(path: PurePosixPath) -> str:

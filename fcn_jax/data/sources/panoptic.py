@@ -6,13 +6,7 @@ The semantic label of a pixel is the category of its segment. Which object it be
 from functools import partial
 from pathlib import Path
 
-from fcn_jax.data.sources.coco_images import (
-    find_file,
-    key_by_split,
-    list_folders,
-    name_example,
-    require_own_files,
-)
+from fcn_jax.data.sources.coco_images import find_file, find_files, key_by_split, list_folders, name_example
 from fcn_jax.data.sources.panoptic_file import Category, PanopticFile, label_segments, read_panoptic_file
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
 from fcn_jax.errors import InputError
@@ -48,8 +42,7 @@ def find(request: Request) -> Found:
         file = files[split]
         mask_folder = _find_masks(dir, file)
         folders = list_folders(dir, file, (file.stem.removeprefix(_PREFIX), split))
-        places = [find_file(image.path, folders) for image in content.images]
-        require_own_files(zip((image.path for image in content.images), places, strict=True), file)
+        places = find_files((image.path for image in content.images), folders, file)
         splits[split] = []
         for image, place in zip(content.images, places, strict=True):
             mask = find_file(image.mask, [mask_folder])

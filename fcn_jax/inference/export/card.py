@@ -202,8 +202,7 @@ def list_scores(run: Run, step: int, scores: Mapping[str, Any] | None) -> list[s
 
 def describe_start(model: ModelConfig) -> str | None:
     """Describe the weights that a network started from, by the names of their files or runs; None: from scratch."""
-    places = model.init_streams or ((model.init_from,) if model.init_from else ())
-    return " and ".join(place.name for place in places) or (model.weights and Path(model.weights).name)
+    return " and ".join(place.name for place in model.start_places) or (model.weights and Path(model.weights).name)
 
 
 def list_training(run: Run) -> list[str]:

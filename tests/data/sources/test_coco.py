@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from fcn_jax.data.builder import SegmentationBuilder
+from fcn_jax.data.builder import SegmentationBuilder, open_records
 from fcn_jax.data.dataset import prepare
 from fcn_jax.data.sources.coco import find
 from fcn_jax.data.sources.source import Request
@@ -92,7 +92,7 @@ def test_the_image_is_kept_as_it_is(tmp_path):
     data = make(root, [(0, 3, [box(1, 1, 5, 5)], {})])
     builder = SegmentationBuilder("coco", find(Request(root, tmp_path / "cache")), tmp_path / "cache")
     assert builder.data_dir == str(data.folder)
-    assert builder.open_records("train")[0]["image"] == (root / "images/a.jpg").read_bytes()
+    assert open_records(builder.data_dir, ("image",), "train")[0]["image"] == (root / "images/a.jpg").read_bytes()
 
 
 @pytest.mark.parametrize("make_runs", [pack, count])

@@ -121,3 +121,12 @@ def test_files_behind_links_are_listed_and_circles_end(tmp_path):
     found = [file.relative_to(tmp_path / "images").as_posix() for file in list_files(tmp_path / "images")]
     assert found == ["a.png", "gone.png", "more/b.png"]
     assert list_files(tmp_path / "none") == []
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(place):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\); change its permissions"):
+        list_files(tmp_path)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.errors import InputError
+from fcn_jax.inference.demo.page import _require_uploaded
 from fcn_jax.inference.demo.server import format_url, is_loopback, open_socket
 from fcn_jax.inference.demo.subject import describe_run, write_examples
 from fcn_jax.runs.run_dir import open_run
@@ -95,3 +96,13 @@ def test_examples_need_data_that_are_there(run_dir, tmp_path, name, dir, message
     with pytest.raises(InputError, match=message):
         write_examples(run, tmp_path / "examples", 6)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_photographs_in_the_folder_of_the_visitors_are_read(tmp_path):
+    (tmp_path / "visitors").mkdir()
+    (tmp_path / "visitors" / "link.png").symlink_to(tmp_path / "private.png")
+    uploaded = tmp_path / "visitors" / "a.png"
+    assert _require_uploaded(uploaded, tmp_path / "visitors") == uploaded
+    for name in ("private.png", "visitors/../private.png", "visitors/link.png"):
+        with pytest.raises(InputError, match="this photograph was not given to this page"):
+            _require_uploaded(tmp_path / name, tmp_path / "visitors")

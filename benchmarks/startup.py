@@ -4,8 +4,8 @@
 - `fcn-jax train fcn8s` (ResNet34 from scratch, on the data set that the program draws), to the end of its first step:
   cold, with an empty cache, so that data are drawn and programs compiled; and warm, another run with the same cache.
 - `fcn-jax predict`, to the first PNG: cold and warm as above.
-- PyTorch: a script that imports it and does one step, or segments one image to a PNG, with FCN-8s on ResNet34, whose
-  data are in memory. It compiles nothing, so it has no warm start.
+- PyTorch: a script that imports it and does one step on data in memory, or reads its weights and segments one image to
+  a PNG, with FCN-8s on ResNet34. It compiles nothing, so it has no warm start.
 - Building a data set's files, in MB of its source a second, against copying the same files and against their SHA-256.
 
 `--voc` and `--camvid` name the folders of the data; a data set whose folder is missing is left out. What is compared
@@ -38,13 +38,16 @@ import numpy, torch
 from PIL import Image
 from pytorch_networks import CLASSES, torch_fcn8s
 model = torch_fcn8s("resnet34").to(memory_format=torch.channels_last)
-if sys.argv[2] == "step":
+if sys.argv[2] == "weights":
+    torch.save(model.state_dict(), sys.argv[4])
+elif sys.argv[2] == "step":
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     images = torch.randn(8, 3, 96, 96).to(memory_format=torch.channels_last)
     labels = torch.randint(0, CLASSES, (8, 96, 96))
     torch.nn.functional.cross_entropy(model(images), labels).backward()
     optimizer.step()
 else:
+    model.load_state_dict(torch.load(sys.argv[5], weights_only=True))
     image = torch.from_numpy(numpy.array(Image.open(sys.argv[3]).convert("RGB"))).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         classes = model.eval()(image).argmax(dim=1)[0].to(torch.uint8).numpy()
@@ -82,17 +85,19 @@ def measure_starts(recorder: history.Recorder, folder: Path, rounds: int) -> Non
         command = [*PROGRAM, "train", "fcn8s", "--run-dir", f"{folder}/{name}", "--data.cache", f"{folder}/cache"]
         return until([*command, "--log-every", "1", "--steps", "1"], "step 1/", ends=name == "run")
 
-    image = folder / "image.png"
+    image, weights = folder / "image.png", folder / "weights.pt"
     draw(image)
 
     def first_image(name: str) -> float:
         return until([*PROGRAM, "predict", f"{folder}/run", str(image), "--out", f"{folder}/out-{name}"], SEGMENTED)
 
     def peer(what: str) -> float:
-        script = [sys.executable, "-c", PYTORCH, str(Path(__file__).parent), what, str(image), f"{folder}/peer.png"]
-        return until(script, "done")
+        written = weights if what == "weights" else folder / "peer.png"
+        script = [sys.executable, "-c", PYTORCH, str(Path(__file__).parent), what, str(image), str(written)]
+        return until([*script, str(weights)], "done")
 
-    rows = {"train fcn8s, first step": (first_step, "run"), "predict, first PNG": (first_image, "cold")}
+    peer("weights")
+    rows = {"train fcn8s, first step": (first_step, "run"), "predict, weights to first PNG": (first_image, "cold")}
     numbers = itertools.count()  # each start has a folder of its own: what is there would be resumed
     for what, (command, first) in rows.items():
         setting = f"fcn-jax {what}"

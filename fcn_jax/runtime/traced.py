@@ -8,8 +8,10 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,7 +21,7 @@ import jax
 from jax import export
 
 from fcn_jax import IMPORTED
-from fcn_jax.layers.backend import is_single_device, wants_plain
+from fcn_jax.layers.backend import is_cpu, is_single_device, wants_plain
 from fcn_jax.runtime.versions import read_versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose code programs are traced with
@@ -34,6 +36,10 @@ def keep_in(folder: Path) -> None:
     A program is run as it is found, so the folder is one that others cannot write to, like that of compiled programs.
     """
     _folder.set(folder)
+    if is_cpu():
+        # JAX imports it (0.2 s) before it runs an exported program on CPUs. Here a start does so while it waits for
+        # files.
+        threading.Thread(target=importlib.import_module, args=("scipy.linalg.cython_lapack",)).start()
 
 
 @contextlib.contextmanager

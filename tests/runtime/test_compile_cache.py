@@ -38,6 +38,13 @@ def test_a_second_start_compiles_nothing(tmp_path):
     assert set(tmp_path.rglob("*-cache")) == programs
 
 
+def test_what_exported_programs_need_is_imported_meanwhile(tmp_path):
+    wait = "import threading; [t.join() for t in threading.enumerate() if t is not threading.main_thread()]"
+    code = f"{COMPILED.partition('import jax,')[0]}{wait}\nprint('scipy.linalg.cython_lapack' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path):
     (tmp_path / "compiled").write_text("in the way")
     done = start(tmp_path)

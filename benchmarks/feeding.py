@@ -33,7 +33,7 @@ def stream(name: str, dir: str, cache: str, workers: int, mode: str, first_step:
 
     from fcn_jax.config import Config, DataConfig, DataOptions, ModelConfig, RunOptions
     from fcn_jax.data import dataset as datasets
-    from fcn_jax.data.batches import train_batches
+    from fcn_jax.data.batches import load_on_devices, train_batches
     from fcn_jax.data.decoded import open_decoded
     from fcn_jax.data.defaults import fill_config, fill_options
 
@@ -43,6 +43,8 @@ def stream(name: str, dir: str, cache: str, workers: int, mode: str, first_step:
     dataset = datasets.prepare(name, options.data.dir, options.data.cache)
     source = open_decoded(dataset, "train") if mode == "disk" else dataset.source("train")
     here = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
+    if mode == "device":
+        source = load_on_devices(source, dataset.max_size, here, workers)
     return train_batches(source, dataset.max_size, config, options, first_step, here), config, dataset
 
 

@@ -3,7 +3,8 @@
 `rows.csv` in the folder names the trainings: a row, its preset and its flags. Each one runs once for every seed, in
 `runs/NAME/ROW-SEED`, by `fcn-jax train`; one that was stopped goes on. When it is done, its scores are appended to
 `results.csv`, with the seconds of the whole training. Rows that are in `results.csv` are not trained again. At last
-`report_rows.py` draws the curves and writes the tables.
+`report_rows.py` draws the curves and writes the tables. To make rows anew and compare them, name another file by
+`--results`; then its table is printed at last.
 """
 
 import csv
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from report_rows import report
+from report_rows import format_scores, read_classes, read_rows, report
 
 from fcn_jax.cli.train import read_flags
 from fcn_jax.config import HEADS
@@ -39,13 +40,15 @@ class Options:
     """Train the rows of an experiment."""
 
     folder: tyro.conf.Positional[Path]
-    """folder with rows.csv; results.csv is written there"""
+    """folder with rows.csv"""
     data_dir: Path | None = None
     """folder of the data set's files, which are only read"""
     rows: tuple[str, ...] = ()
     """names of the rows to train; none: all"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """seeds of the trainings of each row"""
+    results: Path | None = None
+    """file to append results to; None: results.csv in the folder, whose tables are then written anew"""
     runs: Path = Path("runs")
     """folder of the run directories"""
 
@@ -58,14 +61,17 @@ def main() -> None:
     unknown = set(options.rows) - set(rows)
     if unknown:
         raise SystemExit(f"unknown rows {', '.join(sorted(unknown))}; choose from {', '.join(rows)}")
-    results = options.folder / "results.csv"
+    results = options.results or options.folder / "results.csv"
     for seed in options.seeds:
         for name in options.rows or rows:
             if (name, str(seed)) in read_done(results):
-                print(f"{name}, seed {seed}: is in {results}; remove its lines there to train it again")
+                print(f"{name}, seed {seed}: is in {results}; give --results with another file to train it again")
             else:
                 train(rows[name], seed, options, results)
-    report(options.folder)
+    if options.results is None:
+        report(options.folder)
+    else:
+        print(format_scores(read_rows(results), read_classes(options.folder / "classes.csv")), end="")
 
 
 def read_done(results: Path) -> set[tuple[str, str]]:

@@ -176,7 +176,16 @@ def test_every_flag_of_the_pages_exists():
             with contextlib.suppress(SystemExit):
                 main([*command.split(), "--help"])
     known = set(re.findall(r"--[a-z][a-z.-]*[a-z]", shown.getvalue()))
-    known |= {"--data-dir", "--rows", "--tpu", "--traffic", "--extrapolate", "--utilisation"}  # scripts of this project
+    known |= {
+        "--data-dir",
+        "--rows",
+        "--results",
+        "--seeds",
+        "--tpu",
+        "--traffic",
+        "--extrapolate",
+        "--utilisation",
+    }  # scripts of this project
     known |= {"--no-deps", "--cfg-options", "--resume", "--work-dir"}  # pip and MMSegmentation
     pages = {page for page in PAGES if page.parent.name == "docs"} - {PROJECT / "docs" / "clusters.md"}  # Slurm's flags
     for page in [PROJECT / "README.md", *pages]:

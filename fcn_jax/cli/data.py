@@ -1,13 +1,14 @@
 """`fcn-jax data list`, `fcn-jax data prepare NAME [flags]` and `fcn-jax data check NAME [flags]`."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from fcn_jax.cli.words import choose, require_writable
+from fcn_jax.cli.words import choose, parse_flags, require_writable
 from fcn_jax.config import DataConfig, DataOptions
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress
@@ -64,13 +65,13 @@ def run(words: list[str]) -> None:
 
             print(describe_sources())
         case "prepare":
-            dataset = _prepare(tyro.cli(Prepare, prog="fcn-jax data prepare", args=words[1:]))
+            dataset = _prepare(parse_flags(Prepare, "data prepare", words[1:]))
             for split in dataset.splits:
                 print("\n".join(_describe_split(dataset, split)))
             for line in _describe_unlabelled(dataset):
                 print(line)
         case "check":
-            _check(tyro.cli(Check, prog="fcn-jax data check", args=words[1:]))
+            _check(parse_flags(Check, "data check", words[1:]))
 
 
 def _prepare(flags: Prepare) -> "Dataset":
@@ -87,7 +88,7 @@ def _prepare(flags: Prepare) -> "Dataset":
         # The message names flags of `train` and `eval`, which have a prefix that those of `data` lack.
         raise InputError(str(error).replace("--data.", "--")) from error
     if dataset.left_out:
-        print(f"warning: {dataset.left_out}")
+        print(f"warning: {dataset.left_out}", file=sys.stderr)
     return dataset
 
 

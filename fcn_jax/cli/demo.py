@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from fcn_jax.cli.words import start_jax
+from fcn_jax.cli.words import parse_flags, start_jax
 from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress, show_step
@@ -39,7 +39,7 @@ class Demo:
 
 def run(words: list[str]) -> None:
     """Serve the page and print its address."""
-    flags = tyro.cli(Demo, prog="fcn-jax demo", args=words)
+    flags = parse_flags(Demo, "demo", words)
     hide_progress(flags.quiet)
     from fcn_jax.inference.demo.server import format_url, is_loopback, open_socket, serve, work_offline
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from fcn_jax.cli.words import parse_flags
 from fcn_jax.runtime.files import find_cache_folder
 
 
@@ -18,7 +17,7 @@ class Doctor:
 
 def run(words: list[str]) -> None:
     """Print what this machine and installation are."""
-    flags = tyro.cli(Doctor, prog="fcn-jax doctor", args=words)
+    flags = parse_flags(Doctor, "doctor", words)
     from fcn_jax.runtime.doctor import describe_system
 
     for name, value in describe_system(flags.cache or find_cache_folder()):

@@ -1,6 +1,7 @@
 """`fcn-jax eval RUN [flags]`."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from fcn_jax.cli.other_data import OtherData, choose_data
-from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
+from fcn_jax.cli.words import parse_flags, require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE
-from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress, show_progress, show_step
 
 if TYPE_CHECKING:
@@ -48,17 +48,18 @@ class Eval:
 
 def run(words: list[str]) -> None:
     """Score a run and print the scores of its classes as a table."""
-    flags = tyro.cli(Eval, prog="fcn-jax eval", args=words)
+    flags = parse_flags(Eval, "eval", words)
     hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     require_writable(flags.json, flags.picture)
     from fcn_jax.data.dataset import prepare_configured
-    from fcn_jax.data.tasks import describe_classes, find_classes
+    from fcn_jax.data.tasks import find_classes
     from fcn_jax.inference.evaluate import describe_scores, evaluate, format_tables, ignore_classes
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.trained import load_trained
     from fcn_jax.inference.visualize import Panels, save_png
     from fcn_jax.runs.mirror import copy_for_reading
+    from fcn_jax.runs.other_data import select_tasks
     from fcn_jax.runs.run_dir import open_run
     from fcn_jax.runtime.bucket import find_url
     from fcn_jax.runtime.files import write_atomically
@@ -76,13 +77,8 @@ def run(words: list[str]) -> None:
     on_bad_example = flags.on_bad_example or run.options.on_bad_example
     dataset = prepare_configured(config, options, on_bad_example == "skip")
     if dataset.left_out:
-        print(f"warning: {dataset.left_out}")
-    scored = dataset.select(run.tasks)
-    if scored is None:
-        raise InputError(
-            f"{name} was trained on the classes {describe_classes(run.tasks)}, and {dataset.name} has "
-            f"{describe_classes(dataset.tasks)}; score it on data with the same classes"
-        )
+        print(f"warning: {dataset.left_out}", file=sys.stderr)
+    scored = select_tasks(dataset, run, name)
     split = options.val_split or "val"
     source = scored.source(split)
     panels = Panels(source, run.tasks)

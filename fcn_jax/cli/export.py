@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fcn_jax.cli.words import start_jax
+from fcn_jax.cli.words import parse_flags, start_jax
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress
 
@@ -40,7 +40,7 @@ class Export:
 
 def run(words: list[str]) -> None:
     """Export a network and print how each file compares with it."""
-    flags = tyro.cli(Export, prog="fcn-jax export", args=words)
+    flags = parse_flags(Export, "export", words)
     hide_progress(flags.quiet)
     if flags.count < 1:
         raise InputError(f"count is {flags.count}; it must be at least 1")
@@ -51,6 +51,7 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.segment import make_unlabelled
     from fcn_jax.inference.spread import choose_evenly
     from fcn_jax.runs.mirror import copy_for_reading
+    from fcn_jax.runs.other_data import select_tasks
     from fcn_jax.runs.run_dir import open_run
 
     files = find_images(flags.images) if flags.images else []
@@ -69,7 +70,7 @@ def run(words: list[str]) -> None:
         else:
             try:
                 dataset = prepare_configured(run.config.data, run.options.data, run.options.on_bad_example == "skip")
-                source = dataset.source(run.options.data.val_split or "val")
+                source = select_tasks(dataset, run, flags.run).source(run.options.data.val_split or "val")
             except InputError as error:
                 raise InputError(
                     f"the images that the run was scored on cannot be read: {error}. Give other images to compare on: "

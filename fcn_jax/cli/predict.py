@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import tyro
 
 from fcn_jax.cli.other_data import OtherData, choose_data
-from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
+from fcn_jax.cli.words import parse_flags, require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress, show_progress, show_step
@@ -101,7 +101,7 @@ class Split(NamedTuple):
 
 def run(words: list[str]) -> None:
     """Segment photographs and print the file name of each result."""
-    flags = tyro.cli(Predict, prog="fcn-jax predict", args=words)
+    flags = parse_flags(Predict, "predict", words)
     hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     from fcn_jax.data.tasks import count_classes

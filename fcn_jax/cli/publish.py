@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from fcn_jax.cli.words import start_jax
+from fcn_jax.cli.words import parse_flags, start_jax
 from fcn_jax.runtime.progress import hide_progress, show_step
 
 
@@ -31,7 +31,7 @@ class Publish:
 
 def run(words: list[str]) -> None:
     """Publish a network and print its score."""
-    flags = tyro.cli(Publish, prog="fcn-jax publish", args=words)
+    flags = parse_flags(Publish, "publish", words)
     hide_progress(flags.quiet)
     from fcn_jax.inference.publish import publish
     from fcn_jax.runs.mirror import copy_for_reading

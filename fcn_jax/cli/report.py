@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from fcn_jax.cli.other_data import OtherData, choose_data
-from fcn_jax.cli.words import require_batch_size, require_writable, start_jax
+from fcn_jax.cli.words import parse_flags, require_batch_size, require_writable, start_jax
 from fcn_jax.config import TILE
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import hide_progress, show_step
@@ -51,7 +51,7 @@ class Report:
 
 def run(words: list[str]) -> None:
     """Report runs and print the score of each, and the file."""
-    flags = tyro.cli(Report, prog="fcn-jax report", args=words)
+    flags = parse_flags(Report, "report", words)
     hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     if not flags.runs:

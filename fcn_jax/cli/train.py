@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,8 +35,7 @@ def run(words: list[str]) -> None:
     """Train, or resume a run."""
     preset, config, options, cluster, quiet = read_flags(words)
     hide_progress(quiet)
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    run_dir = expand_home(options.run_dir) if options.run_dir else Path("runs", f"{preset}-{config.data.name}-{now}")
+    run_dir = expand_home(options.run_dir) if options.run_dir else Path("runs", _name_run(preset, config))
     if url := find_url(run_dir):
         open_bucket(url)  # reports a missing package before JAX is loaded
     if config.extend and not _holds_run(run_dir):
@@ -57,7 +57,7 @@ def run(words: list[str]) -> None:
             f"  ./launch.sh {preset} --data.name voc2012 --data.dir VOCdevkit   (downloaded without --data.dir)"
         )
     name_of_first = gather(str(run_dir))[0]
-    if options.run_dir is None:  # its name has the time, of which each host has its own
+    if options.run_dir is None:  # its name has a time and digits, of which each host has its own
         run_dir = Path(name_of_first)
     (train_staged if config.staged else train)(config, options, run_dir)
 
@@ -101,6 +101,12 @@ def describe_presets() -> dict[str, tuple[str, Training]]:
         )
         for name, preset in PRESETS.items()
     }
+
+
+def _name_run(preset: str, config: Config) -> str:
+    """Name a new run by the time, with four digits by chance: several trainings may start in the same second."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return f"{preset}-{config.data.name}-{now}-{secrets.token_hex(2)}"
 
 
 def _holds_run(run_dir: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fcn_jax.cli.words import choose, require_writable
+from fcn_jax.cli.words import choose, parse_flags, require_writable
 from fcn_jax.runtime.progress import hide_progress, show_step
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def run(words: list[str]) -> None:
     """Describe weights, or convert and describe them."""
     match choose("weights command", words[0], ("describe", "import")):
         case "describe":
-            flags = tyro.cli(Describe, prog="fcn-jax weights describe", args=words[1:])
+            flags = parse_flags(Describe, "weights describe", words[1:])
             from fcn_jax.weights.describe import describe_weights
 
             print(describe_weights(_read(flags)))
         case "import":
-            _import(tyro.cli(Import, prog="fcn-jax weights import", args=words[1:]))
+            _import(parse_flags(Import, "weights import", words[1:]))
 
 
 def _read(flags: Describe) -> "Weights":

@@ -1,11 +1,34 @@
 """Functions for words and flags that several commands share."""
 
+import dataclasses
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from fcn_jax.errors import InputError, suggest_nearest
-from fcn_jax.runtime.files import find_cache_folder
+from fcn_jax.runtime.files import expand_home, find_cache_folder
+
+Flags = TypeVar("Flags")
+
+
+def parse_flags(kind: type[Flags], command: str, words: list[str]) -> Flags:
+    """Read the words after a command; ~ at the start of a path is the user's folder."""
+    import tyro  # a tenth of a second, which `fcn-jax --help` does without
+
+    return _expand_paths(tyro.cli(kind, prog=f"fcn-jax {command}", args=words))
+
+
+def _expand_paths(value: Any) -> Any:
+    """Expand ~ in a path, and in all paths of a tuple or a dataclass."""
+    if isinstance(value, Path):
+        return expand_home(value)
+    if isinstance(value, tuple):
+        return tuple(map(_expand_paths, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _expand_paths(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
 
 
 def choose(what: str, word: str, known: Iterable[str]) -> str:

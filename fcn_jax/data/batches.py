@@ -7,7 +7,7 @@ threads or hosts does not change them, nor does the step at which a run is resum
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import grain
 import jax
@@ -25,6 +25,24 @@ from fcn_jax.layers.backend import count_local_devices
 from fcn_jax.runtime.host_memory import read_free_memory
 
 CHUNK = 64 << 20  # bytes that are sent to the devices at once
+
+
+class Resident(Sequence[Example]):
+    """A split whose images and labels are on the devices, as `load_on_devices` puts them there.
+
+    Attributes:
+        batch: all of them, on every device.
+    """
+
+    def __init__(self, source: Sequence[Example], batch: Batch):
+        """Take the split, from which names are read, and its copy on the devices."""
+        self._source, self.batch = source, batch
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        return self._source[int(index)]
 
 
 def train_canvas(max_size: tuple[int, int], config: Config) -> tuple[int, int]:
@@ -47,15 +65,12 @@ def train_batches(
     devices. The augmented images are the same. Once decoded, large images cost no more memory or time than small ones.
 
     Args:
-        source: the training split.
+        source: the training split; a `Resident` one is not decoded.
         max_size: the largest height and the largest width of its images.
         config: configuration with every value set (`fill_config`).
         options: options with every interval set (`fill_options`).
         first_step: number of steps taken before the first batch.
         sharding: sharding of batches over the first axis.
-
-    Raises:
-        InputError: with `decoded` "device", the split needs more than half of the free memory.
     """
     assert config.batch_size is not None
     batch_size, given = config.batch_size, config.model.input_or_default
@@ -66,8 +81,8 @@ def train_batches(
     shard = partial(jax.tree.map, partial(jax.make_array_from_process_local_data, sharding))
     tasks = count_maps(source[0].label)
 
-    if options.data.decoded == "device":
-        resident = load_on_devices(source, max_size, sharding, options.workers)
+    if isinstance(source, Resident):
+        resident = source.batch
         sizes = np.asarray(jax.device_get(resident.size))
         take = jax.jit(partial(_take, canvas=canvas), out_shardings=sharding)
 
@@ -106,7 +121,9 @@ def order_batches(count: int, batch_size: int, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(count).seed(seed).shuffle().repeat().batch(batch_size)
 
 
-def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding: NamedSharding, workers: int) -> Batch:
+def load_on_devices(
+    source: Sequence[Example], canvas: tuple[int, int], sharding: NamedSharding, workers: int
+) -> Resident:
     """Load a whole split onto the devices, each image on a canvas, and a copy on every device.
 
     With a copy on every device a step takes its images without any communication.
@@ -146,7 +163,7 @@ def load_on_devices(source: Sequence[Example], canvas: tuple[int, int], sharding
             indices = range(start, min(start + count, len(source)))
             part = place_on_canvas(pool.map(source.__getitem__, indices), len(indices), canvas)
             loaded = write(loaded, replicate(part), start)
-    return loaded
+    return Resident(source, loaded)
 
 
 def require_room(count: int, canvas: tuple[int, int], pixel: int = 4) -> None:

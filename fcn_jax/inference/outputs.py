@@ -60,6 +60,11 @@ class Outputs:
         endings = (".png", "_overlay.png", *((".npz",) if self.probabilities else ()))
         return tuple(f"{stem}{suffix}{ending}" for suffix, _ in self.split_tasks() for ending in endings)
 
+    def name_summaries(self) -> tuple[str, ...]:
+        """Return the names of the files about all images."""
+        names = ((self.counts, "counts{}.csv"), (self.polygons, "polygons{}.json"))
+        return tuple(name.format(suffix) for suffix, _ in self.split_tasks() for wanted, name in names if wanted)
+
     def split_tasks(self) -> list[tuple[str, "Outputs"]]:
         """Return what is written for each task, with what is added to the stem in the names of its files."""
         first = dataclasses.replace(self, others=(), other_values=None)

@@ -17,6 +17,7 @@ from fcn_jax.inference.read_image import read_image
 from fcn_jax.inference.resume import Origin, write_origin
 from fcn_jax.inference.segment import Segmented, make_unlabelled
 from fcn_jax.inference.summaries import write_summaries
+from fcn_jax.inference.video import is_video
 from fcn_jax.runtime.threads import map_in_threads
 
 
@@ -51,7 +52,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
 
 
 def require_own_results(files: Sequence[Path]) -> None:
-    """Raise InputError if two images would have the same result file, because their stems are the same or overlap."""
+    """Raise InputError if two images or videos would have the same result, because their stems are equal or overlap."""
     writers: dict[str, Path] = {}
     for file in files:
         for name in _name_results(file):
@@ -65,8 +66,11 @@ def describe_left_out(patterns: Sequence[str]) -> list[str]:
     lines = []
     for folder in [folder for folder in map(Path, patterns) if folder.is_dir()]:
         _, others, folders = _list_folder(folder)
-        if others:
-            lines.append(f"{folder}: left out are {describe_others(others)}")
+        videos = [file for file in others if is_video(file)]
+        if videos:
+            lines.append(f"{folder}: left out are videos, as {videos[0].name}; name each of them to segment it")
+        if rest := [file for file in others if file not in videos]:
+            lines.append(f"{folder}: left out are {describe_others(rest)}")
         if folders:
             names = ", ".join(sub.name for sub in folders[:5]) + (", ..." if len(folders) > 5 else "")
             count = f"{len(folders)} sub-folder{'s' * (len(folders) > 1)}"
@@ -165,7 +169,9 @@ def _list_folder(folder: Path) -> _Listing:
 
 
 def _name_results(file: Path) -> tuple[str, str]:
-    """Return the names of the files written for an image: class indices and overlay."""
+    """Return the names of what is written for an image or a video: class indices and overlay."""
+    if is_video(file):
+        return file.stem, f"{file.stem}_overlay.mp4"
     return f"{file.stem}.png", f"{file.stem}_overlay.png"
 
 

@@ -87,8 +87,14 @@ def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> Non
         InputError: a result would overwrite a file that is no result.
     """
     before, images = _read_origin(out), origin.images or {}
+    if before.network and "variables" not in before.network:
+        raise _refuse(out / MADE_BY)
     if before.images is not None:
         _require_own(images.keys() - before.images.keys(), out, outputs)
+    if not (out / MADE_BY).exists():
+        for name in outputs.name_summaries():
+            if (out / name).exists():
+                raise _refuse(out / name)
     known = before.images or {}
     for stem in [stem for stem, sources in images.items() if known.get(stem, sources) != sources]:
         for name in outputs.name_files(stem):
@@ -130,7 +136,7 @@ def _read_origin(out: Path) -> Origin:
         return Origin(stored, images if isinstance(images, dict) else None)
     except FileNotFoundError:
         return Origin({}, {})
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return Origin({}, None)
 
 
@@ -139,7 +145,10 @@ def _require_own(stems: Iterable[str], out: Path, outputs: Outputs) -> None:
     for stem in stems:
         for name in outputs.name_files(stem):
             if (out / name).exists():
-                raise InputError(
-                    f"{out / name} is there already, and is no result of fcn-jax predict; give another --out, or move "
-                    "it away"
-                )
+                raise _refuse(out / name)
+
+
+def _refuse(file: Path) -> InputError:
+    return InputError(
+        f"{file} is there already, and is no result of fcn-jax predict; give another --out, or move it away"
+    )

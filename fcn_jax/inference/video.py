@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -42,8 +42,8 @@ def predict_video(
 
     These are `<stem>_overlay.mp4`, with the rate and the sound of the video, and `<stem>/000001.png`, palette PNGs. A
     width or height that is odd gets a black pixel more in the overlay, because H.264 stores colours in pairs of pixels.
-    Only a few frames are in memory at a time. The overlay is complete or not there. It shows the first task; the class
-    maps of further ones are in `<stem>_TASK/`.
+    Only a few frames are in memory at a time. Overlay and folder are complete or not there. The overlay shows the first
+    task; the class maps of further ones are in `<stem>_TASK/`.
 
     Args:
         segment: computes the class maps of examples, which have one size.
@@ -55,14 +55,45 @@ def predict_video(
         The number of each frame that is written, from 1 on.
 
     Raises:
-        InputError: ffmpeg is missing, or it cannot read the video or write the overlay.
+        InputError: ffmpeg is missing, or it cannot read the video or write the overlay; or files that are no results of
+            a video would be replaced.
     """
     rate = read_rate(file)
     tasks = outputs.split_tasks()
-    for suffix, _ in tasks:
-        (out / f"{file.stem}{suffix}").mkdir(exist_ok=True)
+    target, folders = out / f"{file.stem}_overlay.mp4", [out / f"{file.stem}{suffix}" for suffix, _ in tasks]
+    _require_own(target, folders)
+    with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", dir=out) as temporary:
+        begun = [Path(temporary, folder.name) for folder in folders]
+        for folder in begun:
+            folder.mkdir()
+        yield from _write(segment, file, target, begun, outputs, rate)
+        for folder, complete in zip(folders, begun, strict=True):
+            shutil.rmtree(folder, ignore_errors=True)
+            complete.replace(folder)
+
+
+def _require_own(target: Path, folders: Sequence[Path]) -> None:
+    """Raise InputError if the results of a video would replace others: its own are an overlay and folders together."""
+    there = [path for path in (target, *folders) if path.is_file() or (path.is_dir() and any(path.iterdir()))]
+    if there and len(there) <= len(folders):
+        raise InputError(
+            f"{there[0]} is there already, and is no whole result of fcn-jax predict; give another --out, or move it "
+            "away"
+        )
+
+
+def _write(
+    segment: Callable[[Iterable[Example]], Iterable[Segmented]],
+    file: Path,
+    target: Path,
+    folders: Sequence[Path],
+    outputs: Outputs,
+    rate: Fraction,
+) -> Iterator[int]:
+    """Write the overlay and the class maps of each task into folders, and yield the number of each frame."""
+    tasks = outputs.split_tasks()
     examples = (make_unlabelled(f"{number:06}", frame) for number, frame in enumerate(read_frames(file), 1))
-    with replace_atomically(out / f"{file.stem}_overlay.mp4", sync=False) as temporary, contextlib.ExitStack() as stack:
+    with replace_atomically(target, sync=False) as temporary, contextlib.ExitStack() as stack:
         messages = stack.enter_context(tempfile.TemporaryFile())
         writer = None
         for number, result in enumerate(segment(examples), 1):
@@ -70,8 +101,8 @@ def predict_video(
             if example.name != f"{number:06}":
                 raise InputError(f"{file} has frames of several sizes; convert it to one size with ffmpeg")
             maps = split_maps(class_map, len(tasks))
-            for (suffix, part), one in zip(tasks, maps, strict=True):
-                save_palette_png(one, part.palette, out / f"{file.stem}{suffix}" / f"{example.name}.png")
+            for folder, (_, part), one in zip(folders, tasks, maps, strict=True):
+                save_palette_png(one, part.palette, folder / f"{example.name}.png")
             picture = overlay(example.picture, maps[0], outputs.palette, outputs.alpha)
             if writer is None:
                 writer = stack.enter_context(_open_writer(temporary, picture.shape[:2], rate, file, messages))

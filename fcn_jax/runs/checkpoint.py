@@ -152,6 +152,9 @@ class Checkpoints:
     def note_score(self, step: int, mean_iu: float) -> None:
         """Note the mean IU of a step on val, 0 to 1 or NaN."""
         self._scores[step] = mean_iu
+        self._write_scores()
+
+    def _write_scores(self) -> None:
         there = {step: score for step, score in self._scores.items() if step in self.steps()}
         if jax.process_index() == 0:
             write_atomically(self._folder / SCORES, json.dumps(to_json({str(s): there[s] for s in sorted(there)})))
@@ -175,6 +178,8 @@ class Checkpoints:
             items = jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), dict(items))
         arguments = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()})
         with self._explain_failure(step):
+            if self._scores.pop(step, None) is not None:  # of a state that was set aside; it would decide what is kept
+                self._write_scores()
             self._manager.save(step, args=arguments)
         self._saving = self._background.submit(self._complete, step)
 
@@ -291,4 +296,4 @@ def _find_reason(error: Exception) -> str:
     if isinstance(error, jax.errors.JaxRuntimeError) and isinstance(error.__context__, Exception):
         return _find_reason(error.__context__)  # the others were waited for in vain after the first error
     known = [text for text in map(os.strerror, FULL) if text in str(error)]
-    return known[0] if known else str(error).splitlines()[0]
+    return known[0] if known else (str(error).splitlines() or [type(error).__name__])[0]

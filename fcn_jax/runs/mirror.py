@@ -6,6 +6,7 @@ complete once it has its manifest, which is uploaded last and removed first.
 
 import contextlib
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from fcn_jax.errors import InputError, WriteFailed
+from fcn_jax.errors import Diverged, InputError, OutOfMemory, WriteFailed
 from fcn_jax.runs.checkpoint_files import MANIFEST, SCORES, find_best, is_step, list_complete, read_scores
 from fcn_jax.runtime.bucket import describe, explain_refusal, find_url, open_bucket
 from fcn_jax.runtime.files import find_cache_folder, try_lock
@@ -187,8 +188,18 @@ def open_mirror(url: str, cache: Path | None, say: Callable[[str], None]) -> Ite
         try:
             with _name_url(url, folder):
                 yield mirror
-        finally:
+        except (Diverged, OutOfMemory, InputError):
+            try:
+                mirror.upload()
+            except (InputError, WriteFailed) as error:  # the first error says what to do
+                print(f"warning: {error}", file=sys.stderr)
+            raise
+        except BaseException:
+            mirror.upload()  # if it fails, what was to be saved is not
+            raise
+        else:
             mirror.upload()
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 

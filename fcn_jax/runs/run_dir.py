@@ -32,6 +32,9 @@ from fcn_jax.runtime.files import try_lock, write_atomically
 from fcn_jax.runtime.json_values import from_json, parse_json, to_json
 from fcn_jax.runtime.versions import read_versions
 
+# What is in a folder whose first start was ended before it had written the configuration.
+BEGUN = {"lock", "config.json.tmp"}
+
 
 class Run(NamedTuple):
     """A run directory with the contents of its `config.json`.
@@ -142,7 +145,12 @@ def _read_task(name: Any, stored: Any) -> Task:
 
 @contextlib.contextmanager
 def open_for_training(
-    folder: Path, config: Config, options: RunOptions, dataset: Dataset, start: Start | None = None
+    folder: Path,
+    config: Config,
+    options: RunOptions,
+    dataset: Dataset,
+    start: Start | None = None,
+    finished: bool = False,
 ) -> Iterator[Run]:
     """Make a run directory, or open an existing one to resume it, and lock it against other trainings.
 
@@ -154,6 +162,7 @@ def open_for_training(
         options: options with every interval set (`fill_options`).
         dataset: the data to train on.
         start: this start, which is noted; None: it is described here.
+        finished: whether there is nothing left to train; then the record of what trained it stays as it is.
 
     Raises:
         InputError: the run there has another configuration or other classes (the difference is shown); the folder is
@@ -161,7 +170,7 @@ def open_for_training(
     """
     if (folder / "config.json").exists():
         _require_same(open_run(folder), config, dataset)
-    elif jax.process_index() == 0 and folder.is_dir() and any(file.name != "lock" for file in folder.iterdir()):
+    elif jax.process_index() == 0 and folder.is_dir() and {file.name for file in folder.iterdir()} - BEGUN:
         raise InputError(f"{folder} holds files but is not a run directory; give a new or an empty --run-dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,6 +181,9 @@ def open_for_training(
         yield run
         return
     with lock_run(folder):
+        if finished and open_run(folder).config == config:  # else an extension is taken back
+            yield run
+            return
         starts = read_origin(folder).starts if (folder / "config.json").exists() else ()
         described = _describe_run(run) | {"starts": to_json((*starts, start or describe_start()))}
         write_atomically(folder / "config.json", json.dumps(described, indent=2) + "\n")

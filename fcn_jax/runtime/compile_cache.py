@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import jax
@@ -86,7 +87,9 @@ def _prune(folder: Path) -> None:
     stats = []
     for file in folder.glob("*/*"):
         with contextlib.suppress(FileNotFoundError):  # another process prunes, too
-            stats.append((file, file.stat()))
+            stat = file.stat()
+            if S_ISREG(stat.st_mode):  # XLA has folders of its own there
+                stats.append((file, stat))
     for file, stat in sorted(stats, key=lambda pair: -pair[1].st_mtime):
         total += stat.st_size
         if stat.st_size == 0 or total > LIMIT:

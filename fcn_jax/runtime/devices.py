@@ -10,16 +10,20 @@ BUILDS = {"jax-cuda12-plugin": "cuda12", "jax-cuda13-plugin": "cuda13", "libtpu"
 
 
 def require_devices() -> None:
-    """Start JAX's backends.
+    """Start JAX's backends: those of `JAX_PLATFORMS`, and the host's processor, which draws the changes of images.
 
     Raises:
         InputError: JAX cannot use the platform of `JAX_PLATFORMS`, or, without that variable, fails to start.
     """
+    asked = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if wants_cpu_beside := bool(asked) and "cpu" not in asked.split(","):
+        jax.config.update("jax_platforms", f"{asked},cpu")
     try:
         jax.devices()
+        if wants_cpu_beside and jax.default_backend() == "cpu":  # JAX skips some devices that are not there
+            raise RuntimeError
     # JAX asserts that some platform is left when the one that is asked for has been skipped without an error.
     except (RuntimeError, AssertionError) as error:
-        asked = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
         wish = f"JAX_PLATFORMS is {asked!r}, but JAX cannot use it here" if asked else "JAX cannot start"
         reason = str(error).partition("(set JAX_PLATFORMS")[0].strip() or "no such device is found"
         builds = ", ".join(["cpu", *filter(None, map(_find_build, BUILDS))])

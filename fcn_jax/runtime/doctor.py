@@ -1,6 +1,6 @@
 """Describe the machine and the installation, for a user who wonders why something does not work."""
 
-import importlib.metadata
+import contextlib
 import importlib.util
 import os
 import platform
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+import fcn_jax
 from fcn_jax.runtime.devices import require_devices
 from fcn_jax.runtime.memory import format_bytes
 from fcn_jax.runtime.versions import PACKAGES, read_versions
@@ -37,8 +38,7 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
     Raises:
         InputError: JAX cannot start; what is independent of it is yielded before.
     """
-    version = importlib.metadata.version("fcn-jax")
-    yield "fcn_jax", f"{version} in {Path(__file__).parents[1]}"
+    yield "fcn_jax", f"{fcn_jax.__version__} in {Path(__file__).parents[1]}"
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
     yield "processor", f"{_name_processor(root)}, {os.cpu_count()} cores"
     yield "memory", _describe_memory(root)
@@ -87,9 +87,10 @@ def find_accelerator(root: Path = Path("/")) -> str:
     if (root / "proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         return "cuda12"
     for device in (root / "sys/bus/pci/devices").glob("*"):
-        vendor, model = ((device / name).read_text().strip() for name in ("vendor", "device"))
-        if vendor == TPU_VENDOR and model in TPU_DEVICES:
-            return "tpu"
+        with contextlib.suppress(OSError):  # some devices of virtual machines lack the files
+            vendor, model = ((device / name).read_text().strip() for name in ("vendor", "device"))
+            if vendor == TPU_VENDOR and model in TPU_DEVICES:
+                return "tpu"
     return "tpu" if list((root / "dev").glob("accel*")) or os.environ.get("TPU_NAME") else "cpu"
 
 
@@ -108,6 +109,8 @@ def _describe_memory(root: Path) -> str:
         return "not known on this system"
     lines = (line.split() for line in file.read_text().splitlines())
     kilobytes = {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1}
+    if not {"MemAvailable", "MemTotal"} <= kilobytes.keys():
+        return "not known on this system"
     free, whole = (format_bytes(1024 * kilobytes[name]) for name in ("MemAvailable", "MemTotal"))
     return f"{free} of {whole} free"
 

@@ -34,14 +34,13 @@ def catch_stop_signals() -> Iterator[StopWish]:
 
     Several processes have to end after the same step. JAX catches SIGTERM in each, and agrees on a step with the
     others; the other signals are turned into SIGTERM.
-
     """
     received = []
     alone = jax.process_count() == 1
 
     def note(number: int, frame: Any) -> None:
         received.append(number)
-        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        signal.signal(signal.SIGINT, previous[signal.SIGINT] or signal.SIG_DFL)
         if not alone:
             signal.raise_signal(signal.SIGTERM)
 
@@ -56,9 +55,11 @@ def catch_stop_signals() -> Iterator[StopWish]:
         numbers = [signal.SIGINT, signal.SIGTERM] if alone else [signal.SIGINT]
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, note) for number in numbers}
+    previous = {number: signal.getsignal(number) for number in numbers}
     try:
+        for number in numbers:
+            signal.signal(number, note)
         yield StopWish(is_wanted_after, is_wanted_now)
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that is not of Python

@@ -22,7 +22,7 @@ from jax import export
 
 from fcn_jax import IMPORTED
 from fcn_jax.layers.backend import is_cpu, is_single_device, wants_plain
-from fcn_jax.runtime.versions import read_versions
+from fcn_jax.runtime.versions import hash_code, list_code, read_versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose code programs are traced with
 DIGEST = hashlib.sha256().digest_size
@@ -182,8 +182,7 @@ def _read(file: Path) -> Any:
 @functools.cache
 def _describe_code() -> str | None:
     """Hash the code of this package, and the versions of what it is traced with; None: they are not known."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    files = list_code()
     if not files or any(file.stat().st_mtime > IMPORTED for file in files):  # the process may have the code before
         return None
-    code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return " ".join([code, *read_versions(PACKAGES).values()])
+    return " ".join([hash_code(), *read_versions(PACKAGES).values()])

@@ -5,17 +5,15 @@ import hashlib
 import json
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-import fcn_jax
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.json_values import flatten, to_json
 from fcn_jax.runtime.processes import gather
-from fcn_jax.runtime.versions import read_versions
+from fcn_jax.runtime.versions import hash_code, read_versions
 from fcn_jax.training.setup import Setup
 
 
@@ -44,7 +42,7 @@ def _describe(setup: Setup) -> dict[str, Any]:
     options = dataclasses.replace(setup.options, data=dataclasses.replace(setup.options.data, dir=None, cache=None))
     return {
         "host": socket.gethostname(),
-        "the code": _hash_code(),
+        "the code": hash_code()[:16],
         **{f"the version of {name}": found for name, found in read_versions().items()},
         **flatten(to_json(setup.config)),
         **flatten(to_json(options)),
@@ -52,15 +50,6 @@ def _describe(setup: Setup) -> dict[str, Any]:
         "the step to resume from": setup.resume_step,
         "the weights to start from": None if setup.start is None else _hash_arrays(setup.start.weights.arrays),
     }
-
-
-def _hash_code() -> str:
-    """Hash the source files of this package."""
-    folder = Path(fcn_jax.__file__).parent
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from fcn_jax.config import Config, RunOptions
 from fcn_jax.data.absent import describe_absent_classes
-from fcn_jax.data.batches import train_batches
+from fcn_jax.data.batches import load_on_devices, train_batches
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.decoded import open_decoded
 from fcn_jax.data.sources import get_source
@@ -115,9 +115,11 @@ def _train(
         say("\n".join([*extensions, describe_needs(setup)]))
         return None
     start = describe_start()
+    is_unscored = _is_unscored(setup, run_dir)
+    has_all = setup.resume_step == setup.config.ends[-1] and not is_unscored
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
-        _open_together(run_dir, setup, mirror, start) as run,
+        _open_together(run_dir, setup, mirror, start, has_all) as run,
         catch_stop_signals() as stop,  # also while the last checkpoint is written
         Checkpoints(
             run.checkpoints,
@@ -132,13 +134,12 @@ def _train(
         stop.after(first)  # the step from which several processes count
         if was_stopped():
             raise Stopped(f"stopped before step {first + 1}; the same command goes on from there")
-        is_unscored = _is_unscored(setup, run)
-        if setup.resume_step == last and not is_unscored:
+        if has_all:
             say(f"{run_dir} has all of its {last} steps; nothing to do")
             return None
         state = _begin(setup, checkpoints, say)
-        if run.options.data.decoded == "disk" and first < last:  # this may take longer than a stuck step
-            setup = setup._replace(train_source=open_decoded(setup.dataset, run.config.data.train_split))
+        if first < last:  # this may take longer than a stuck step
+            setup = setup._replace(train_source=_open_train_source(setup))
         say(format_parameters(state.variables["params"]))
         begins = f"{run_dir}: " + (f"goes on after step {first} of {last}" if first else f"{last} steps")
         say("\n".join([begins, *extensions]))
@@ -209,7 +210,7 @@ def take_steps(
 
         ends = step == config.ends[-1]
         stops = stop.after(step) or ends
-        evaluates = _is_evaluated(step, run)
+        evaluates = _is_evaluated(step, config, options)
         saves = stops or evaluates or step % options.checkpoint_every == 0
         logs = stops or step % options.log_every == 0
         if logs or saves:  # a state that has diverged is not saved
@@ -237,13 +238,14 @@ def take_steps(
 
 
 @contextlib.contextmanager
-def _open_together(run_dir: Path, setup: Setup, mirror: Mirror | None, start: Start) -> Iterator[Run]:
+def _open_together(run_dir: Path, setup: Setup, mirror: Mirror | None, start: Start, finished: bool) -> Iterator[Run]:
     """Open the run directory in all processes, which have to see the same one, or copies of the same one."""
     with contextlib.ExitStack() as stack:
         with fail_together():
             if jax.process_index() == 0:  # before it notes a start, which ends others that have no lock in common
                 _require_latest(find_latest_step(run_dir), setup)
-            run = stack.enter_context(open_for_training(run_dir, setup.config, setup.options, setup.dataset, start))
+            opened = open_for_training(run_dir, setup.config, setup.options, setup.dataset, start, finished)
+            run = stack.enter_context(opened)
             if mirror is not None:
                 mirror.claim()
         with fail_together():
@@ -286,16 +288,32 @@ def _start(setup: Setup, say: Callable[[str], None]) -> TrainState:
     return state.replace(variables=jax.device_put(setup.start.merge_into(state.variables), setup.everywhere))
 
 
-def _is_evaluated(step: int, run: Run) -> bool:
+def _open_train_source(setup: Setup) -> Sequence[Example]:
+    """Open the split to train on where its decoded images are kept."""
+    match setup.options.data.decoded:
+        case "disk":
+            return open_decoded(setup.dataset, setup.config.data.train_split)
+        case "device":
+            with show_step("loading the images onto the devices"):
+                return load_on_devices(
+                    setup.train_source, setup.dataset.max_size, setup.sharding, setup.options.workers or 1
+                )
+        case _:
+            return setup.train_source
+
+
+def _is_evaluated(step: int, config: Config, options: RunOptions) -> bool:
     """Return whether the state after so many steps is scored on val."""
-    assert run.options.eval_every
-    return step in run.config.ends or step % run.options.eval_every == 0
+    assert options.eval_every
+    return step in config.ends or step % options.eval_every == 0
 
 
-def _is_unscored(setup: Setup, run: Run) -> bool:
+def _is_unscored(setup: Setup, run_dir: Path) -> bool:
     """Return whether the state that a run resumes from has still to be scored, because it was stopped before that."""
     step = setup.resume_step
-    unscored = step is not None and _is_evaluated(step, run) and not is_logged(run.folder, step, "val")
+    unscored = (
+        step is not None and _is_evaluated(step, setup.config, setup.options) and not is_logged(run_dir, step, "val")
+    )
     return gather(str(unscored))[0] == "True"  # other hosts may see the file of process 0 late
 
 

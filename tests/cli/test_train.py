@@ -223,11 +223,11 @@ def test_stopped_and_resumed_equals_undisturbed_bit_for_bit(place, undisturbed, 
 
 def test_a_finished_run_has_nothing_to_do(place, undisturbed):
     folder, _ = undisturbed
-    before = (folder / "metrics.jsonl").read_text()
-    # How it is conducted may change.
+    before = [(folder / name).read_text() for name in ("metrics.jsonl", "config.json")]
+    # How it is conducted may change; what is recorded is how it was trained.
     again = place.train_words(folder.name, "--workers", "1", "--log-every", "2")
     assert "nothing to do" in place.run(*again)
-    assert (folder / "metrics.jsonl").read_text() == before
+    assert [(folder / name).read_text() for name in ("metrics.jsonl", "config.json")] == before
 
 
 def test_another_configuration_is_refused_with_the_difference(place, undisturbed):

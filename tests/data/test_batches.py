@@ -1,6 +1,7 @@
 """Windows of large images, split over hosts, threads and devices; splits kept on the devices."""
 
 import functools
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import chex
@@ -11,7 +12,7 @@ import pytest
 import small_runs
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fcn_jax.config import AugmentConfig, Config, DataOptions, InputConfig, RunOptions
+from fcn_jax.config import AugmentConfig, Config, InputConfig, RunOptions
 from fcn_jax.data import batches as module
 from fcn_jax.data.augment import Changes, augment, draw_changes, find_origin, reach
 from fcn_jax.data.batches import load_on_devices, require_room, train_batches
@@ -46,12 +47,16 @@ def devices(count: int) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()[:count]), ("data",)), PartitionSpec("data"))
 
 
+def opened(source: list[Example], decoded: str, on: int = 1) -> Sequence[Example]:
+    return load_on_devices(source, LARGEST, devices(on), 2) if decoded == "device" else source
+
+
 def batches(
     count: int, first: int = 0, on: int = 1, decoded: str = "never", workers: int = 2, **changes
 ) -> list[Batch]:
     settings = config(**changes)
-    options = fill_options(RunOptions(data=DataOptions(decoded=decoded), workers=workers), settings)
-    stream = train_batches(examples(), LARGEST, settings, options, first, devices(on))
+    options = fill_options(RunOptions(workers=workers), settings)
+    stream = train_batches(opened(examples(), decoded, on), LARGEST, settings, options, first, devices(on))
     return [jax.tree.map(np.asarray, next(stream)) for _ in range(count)]
 
 
@@ -178,7 +183,9 @@ def test_a_split_on_the_devices_gives_the_same_batches(crop, on):
 def test_a_split_is_put_on_every_device_in_parts_and_taken_from_without_communication(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 3 * 4 * LARGEST[0] * LARGEST[1])  # parts of 3, 3 and 2
     sharding, source = devices(8), examples()
-    resident = load_on_devices(source, LARGEST, sharding, 2)
+    split = load_on_devices(source, LARGEST, sharding, 2)
+    assert [example.name for example in split] == [example.name for example in source]
+    resident = split.batch
     assert resident.image.sharding.is_fully_replicated
     assert len(resident.image.addressable_shards) == 8
     for index, example in enumerate(source):
@@ -253,9 +260,10 @@ def test_labels_of_several_tasks_are_changed_alike(decoded):
         for one, other in zip(first, second, strict=True)
     ]
     settings = config()
-    options = fill_options(RunOptions(data=DataOptions(decoded=decoded), workers=2), settings)
+    options = fill_options(RunOptions(workers=2), settings)
 
     def take(source):
+        source = opened(source, decoded)
         batch = jax.tree.map(np.asarray, next(train_batches(source, LARGEST, settings, options, 0, devices(1))))
         return batch, augmented(settings.augment, *batch[:5])
 

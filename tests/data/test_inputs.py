@@ -183,7 +183,7 @@ def test_batches_have_the_channels_of_the_examples(reference, tmp_path):
     data = prepare("nyud", reference[0], tmp_path, inputs=("colour", "depth"))
     source = data.source("train")
     sharding = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
-    resident = load_on_devices(source, (40, 48), sharding, 2)
+    resident = load_on_devices(source, (40, 48), sharding, 2).batch
     for index, example in enumerate(source):
         np.testing.assert_array_equal(resident.image[index, :36, :40], example.image)
     wrong = Example("b", np.zeros((4, 4, 3), np.uint16), np.zeros((4, 4), np.uint8))

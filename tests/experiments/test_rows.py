@@ -115,7 +115,13 @@ def test_rows_are_trained_once_and_a_stage_is_a_row(tmp_path):
     last = read_metrics(tmp_path / "runs" / "toy" / "plain-0")[-1]
     assert float(rows["plain"][10][0]["mean_iu"]) == pytest.approx(last["mean_iu"], abs=1e-4)
     assert float(rows["plain"][10][0]["seconds"]) > 1
-    assert "seed 0" not in call("train_rows.py", *words)
+    assert "fcn-jax train" not in call("train_rows.py", *words)
+    tables = (tmp_path / "toy" / "table.md").read_text()
+    anew = call("train_rows.py", *words, "--rows", "plain", "--results", "mine.csv")  # the run is there, and is done
+    assert "plain, seed 0: fcn-jax train fcn32s" in anew
+    assert next(line for line in tables.splitlines() if line.startswith("| plain |"))[:40] in anew
+    assert report_rows.read_rows(tmp_path / "mine.csv")["plain"][10][0]["mean_iu"] == rows["plain"][10][0]["mean_iu"]
+    assert (tmp_path / "toy" / "table.md").read_text() == tables
 
     call("compare_runs.py", "runs/toy/plain-0", "runs/toy/staged-0/fcn16s", "--out", "picture.png", "--count", "2")
     with Image.open(tmp_path / "picture.png") as picture:

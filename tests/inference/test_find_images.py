@@ -100,6 +100,16 @@ def test_files_that_would_be_written_to_the_same_place(tmp_path):
         require_own_results(find_images([str(tmp_path / "c")]))
 
 
+def test_videos_and_images_of_one_name_have_results_of_their_own(tmp_path):
+    files = touch(tmp_path, "one.mp4", "one.jpg")
+    require_own_results(files)
+    with pytest.raises(InputError, match="would both be written as one"):
+        require_own_results([*files, *touch(tmp_path, "b/one.mov")])
+    touch(tmp_path, "c/clip.mp4")
+    with pytest.raises(InputError, match=r"holds no image(?s:.*)left out are videos, as clip\.mp4; name each of them"):
+        find_images([str(tmp_path / "c")])
+
+
 def test_hidden_files_are_passed_over(tmp_path):
     touch(tmp_path, "._a.jpg", "a.jpg")
     assert find_images([str(tmp_path)]) == [tmp_path / "a.jpg"]

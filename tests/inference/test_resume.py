@@ -75,7 +75,7 @@ def test_results_of_another_origin_are_not_kept(tmp_path, files):
     assert find_done(files, tmp_path, OUTPUTS, make_origin(files, more)) == files
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1", "null"])
+@pytest.mark.parametrize("content", ["", "{", "[1", "null", "[]"])
 def test_a_damaged_origin_keeps_nothing(tmp_path, files, content):
     (tmp_path / MADE_BY).write_text(content)
     assert find_done(files, tmp_path, OUTPUTS, make_origin(files)) == []
@@ -134,6 +134,18 @@ def test_files_that_are_no_results_are_not_replaced(tmp_path, files):
     with pytest.raises(InputError, match="is there already"):
         write_origin(make_origin(files), truth, OUTPUTS, keep=True)
     assert (truth / "b.png").read_bytes() == b"truth"
+
+
+def test_summaries_and_a_description_of_others_are_not_replaced(tmp_path, files):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "counts.csv").write_text("my own")
+    with pytest.raises(InputError, match=r"mine/counts\.csv is there already, and is no result"):
+        write_origin(make_origin(files), mine, replace(OUTPUTS, counts=True), keep=False)
+    (mine / MADE_BY).write_text('{"scores": [1, 2]}')
+    with pytest.raises(InputError, match=r"mine/predict\.json is there already, and is no result"):
+        write_origin(make_origin(files), mine, OUTPUTS, keep=False)
+    assert sorted(file.read_text() for file in mine.iterdir()) == ["my own", '{"scores": [1, 2]}']
 
 
 def test_results_of_an_older_version_are_made_anew(tmp_path, files):

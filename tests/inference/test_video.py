@@ -70,6 +70,23 @@ def test_every_frame_gets_its_class_map_and_its_overlay(clip, tmp_path):
 
 
 @needs_ffmpeg
+def test_a_video_leaves_no_frames_of_the_one_before_and_replaces_no_other_files(clip, tmp_path):
+    list(predict_video(segment, clip, tmp_path, OUTPUTS))
+    short = tmp_path / "short" / "clip.mp4"
+    short.parent.mkdir()
+    make_video(short, f"-i {clip} -frames:v 3")
+    list(predict_video(segment, short, tmp_path, OUTPUTS))
+    assert sorted(file.name for file in (tmp_path / "clip").iterdir()) == [f"{n:06}.png" for n in range(1, 4)]
+    out = tmp_path / "frames"
+    (out / "clip").mkdir(parents=True)
+    (out / "clip" / "000001.png").write_text("a photograph")
+    with pytest.raises(InputError, match=r"frames/clip is there already, and is no whole result of fcn-jax predict"):
+        list(predict_video(segment, clip, out, OUTPUTS))
+    assert [file.read_text() for file in out.rglob("*.png")] == ["a photograph"]
+    assert [file.name for file in out.iterdir()] == ["clip"]
+
+
+@needs_ffmpeg
 def test_phones_store_frames_that_lie_on_their_side(clip, tmp_path):
     turned = tmp_path / "turned.mov"
     try:

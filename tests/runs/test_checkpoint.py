@@ -115,6 +115,20 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert folders(tmp_path) == ["6", "8", "9"]
 
 
+def test_the_score_of_a_state_that_was_set_aside_decides_nothing(tmp_path):
+    """A training that went back takes its steps again, and the state of a step is another one then."""
+    save_small(tmp_path, 1, 2, scores={1: 0.4, 2: 0.5})
+    shutil.rmtree(tmp_path / "2")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(2, SMALL)
+        assert checkpoints.best() == 1
+    with Checkpoints(tmp_path, keep=1) as checkpoints:  # after a stop before the evaluation of step 2
+        assert checkpoints.best() == 1
+        checkpoints.note_score(2, 0.3)
+        checkpoints.save(3, SMALL)
+    assert folders(tmp_path) == ["1", "3"]
+
+
 def test_more_are_kept_if_wanted(tmp_path):
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         for step, score in enumerate([0.9, 0.1, 0.2, 0.3, 0.4], 1):

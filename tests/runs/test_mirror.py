@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from fcn_jax.errors import InputError, WriteFailed
+from fcn_jax.errors import Diverged, InputError, Stopped, WriteFailed
 from fcn_jax.runs import mirror
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.checkpoint_files import MANIFEST
@@ -181,6 +181,18 @@ def test_the_rest_is_uploaded_at_the_end_and_what_a_killed_training_left_is_not(
 def test_errors_about_the_copy_name_the_bucket(store, tmp_path):
     with pytest.raises(InputError, match=f"^{URL}/checkpoints is bad$"), open_mirror(URL, tmp_path, print) as training:
         raise InputError(f"{training.folder}/checkpoints is bad")
+
+
+def test_a_bucket_that_fails_does_not_hide_why_a_training_ended(store, tmp_path, monkeypatch, capsys):
+    def fail(mirror: Mirror) -> None:
+        raise WriteFailed("the bucket is gone")
+
+    monkeypatch.setattr(Mirror, "upload", fail)
+    with pytest.raises(Diverged, match="loss nan at step 7"), open_mirror(URL, tmp_path, print):
+        raise Diverged("loss nan at step 7")
+    assert "warning: the bucket is gone" in capsys.readouterr().err
+    with pytest.raises(WriteFailed, match="the bucket is gone"), open_mirror(URL, tmp_path, print):
+        raise Stopped("stopped after step 7, which is saved")  # it is not
 
 
 def test_a_folder_of_other_files_is_refused(store, tmp_path):

@@ -244,6 +244,13 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_start_that_was_killed_before_the_configuration_was_written_is_begun_anew(tmp_path):
+    for name in ("lock", "config.json.tmp"):
+        (tmp_path / name).write_text("{")
+    start(tmp_path)
+    assert open_run(tmp_path).config == CONFIG
+
+
 def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -75,8 +75,12 @@ def test_old_and_empty_programs_are_removed(tmp_path, monkeypatch):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(size))
         os.utime(file, (1e9 - age, 1e9 - age))
+    for name in ("empty_folder", "old_folder"):  # as XLA makes for GPUs
+        (tmp_path / "host0" / name).mkdir()
+        os.utime(tmp_path / "host0" / name, (1e8, 1e8))
     compile_cache._prune(tmp_path)
-    assert {file.name for file in tmp_path.glob("*/*")} == {"newest", "new"}
+    assert {file.name for file in tmp_path.glob("*/*") if file.is_file()} == {"newest", "new"}
+    assert (tmp_path / "host0" / "old_folder").is_dir()
 
 
 def test_programs_that_another_process_removes_meanwhile_do_no_harm(tmp_path, monkeypatch):

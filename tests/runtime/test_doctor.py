@@ -78,6 +78,13 @@ def test_an_accelerator_that_jax_does_not_use_is_warned_of(machine):
     assert find_accelerator(machine) == "cuda12"
 
 
+def test_files_that_a_machine_lacks(machine):
+    (machine / "proc" / "meminfo").write_text("MemTotal: 16000000 kB\n")
+    (machine / "sys" / "bus" / "pci" / "devices" / "odd").mkdir(parents=True)
+    assert dict(describe_system(machine / "cache", machine))["memory"] == "not known on this system"
+    assert find_accelerator(machine) == "cpu"
+
+
 @pytest.mark.parametrize("sign", ["accel0", "TPU_NAME", "nvidia-smi"])
 def test_other_signs_of_an_accelerator(machine, monkeypatch, sign):
     if sign == "accel0":

@@ -10,7 +10,7 @@ from fcn_jax.config import HEADS
 from fcn_jax.data.tasks import count_classes
 from fcn_jax.inference.report.times import Times, read_times
 from fcn_jax.models.build import build, shape_variables
-from fcn_jax.runs.checkpoint_files import list_complete
+from fcn_jax.runs.checkpoint_files import find_best, list_complete
 from fcn_jax.runs.metrics_log import read_log
 from fcn_jax.runs.run_dir import Run, read_origin
 from fcn_jax.runtime.json_values import parse_json
@@ -56,9 +56,10 @@ class Record(NamedTuple):
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The line of the evaluation with the highest mean IU; None if there is none."""
-        scored = [line for line in self.val if "mean_iu" in line]
-        return max(scored, key=lambda line: line["mean_iu"], default=None)
+        """The line of the evaluation with the highest mean IU, of equal ones the last; None if there is none."""
+        lines = {line["step"]: line for line in self.val if "mean_iu" in line}
+        step = find_best(lines, {step: line["mean_iu"] for step, line in lines.items()})
+        return None if step is None else lines[step]
 
 
 def find_stages(folder: Path) -> list[Path]:

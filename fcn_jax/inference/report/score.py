@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from fcn_jax.data.dataset import Dataset, Example
-from fcn_jax.data.tasks import count_classes, describe_classes, split_maps, split_scores
-from fcn_jax.errors import InputError
+from fcn_jax.data.tasks import count_classes, split_maps, split_scores
 from fcn_jax.inference.evaluate import Evaluation, evaluate
 from fcn_jax.inference.explain.figure import Figure
 from fcn_jax.inference.explain.figures import MOST_EXAMPLES, draw_explanations
@@ -20,6 +19,7 @@ from fcn_jax.inference.report.examples import Shown, Subset, rank, show_examples
 from fcn_jax.inference.spread import choose_evenly, spread_indices
 from fcn_jax.inference.tiles import plan_tiles
 from fcn_jax.models.build import build
+from fcn_jax.runs.other_data import select_tasks
 from fcn_jax.runs.restore import restore_variables
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
@@ -73,7 +73,7 @@ def score_run(
     tile: int,
     explain: bool = True,
 ) -> Scores:
-    """Score a checkpoint of a run on a split. The memory does not grow with the number of images.
+    """Score a checkpoint of a run on a split. Of each image only its scores are kept.
 
     Args:
         run: the run.
@@ -86,17 +86,11 @@ def score_run(
         explain: whether to draw the figures that explain the network.
 
     Raises:
-        InputError: the data set has other classes or no such split, or the run has no such checkpoint, or it is
-            damaged.
+        InputError: the data set has other classes or inputs or no such split, or the run has no such checkpoint, or it
+            is damaged.
         OutOfMemory: a batch needs more memory than there is.
     """
-    scored = dataset.select(run.tasks)
-    if scored is None:
-        raise InputError(
-            f"{run.folder} was trained on the classes {describe_classes(run.tasks)}, and {dataset.name} has "
-            f"{describe_classes(dataset.tasks)}; score it on data with the same classes"
-        )
-    source, classes = scored.source(split), count_classes(run.tasks)
+    source, classes = select_tasks(dataset, run, run.folder).source(split), count_classes(run.tasks)
     model = build(run.config.model, *classes)
     tiling = plan_tiles(model, tile, run.config.model.input_or_default.num_channels)
     with show_step("reading the checkpoint"):

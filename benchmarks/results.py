@@ -42,7 +42,7 @@ SUMMARY = (
     Headline("input", "files to batches", "voc2012, 2 workers", "PyTorch DataLoader"),
     Headline("input", "files to batches", "camvid, 2 workers", "PyTorch DataLoader"),
     Headline("startup", "warm start", "fcn-jax train fcn8s, first step", "PyTorch script"),
-    Headline("startup", "warm start", "fcn-jax predict, first PNG", "PyTorch script"),
+    Headline("startup", "warm start", "fcn-jax predict, weights to first PNG", "PyTorch script"),
     Headline("whole_program", "val mean IU", "shapes, FCN-8s ResNet34, 850 steps, seed 0"),
 )
 

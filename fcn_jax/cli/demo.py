@@ -49,32 +49,25 @@ def run(words: list[str]) -> None:
                 import gradio  # noqa: F401
         except ImportError as error:
             raise InputError(f"the page needs the package {error.name}: pip install 'fcn-jax[demo]'") from error
-        from fcn_jax.data.tasks import count_classes
         from fcn_jax.inference.demo.page import STYLE, make_page
         from fcn_jax.inference.demo.subject import describe_run, require_colour, write_examples
         from fcn_jax.inference.segmenter import Segmenter
-        from fcn_jax.inference.tiles import plan_tiles
-        from fcn_jax.models.build import build
         from fcn_jax.runs.mirror import copy_for_reading
-        from fcn_jax.runs.restore import restore_variables
         from fcn_jax.runs.run_dir import open_run
 
         with copy_for_reading(flags.run, flags.step) as run_dir:
             run = open_run(run_dir)
             start_jax(None)
-            model = build(run.config.model, *count_classes(run.tasks))
             require_colour(run)
-            tiling = plan_tiles(model, flags.tile)
             with show_step("reading the checkpoint"):
-                variables, step = restore_variables(run, model, flags.step)
+                segment = Segmenter.from_run(run_dir, flags.step, flags.tile)
             try:
                 examples = write_examples(run, folder / "examples", EXAMPLES)
             except InputError as error:
                 print(f"the page has no examples: {error}", file=sys.stderr, flush=True)
                 examples = []
-            subject = describe_run(run, step, examples)
-        input_config = run.config.model.input_or_default
-        segment = Segmenter(model, input_config, variables, run.tasks, tiling)
+            assert segment.step is not None
+            subject = describe_run(run, segment.step, examples)
         page = make_page(subject, segment, folder)
         if not is_loopback(opened):
             print("warning: everyone who reaches this machine can use the page", file=sys.stderr, flush=True)

@@ -20,5 +20,5 @@ def run(words: list[str]) -> None:
     flags = parse_flags(Doctor, "doctor", words)
     from fcn_jax.runtime.doctor import describe_system
 
-    for name, value in describe_system(flags.cache or find_cache_folder()):
+    for name, value in describe_system(find_cache_folder(flags.cache)):
         print(f"{name:14} {value}", flush=True)

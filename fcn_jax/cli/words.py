@@ -83,5 +83,5 @@ def start_jax(cache: Path | None) -> None:
 
     with show_step("starting JAX"):
         require_devices()
-    keep_compiled(cache or find_cache_folder())
+    keep_compiled(find_cache_folder(cache))
     give_back_memory()

@@ -44,7 +44,7 @@ class DataOptions:
     val_split: str | None = None
     """split to evaluate on; None: held-out if data.hold-out is above 0, else val"""
     decoded: Literal["never", "disk", "device"] = "never"
-    """where to keep decoded training images: disk: data.cache; device: 4 bytes * images * largest size on each"""
+    """where to keep decoded training images: disk: data.cache; device: images and masks on each, at the largest size"""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def load_on_devices(
     return Resident(source, loaded)
 
 
-def require_room(count: int, canvas: tuple[int, int], pixel: int = 4) -> None:
+def require_room(count: int, canvas: tuple[int, int], pixel: int) -> None:
     """Check that images and labels on canvases fit into half of each device's free memory.
 
     Args:

@@ -23,7 +23,6 @@ from fcn_jax.data.bands import read_bands
 from fcn_jax.data.exif import turn_upright
 from fcn_jax.data.headers import parse_raw_mode
 from fcn_jax.data.inputs import COLOUR, Input, Moments, Pixels, encode_png, measure
-from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.masks import read_samples
 from fcn_jax.data.mat_files import read_mask_array
 from fcn_jax.data.pictures import JPEG, Picture, convert_to_rgb, open_picture
@@ -49,19 +48,6 @@ class Pair(NamedTuple):
     counts: Int64[np.ndarray, "labels"]
     shape: tuple[int, int]
     moments: Moments | None = None
-
-
-def read_pair(
-    images: Sequence[Path],
-    mask: Path,
-    num_classes: int,
-    label_map: LabelMap,
-    variable: str = "",
-    inputs: Sequence[Input] = (COLOUR,),
-) -> Pair:
-    """Read and check the files of an example with one mask, whose labels are 0..num_classes - 1; see `read_tasks`."""
-    task = Labels("", tuple(map(str, range(num_classes))), label_map)
-    return read_tasks(images, (mask,), (task,), variable, inputs)
 
 
 def read_tasks(

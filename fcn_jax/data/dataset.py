@@ -233,7 +233,7 @@ def prepare_configured(config: DataConfig, options: DataOptions, skip_bad: bool 
     # TFDS takes a second to import; wrong arguments fail before.
     from fcn_jax.data.builder import SegmentationBuilder, open_records
 
-    builder = SegmentationBuilder(config.name, found, _find_cache(options), skip_bad)
+    builder = SegmentationBuilder(config.name, found, find_cache_folder(options.cache), skip_bad)
     builder.build()
     return Dataset(
         name=config.name,
@@ -264,7 +264,7 @@ def find_configured(config: DataConfig, options: DataOptions) -> Found:
     chosen = choose_inputs(source, config.inputs)
     request = Request(
         dir=None if options.dir is None else expand_home(options.dir),
-        cache=_find_cache(options),
+        cache=find_cache_folder(options.cache),
         classes=expand_home(options.classes) if options.classes else None,
         void=config.void,
         map=config.map,
@@ -284,10 +284,6 @@ def find_configured(config: DataConfig, options: DataOptions) -> Found:
         raise InputError(f"{request.dir} does not exist; give the folder of {source.name} as --data.dir")
     found = dataclasses.replace(source.find(request), inputs=chosen)
     return set_apart(found, config.train_split, config.hold_out) if config.hold_out else found
-
-
-def _find_cache(options: DataOptions) -> Path:
-    return expand_home(options.cache) if options.cache else find_cache_folder()
 
 
 def _colour(given: Labels) -> Task:

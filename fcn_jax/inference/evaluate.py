@@ -13,7 +13,7 @@ from jaxtyping import Int64, UInt8
 from fcn_jax.data.canvas import Batch
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.tasks import Task, count_classes, split_maps
-from fcn_jax.inference.metrics import Metrics, compute_metrics, confusion_matrix
+from fcn_jax.inference.metrics import SUMMARY, Metrics, compute_metrics, confusion_matrix
 from fcn_jax.inference.segment import Forward, Scored, Segmented, segment
 from fcn_jax.inference.tiles import Tiling
 from fcn_jax.runtime.threads import map_in_threads
@@ -192,7 +192,7 @@ def _format_table(score: TaskScore, ignored: list[str]) -> str:
     ):
         lines.append(f"{name:{width}}  {_format_percent(iu):>6}  {_format_percent(accuracy):>8}  {count:>12,}")
     lines.append("")
-    for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu"):
+    for name in SUMMARY:
         lines.append(f"{name:{width}}  {_format_percent(metrics._asdict()[name]):>6}")
     if ignored:
         lines.append(f"ignored: {', '.join(ignored)}; their pixels count as void, and they are left out of the means")

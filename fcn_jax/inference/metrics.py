@@ -9,6 +9,13 @@ from jaxtyping import Int64, Integer
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.layers.sizes import is_int
 
+SUMMARY = (
+    "mean_iu",
+    "pixel_accuracy",
+    "mean_accuracy",
+    "frequency_weighted_iu",
+)  # as they are shown
+
 
 class Metrics(NamedTuple):
     """Metrics as fractions, 0 to 1; NaN if the denominator is 0.

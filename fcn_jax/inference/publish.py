@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from flax.traverse_util import flatten_dict
-
 from fcn_jax.config import DataConfig, ModelConfig
 from fcn_jax.data.hold_out import HELD_OUT
-from fcn_jax.data.tasks import Task, count_classes, name_scores
+from fcn_jax.data.tasks import Task, count_classes
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import (
     LICENCE,
@@ -23,18 +20,17 @@ from fcn_jax.inference.export.card import (
     list_title,
     list_training,
 )
+from fcn_jax.inference.metrics import SUMMARY
 from fcn_jax.models.build import build
 from fcn_jax.runs.metrics_log import find_scores, read_log
-from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.restore import make_weights, restore_variables
 from fcn_jax.runs.run_dir import Run, Start, read_origin
 from fcn_jax.runtime.files import make_folder_atomically, write_atomically
 from fcn_jax.runtime.json_values import parse_json, to_json
 from fcn_jax.weights import ours
-from fcn_jax.weights.weights import Weights
 
 # Fields of the model that the weights bring along, or that say what it started from.
 NOT_NEEDED = ("weights", "init_from", "init_streams", "allow", "input")
-SCORES = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
 
 
 def publish(run: Run, out: Path, step: int | None = None) -> dict[str, Any]:
@@ -53,9 +49,7 @@ def publish(run: Run, out: Path, step: int | None = None) -> dict[str, Any]:
     """
     config = dataclasses.replace(run.config.model, dtype="float32")
     variables, step = restore_variables(run, build(config, *count_classes(run.tasks)), step)
-    arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
-    origin = f"{run.folder.name} (run, step {step})"
-    weights = Weights(arrays, (), run.config.model.input_or_default, origin, name_scores(run.tasks))
+    weights = make_weights(run, variables, step, run.folder.name)
     try:
         described = to_json(describe(run, step))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,7 +112,7 @@ def _shorten_paths(model: ModelConfig) -> ModelConfig:
 
 def _list_scores(task: Task, scores: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
-        **{name: scores and scores[name] for name in SCORES},
+        **{name: scores and scores[name] for name in SUMMARY},
         "per_class_iu": scores and dict(zip(task.class_names, scores["per_class_iu"], strict=True)),
     }
 

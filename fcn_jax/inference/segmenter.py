@@ -52,11 +52,13 @@ class Segmenter:
         tasks: the tasks of the network, with their classes.
         tiling: from `tiles.plan_tiles`, to compute large images in tiles; None: every image is computed whole.
         views: mirrored and resized views of each image whose probabilities are averaged; None: the image alone.
+        step: the number of steps that it was trained for; None: not known.
 
     Attributes:
         tasks: the tasks of the network, each with name, class names and palette.
         class_names: the name of each class of the first task.
         palette: the colour of each class of the first task, RGB.
+        step: the number of steps that it was trained for; None: not known.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Segmenter:
         tasks: tuple[Task, ...],
         tiling: Tiling | None = None,
         views: Views | None = None,
+        step: int | None = None,
     ):
-        self.tasks = tasks
+        self.tasks, self.step = tasks, step
         _, self.class_names, self.palette, _ = tasks[0]
         self._variables, self._tiling, self._views = replicate_locally(variables), tiling, views
         self._input = input_config
@@ -96,10 +99,10 @@ class Segmenter:
             run = open_run(folder)
             model = build(run.config.model, *count_classes(run.tasks))
             tiling = plan_tiles(model, tile, run.config.model.input_or_default.num_channels)
-            variables, _ = restore_variables(run, model, step)
+            variables, step = restore_variables(run, model, step)
         views = FLIP_AND_SCALES if tta is True else tta or None
         input_config = run.config.model.input_or_default
-        return cls(model, input_config, variables, run.tasks, tiling, views)
+        return cls(model, input_config, variables, run.tasks, tiling, views, step)
 
     @overload
     def __call__(self, images: Image) -> ClassMap: ...

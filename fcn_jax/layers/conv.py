@@ -5,7 +5,8 @@ On accelerators `conv` is `lax.conv_general_dilated`. On CPUs it differs in thre
 * XLA leaves windows larger than the map to a plain loop, which is a hundred times slower. Deep layers have such windows
   on small images. They are computed as a matrix product: patches (the inputs of each window) times the kernel.
 * 3x3 convolutions with many channels use Winograd's algorithm, and so do their gradients (see winograd.py). It needs a
-  half to a quarter of the operations.
+  half to a quarter of the operations. With a dilation of d it is computed on the d x d maps of every d-th cell, in each
+  of which the kernel's taps are neighbours.
 * For the gradient of a kernel XLA rearranges the maps, and would compute them again in an order that jumps through
   memory. Optimization barriers prevent this. For the gradient of the map the kernel is rotated in two steps, each of
   which moves along memory.
@@ -33,6 +34,7 @@ _METHODS = ("plain", "barriers", "winograd", "patches")
 # When Winograd's algorithm is faster than the direct sum, as measured on two AVX2 cores.
 _FEWEST_CELLS = 512  # with fewer cells, transforming the kernel takes too long
 _FEWEST_CHANNELS = 64  # with fewer channels, transforming the maps takes too long
+_FEWEST_CELLS_APART = 4  # with fewer rows or columns of every d-th cell, at a dilation of d, tiles are half empty
 _MANY_CHANNELS = 128  # from here on it is faster on large maps too
 # Upper limit of cells times channels of the wider map. The products take 1.5 to 2 times as many numbers, 0.5 GB.
 _LARGEST_MAP = 2**26
@@ -113,10 +115,10 @@ def conv(
 
     **Method.** ``"plain"`` is `lax.conv_general_dilated`. The other methods are faster on CPUs and have one group:
     ``"barriers"`` is the plain convolution with optimization barriers for its gradients, ``"winograd"`` is Winograd's
-    algorithm (3x3, stride 1, dilation 1, padding 0 to 2, float32), ``"patches"`` is a matrix product of written-out
-    patches. ``None`` chooses when the function is traced: "plain" on accelerators, with groups, for 1x1 and for sizes
-    that are symbols of `jax.export`; "patches" if the window is larger than the map or the result; "winograd" if it is
-    faster and its memory is small; otherwise "barriers".
+    algorithm (3x3, stride 1, padding 0 to 2 or a dilation above 1, float32), ``"patches"`` is a matrix product of
+    written-out patches. ``None`` chooses when the function is traced: "plain" on accelerators, with groups, and for
+    sizes that are symbols of `jax.export`; "patches" if the window is larger than the map or the result; "winograd" if
+    it is faster and its memory is small; otherwise "barriers".
 
     Values have to be finite: with Winograd's algorithm an infinite one makes NaN of its neighbours.
 
@@ -164,11 +166,13 @@ def conv(
     if method == "winograd" and x.size == 0:
         method = "barriers"
     if method == "winograd" and not _can_use_winograd(x, kernel, stride, padding, dilation):
-        got = f"{kernel.shape[0]}x{kernel.shape[1]}, {stride}, {dilation}, {padding} and {x.dtype}"
+        got = f"{kernel.shape[0]}x{kernel.shape[1]}, {stride}, {padding}, {dilation} and {x.dtype}"
         raise ValueError(
-            "method 'winograd' needs a 3x3 kernel, stride 1, dilation 1, a padding of 0 to 2 and float32; got "
-            f"{got}; give method=None or 'plain'."
+            "method 'winograd' needs a 3x3 kernel, stride 1, a padding of 0 to 2 or a dilation above 1, and float32; "
+            f"got {got}; give method=None or 'plain'."
         )
+    if method == "winograd" and dilation > 1:
+        return _convolve_phases(x, kernel, padding, dilation)
     return _conv(lax.optimization_barrier(x), kernel, stride, padding, dilation, method)
 
 
@@ -194,8 +198,6 @@ def _choose_method(x: jax.Array, kernel: jax.Array, stride: int, padding: int, d
         # The gradient is a convolution too, over a map of the result's size.
         if window > min(side, (side + 2 * padding - window) // stride + 1):
             return "patches"
-    if kernel.shape[:2] == (1, 1):
-        return "plain"
     narrow, wide = sorted(kernel.shape[2:])
     cells = x.size // x.shape[-1]
     largest = _LARGEST_MAP_OF_FEW_CHANNELS if narrow < _MANY_CHANNELS else _LARGEST_MAP
@@ -203,14 +205,15 @@ def _choose_method(x: jax.Array, kernel: jax.Array, stride: int, padding: int, d
     if any(jax.typeof(x).sharding.spec):
         return "barriers"
     is_faster = narrow >= _FEWEST_CHANNELS and cells >= _FEWEST_CELLS and cells * wide <= largest
+    is_faster &= dilation == 1 or min(x.shape[1:3]) >= _FEWEST_CELLS_APART * dilation
     return "winograd" if is_faster and _can_use_winograd(x, kernel, stride, padding, dilation) else "barriers"
 
 
 def _can_use_winograd(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int) -> bool:
     return (
         kernel.shape[:2] == (3, 3)
-        and stride == dilation == 1
-        and padding <= 2
+        and stride == 1
+        and (padding <= 2 or dilation > 1)
         and x.dtype == kernel.dtype == jnp.float32
     )
 
@@ -227,6 +230,24 @@ def _convolve_plainly(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def _convolve_phases(x: jax.Array, kernel: jax.Array, padding: int, dilation: int) -> jax.Array:
+    """Convolve the maps of every `dilation`-th cell with Winograd's algorithm, and put their results together."""
+    images, height, width, _ = x.shape
+    rows, columns = (side + 2 * padding - 2 * dilation for side in (height, width))  # of the result
+    down, right = (-(rows % -dilation), -(columns % -dilation))
+    x = jnp.pad(x, ((0, 0), (padding, padding + down), (padding, padding + right), (0, 0)))
+    y = _conv(lax.optimization_barrier(_split_phases(x, dilation)), kernel, 1, 0, 1, "winograd")
+    y = y.reshape(images, dilation, dilation, *y.shape[1:]).transpose(0, 3, 1, 4, 2, 5)
+    return y.reshape(images, rows + down, columns + right, -1)[:, :rows, :columns]
+
+
+def _split_phases(x: jax.Array, dilation: int) -> jax.Array:
+    """Split ``[n, d * h, d * w, c]`` into the maps of every d-th cell, ``[n * d * d, h, w, c]``."""
+    images, height, width, channels = x.shape
+    x = x.reshape(images, height // dilation, dilation, width // dilation, dilation, channels)
+    return x.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // dilation, width // dilation, channels)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5))

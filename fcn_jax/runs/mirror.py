@@ -176,7 +176,7 @@ def open_mirror(url: str, cache: Path | None, say: Callable[[str], None]) -> Ite
         InputError: the bucket cannot be used, another training has taken the run over, or one of this machine runs.
         WriteFailed: the bucket cannot be written.
     """
-    place = (cache or find_cache_folder()) / "runs" / url.replace("://", "/") / f"process-{jax.process_index()}"
+    place = find_cache_folder(cache) / "runs" / url.replace("://", "/") / f"process-{jax.process_index()}"
     with try_lock(
         place / "lock", f"another process of this machine trains in {url}; wait for it to end", "--data.cache"
     ):

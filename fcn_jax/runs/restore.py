@@ -1,15 +1,20 @@
 """Restore a trained network's variables from the checkpoints of a run."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
 
+from fcn_jax.data.tasks import name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import Network, shape_variables
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.run_dir import Run
+from fcn_jax.weights.weights import Weights
 
 
 def restore_variables(run: Run, model: Network, step: int | None = None) -> tuple[dict[str, Any], int]:
@@ -45,6 +50,20 @@ def restore_variables(run: Run, model: Network, step: int | None = None) -> tupl
                 # A training that goes on removes checkpoints: then another one is the best or the last.
                 if not _is_removed_soon(run.checkpoints / str(chosen)):
                     raise
+
+
+def make_weights(run: Run, variables: Mapping[str, Any], step: int, name: str | Path) -> Weights:
+    """Return restored variables as weights, with the input that they belong to and the classes of their score layers.
+
+    Args:
+        run: the run.
+        variables: from `restore_variables`.
+        step: the step of their checkpoint.
+        name: what the user calls the run.
+    """
+    arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
+    origin = f"{name} (run, step {step})"
+    return Weights(arrays, (), run.config.model.input_or_default, origin, name_scores(run.tasks))
 
 
 def _is_removed_soon(folder: Path) -> bool:

@@ -166,15 +166,17 @@ def expand_home(path: str | Path) -> Path:
         raise InputError(f"{path} cannot be expanded ({error}); set HOME, or give a path without ~") from error
 
 
-def find_cache_folder() -> Path:
-    """Return the default folder of prepared data, downloads and compiled programs.
+def find_cache_folder(given: Path | None = None) -> Path:
+    """Return the folder of prepared data, downloads and compiled programs: the one that is given, or the default.
 
-    It is `fcn_jax` in the user's cache directory. A user without a home directory, as in many containers, has a folder
-    among the temporary files.
+    The default is `fcn_jax` in the user's cache directory. A user without a home directory, as in many containers, has
+    a folder among the temporary files.
 
     Raises:
         InputError: the folder among the temporary files belongs to another user.
     """
+    if given is not None:
+        return expand_home(given)
     if directory := os.environ.get("XDG_CACHE_HOME"):
         return Path(directory) / "fcn_jax"
     try:

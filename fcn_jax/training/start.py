@@ -6,16 +6,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
-from flax import traverse_util
-
 from fcn_jax.config import InputConfig, ModelConfig
 from fcn_jax.data.inputs import COLOUR
 from fcn_jax.data.tasks import Task, count_classes, name_scores
 from fcn_jax.errors import InputError
 from fcn_jax.models.build import build, shape_variables
 from fcn_jax.runs.mirror import copy_for_reading
-from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.restore import make_weights, restore_variables
 from fcn_jax.runs.run_dir import open_run
 from fcn_jax.runtime.bucket import find_url
 from fcn_jax.runtime.files import find_cache_folder
@@ -43,7 +40,7 @@ def read_start(model: ModelConfig, cache: Path | None, inputs: Sequence[str] = (
     if model.init_from is not None:
         return read_file_or_run(model.init_from)
     if model.weights == "imagenet":
-        return read_weights(fetch_weights(model.backbone, cache or find_cache_folder()))
+        return read_weights(fetch_weights(model.backbone, find_cache_folder(cache)))
     return None if model.weights is None else read_weights(Path(model.weights))
 
 
@@ -66,9 +63,7 @@ def read_file_or_run(place: Path) -> Weights:
     with copy_for_reading(place) as folder:
         run = open_run(folder)
         variables, step = restore_variables(run, build(run.config.model, *count_classes(run.tasks)))
-    arrays = {path: np.asarray(array) for path, array in traverse_util.flatten_dict(variables, sep="/").items()}
-    origin = f"{url or place} (run, step {step})"
-    return Weights(arrays, (), run.config.model.input_or_default, origin, name_scores(run.tasks))
+    return make_weights(run, variables, step, url or place)
 
 
 def choose_input(

@@ -203,13 +203,13 @@ def test_a_split_is_put_on_every_device_in_parts_and_taken_from_without_communic
 
 def test_a_split_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(module, "_read_free_memory", lambda device: 8e9)
-    require_room(1000, (1000, 1000))  # 4 GB
+    require_room(1000, (1000, 1000), 4)  # 4 GB
     message = (
         "1001 decoded images on canvases of 1000x1000 need 4.0 GB on each device, and half of the 8.0 GB that are free "
         "there are kept for training; give --data.decoded disk, or never"
     )
     with pytest.raises(InputError) as raised:
-        require_room(1001, (1000, 1000))
+        require_room(1001, (1000, 1000), 4)
     assert str(raised.value) == message
     with pytest.raises(InputError, match="half of the"):
         load_on_devices(examples() * 126, (1000, 1000), devices(1), 1)

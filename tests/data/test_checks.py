@@ -6,9 +6,10 @@ import zlib
 import numpy as np
 import pytest
 from drawn import mask, picture, png_bytes, png_chunk, save
+from one_task import read_pair
 from PIL import Image
 
-from fcn_jax.data.checks import read_pair, read_tasks
+from fcn_jax.data.checks import read_tasks
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.source import Labels
 from fcn_jax.errors import InputError

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn import make_folder, mask, picture, png_chunk, save
+from one_task import read_pair
 from PIL import Image
 
 from fcn_jax.data import large_images as module
-from fcn_jax.data.checks import read_pair
 from fcn_jax.data.dataset import prepare
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.large_images import ANY, lift_limit, make_room, read_size

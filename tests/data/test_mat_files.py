@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from drawn import picture, save
 from matlab_writer import save_mat5, save_mat73
+from one_task import read_pair
 
 from fcn_jax.data import mat_files
-from fcn_jax.data.checks import read_pair
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.mat_files import UNLABELLED, read_mask_array, read_slice
 from fcn_jax.data.sources.nyud import take_colour

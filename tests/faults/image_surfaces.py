@@ -12,10 +12,10 @@ import tifffile
 from drawn import mask, picture, png_chunk, tiff_bytes
 from faults.harness import Surface
 from faults.mutations import damage
+from one_task import read_pair
 from PIL import Image
 
 from fcn_jax.data.bands import read_bands
-from fcn_jax.data.checks import read_pair
 from fcn_jax.data.label_map import LabelMap, parse_label_map
 from fcn_jax.data.large_images import make_room
 from fcn_jax.data.sources.class_file import read_classes

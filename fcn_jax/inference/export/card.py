@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from fcn_jax.config import InputConfig, ModelConfig
 from fcn_jax.data.tasks import Task, count_classes, list_suffixes
 from fcn_jax.inference.export.parity import Parity
+from fcn_jax.inference.metrics import SUMMARY
 from fcn_jax.runs.run_dir import Run
 
 
@@ -194,7 +195,7 @@ def list_scores(run: Run, step: int, scores: Mapping[str, Any] | None) -> list[s
     heads = [f"{task.name}, %".lstrip(", ") for task in run.tasks]
     lines += [f"| on {run.options.data.val_split or 'val'} | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     parts = [scores, *(scores[task.name] for task in run.tasks[1:])]
-    for name in ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"):
+    for name in SUMMARY:
         cells = ["-" if part[name] is None else f"{100 * part[name]:.2f}" for part in parts]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines

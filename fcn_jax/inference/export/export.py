@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.dataset import Example
-from fcn_jax.data.tasks import count_classes, join_maps, list_suffixes, name_scores
+from fcn_jax.data.tasks import count_classes, join_maps, list_suffixes
 from fcn_jax.errors import InputError
 from fcn_jax.inference.export.card import list_colours, write_card
 from fcn_jax.inference.export.parity import ODD, Parity, Result, compare, compute_references
@@ -20,13 +19,12 @@ from fcn_jax.inference.export.program import Scores, make_program, make_scores
 from fcn_jax.inference.export.stablehlo_file import make_stablehlo
 from fcn_jax.models.build import build
 from fcn_jax.runs.metrics_log import find_scores
-from fcn_jax.runs.restore import restore_variables
+from fcn_jax.runs.restore import make_weights, restore_variables
 from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.files import make_folder_atomically, write_atomically
 from fcn_jax.runtime.json_values import to_json
 from fcn_jax.runtime.progress import show_step, track
 from fcn_jax.weights import ours
-from fcn_jax.weights.weights import Weights
 
 Format = Literal["onnx", "stablehlo"]
 
@@ -72,9 +70,7 @@ def export(
         variables, step = restore_variables(run, model, step)
     scores = make_scores(model, input_config)
     with make_folder_atomically(out) as folder:
-        arrays = {path: np.asarray(array) for path, array in flatten_dict(variables, sep="/").items()}
-        origin = f"{run.folder.name} (run, step {step})"
-        ours.write(folder / "model.safetensors", Weights(arrays, (), input_config, origin, name_scores(run.tasks)))
+        ours.write(folder / "model.safetensors", make_weights(run, variables, step, run.folder.name))
         say("model.safetensors: written")
         total = len(examples) + len(ODD)
         references = list(track(compute_references(scores, variables, examples), "computing", total, "images"))

@@ -9,6 +9,7 @@ import numpy as np
 from fcn_jax.data.tasks import name_scores
 from fcn_jax.inference.explain.figure import Figure
 from fcn_jax.inference.html_page import load_template
+from fcn_jax.inference.metrics import SUMMARY
 from fcn_jax.inference.report.chart import Chart, draw_chart
 from fcn_jax.inference.report.differences import compare_runs
 from fcn_jax.inference.report.pictures import Picture, embed_drawing
@@ -18,7 +19,6 @@ from fcn_jax.runs.run_dir import Run
 from fcn_jax.runtime.json_values import flatten, to_json
 from fcn_jax.runtime.memory import format_bytes
 
-METRICS = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
 MATRIX = 40  # classes; of more the confusion matrix is not shown, because nobody could read it
 CONFUSIONS = 10  # number of the largest confusions that are listed
 FIGURE_SIDE = 2400  # the longer side of a figure that explains the network has at most so many pixels
@@ -53,7 +53,7 @@ def render_page(reports: Sequence[Report]) -> str:
     }
     views = [_view(report) for report in reports]
     return load_template("fcn_jax.inference.report", "page.html.jinja", filters).render(
-        views=views, metrics=METRICS, comparison=_compare(reports, views) if len(reports) > 1 else None
+        views=views, metrics=SUMMARY, comparison=_compare(reports, views) if len(reports) > 1 else None
     )
 
 
@@ -92,7 +92,7 @@ class TaskView(NamedTuple):
 
     Attributes:
         name: name of the task; empty if it is the only one.
-        metrics: values by the names in `METRICS`; empty if the run was never evaluated.
+        metrics: values by the names in `SUMMARY`; empty if the run was never evaluated.
         classes: a row for each class.
         absent: number of classes in neither truth nor prediction.
         matrix: for each true class the shares of the predicted ones, None in the row of an absent class; None if there
@@ -176,7 +176,7 @@ def _view_task(report: Report, metrics: Mapping[str, Any], number: int) -> TaskV
     classes = _list_classes(report, number)
     return TaskView(
         name=task.name,
-        metrics={name: own[name] for name in METRICS if name in own},
+        metrics={name: own[name] for name in SUMMARY if name in own},
         classes=classes,
         absent=sum(row.iu is None for row in classes),
         matrix=matrix if len(task.class_names) <= MATRIX else None,
@@ -193,7 +193,7 @@ def _choose_metrics(report: Report) -> tuple[dict[str, Any], str]:
         return scores.evaluation.summary(), f"step {scores.step:,}, {images}{part}"
     best = report.record.best or {}
     others = [task.name for task in report.run.tasks[1:]]
-    metrics = {name: best[name] for name in (*METRICS, "loss", *others) if name in best}
+    metrics = {name: best[name] for name in (*SUMMARY, "loss", *others) if name in best}
     return metrics, f"step {best['step']:,}, as the training logged it" if best else "never evaluated"
 
 

@@ -51,7 +51,8 @@ def test_short_calls_are_repeated_until_they_fill_a_turn(seconds, calls):
     worker = FakeWorker(seconds)
     turn = turns.prepare(worker, "step", least=0.05)
     assert turn() == seconds
-    assert worker.asked == [("step", 1), ("step", 1), ("step", calls)]
+    again = [("step", 1)] * (calls == 1)  # before one call another one, as `mean_seconds` has it before several
+    assert worker.asked == [("step", 1), ("step", 1), *again, ("step", calls)]
     assert calls * seconds >= 0.05
 
 

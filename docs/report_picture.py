@@ -1,7 +1,6 @@
 """Take the picture of a report: `python docs/report_picture.py REPORT.html` writes docs/images/report.png.
 
-    fcn-jax train fcn8s --model.backbone resnet18 --steps 150 --run-dir runs/shapes
-    fcn-jax report runs/shapes --count 32
+    fcn-jax train fcn8s --run-dir runs/shapes && fcn-jax report runs/shapes
     python docs/report_picture.py runs/shapes/report.html
 
 The picture has the top of the page, with the scores, and its best example, as Chromium shows them. It needs playwright

@@ -77,6 +77,7 @@ def test_runs_go_down_the_columns_and_begin_outside():
     assert encode_runs(draw("11", "10").astype(bool), (1, 1), (3, 4)) == {"size": [3, 4], "counts": [4, 2, 1, 1, 4]}
 
 
+@pytest.mark.slow
 def test_a_region_with_thousands_of_holes_takes_seconds():
     """The time was quadratic: 60 s for as many."""
     class_map = np.zeros((251, 251), np.uint8)

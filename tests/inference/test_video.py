@@ -157,6 +157,7 @@ def test_the_sound_may_be_shorter_than_the_pictures(tmp_path):
 
 
 @needs_ffmpeg
+@pytest.mark.slow
 def test_a_video_with_many_damaged_places_ends(tmp_path):
     """ffmpeg has more to say of it than a pipe holds."""
     file = tmp_path / "damaged.mp4"

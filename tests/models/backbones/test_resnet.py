@@ -38,6 +38,7 @@ def test_dilation_gives_the_undilated_cells_and_those_between(name, output_strid
         np.testing.assert_allclose(cells, few.values, atol=1e-4 * np.abs(few.values).max(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_blocks_can_be_computed_again_for_the_gradient():
     plain, x = SMALL["basic"], draw_map(2, 40, 56)
     again = plain.clone(block=nn.remat(BasicBlock, static_argnums=2))

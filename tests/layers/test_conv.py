@@ -119,14 +119,23 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_chosen_method_has_the_values_and_gradients_of_lax(case, options):
-    *shape, stride, padding, dilation = case
+QUICK = ("large", "small", "1x1", "dilated", "winograd")  # without the options of steps
+
+
+def list_chosen():
+    for name in CASES:
+        for options in OPTIONS:
+            slow = [] if options == "of steps" or name in QUICK else [pytest.mark.slow]
+            yield pytest.param(name, options, id=f"{name}-{options}", marks=slow)
+
+
+@pytest.mark.parametrize(("name", "options"), list(list_chosen()))
+def test_chosen_method_has_the_values_and_gradients_of_lax(name, options):
+    *shape, stride, padding, dilation = CASES[name]
     x, kernel = arrays(*shape)
     ours, peers = (functools.partial(f, stride=stride, padding=padding, dilation=dilation) for f in (conv, lax_conv))
     gradient = np.random.default_rng(1).normal(size=jax.eval_shape(peers, x, kernel).shape).astype(np.float32)
-    got = jax.jit(functools.partial(value_and_gradients, ours), compiler_options=options)(x, kernel, gradient)
+    got = jax.jit(functools.partial(value_and_gradients, ours), compiler_options=OPTIONS[options])(x, kernel, gradient)
     assert_all_close(got, value_and_gradients(peers, x, kernel, gradient))
     # Forward mode, in one argument and in both.
     two = peers(x, kernel)

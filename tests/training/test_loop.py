@@ -206,6 +206,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_pat
     assert sorted(folder.name.split("-")[0] for folder in (run / "damaged").iterdir()) == ["3", "4", "99"]
 
 
+@pytest.mark.slow
 def test_a_training_ends_before_its_next_save_when_another_one_has_started(tmp_path):
     config, options = folder_run(tmp_path, steps=4, eval_every=2, augment=SMALL)
     run = tmp_path / "run"
@@ -288,6 +289,7 @@ def test_an_extended_run_equals_one_that_was_to_be_as_long_from_its_start_bit_fo
     assert (run / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_has_trained_meanwhile_is_refused(tmp_path, monkeypatch):
     config, options = folder_run(tmp_path, steps=2, augment=SMALL)
     train(config, options, tmp_path / "run")

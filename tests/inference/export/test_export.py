@@ -70,12 +70,8 @@ def photographs() -> list[np.ndarray]:
     return [np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8) for size in SIZES]
 
 
-QUICK = ("dilated head",)
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_programs_compute_what_the_network_gives_each_image_alone(name):
     model, input_config = NETWORKS[name]
     alone = jax.jit(model.apply)

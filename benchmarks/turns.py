@@ -40,8 +40,8 @@ def take_turns(candidates: Mapping[str, Turn], rounds: int = ROUNDS) -> dict[str
 def prepare(worker: Worker, name: str, least: float = LEAST) -> Turn:
     """Warm a function of a worker up, and make its turns last long enough to be measured.
 
-    A turn begins with a call that is not timed. Programs go on without a pause, and during one, as in the turns of the
-    others, the system takes back the memory that was freed.
+    A turn begins with a call that is not timed. A program makes its calls without pauses, while here the system takes
+    back freed memory during the turns of the others.
 
     Args:
         worker: the process that has the function.

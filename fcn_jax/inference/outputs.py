@@ -17,6 +17,9 @@ from fcn_jax.inference.segment import Segmented
 from fcn_jax.inference.visualize import add_legend, overlay, save_grey_png, save_palette_png, save_png
 from fcn_jax.runtime.files import replace_atomically
 
+# Names of the files about all images, with what the names of a further task end with.
+COUNTS, POLYGONS = "counts{}.csv", "polygons{}.json"
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -62,7 +65,7 @@ class Outputs:
 
     def name_summaries(self) -> tuple[str, ...]:
         """Return the names of the files about all images."""
-        names = ((self.counts, "counts{}.csv"), (self.polygons, "polygons{}.json"))
+        names = ((self.counts, COUNTS), (self.polygons, POLYGONS))
         return tuple(name.format(suffix) for suffix, _ in self.split_tasks() for wanted, name in names if wanted)
 
     def split_tasks(self) -> list[tuple[str, "Outputs"]]:

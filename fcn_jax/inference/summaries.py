@@ -9,7 +9,7 @@ import numpy as np
 
 from fcn_jax.errors import InputError
 from fcn_jax.inference.coco_regions import describe_regions
-from fcn_jax.inference.outputs import Outputs, read_class_map
+from fcn_jax.inference.outputs import COUNTS, POLYGONS, Outputs, read_class_map
 from fcn_jax.runtime.files import replace_atomically
 
 
@@ -27,8 +27,8 @@ def write_summaries(files: Sequence[Path], out: Path, outputs: Outputs) -> None:
     for suffix, part in outputs.split_tasks():
         masks = [out / f"{file.stem}{suffix}.png" for file in files]
         for wanted, write, name in (
-            (outputs.counts, write_counts, f"counts{suffix}.csv"),
-            (outputs.polygons, write_polygons, f"polygons{suffix}.json"),
+            (outputs.counts, write_counts, COUNTS.format(suffix)),
+            (outputs.polygons, write_polygons, POLYGONS.format(suffix)),
         ):
             try:
                 if wanted:

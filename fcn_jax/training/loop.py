@@ -116,10 +116,10 @@ def _train(
         return None
     start = describe_start()
     is_unscored = _is_unscored(setup, run_dir)
-    has_all = setup.resume_step == setup.config.ends[-1] and not is_unscored
+    is_finished = setup.resume_step == setup.config.ends[-1] and not is_unscored
     what = f"a training step with crops of {setup.config.augment.crop}x{setup.config.augment.crop}"
     with (
-        _open_together(run_dir, setup, mirror, start, has_all) as run,
+        _open_together(run_dir, setup, mirror, start, is_finished) as run,
         catch_stop_signals() as stop,  # also while the last checkpoint is written
         Checkpoints(
             run.checkpoints,
@@ -134,7 +134,7 @@ def _train(
         stop.after(first)  # the step from which several processes count
         if was_stopped():
             raise Stopped(f"stopped before step {first + 1}; the same command goes on from there")
-        if has_all:
+        if is_finished:
             say(f"{run_dir} has all of its {last} steps; nothing to do")
             return None
         state = _begin(setup, checkpoints, say)
@@ -295,9 +295,8 @@ def _open_train_source(setup: Setup) -> Sequence[Example]:
             return open_decoded(setup.dataset, setup.config.data.train_split)
         case "device":
             with show_step("loading the images onto the devices"):
-                return load_on_devices(
-                    setup.train_source, setup.dataset.max_size, setup.sharding, setup.options.workers or 1
-                )
+                workers = setup.options.workers
+                return load_on_devices(setup.train_source, setup.dataset.max_size, setup.sharding, workers)
         case _:
             return setup.train_source
 

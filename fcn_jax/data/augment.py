@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer, Key, UIn
 from fcn_jax.config import AugmentConfig, InputConfig
 from fcn_jax.data.labels import IGNORE
 
-# The unit of brightness changes: the deviation of photographs, whatever the input of the network.
+# Colours change in this unit, the deviation of photographs in RGB, whatever the input of the network.
 DEVIATION = InputConfig().std
 
 
@@ -200,8 +200,9 @@ def augment(
 
     pixels = normalise(image, input_config)
     if config.colour and input_config.colour:
-        deviation = jnp.array(DEVIATION) / jnp.array(input_config.std[input_config.colour])
-        pixels = _change_channels(pixels, input_config.colour, lambda part: _recolour(part, colour, deviation))
+        deviation = jnp.array(DEVIATION if input_config.order == "rgb" else DEVIATION[::-1])
+        unit = (deviation / jnp.array(input_config.std[input_config.colour])).reshape(1, 1, 3)
+        pixels = _change_channels(pixels, input_config.colour, lambda part: _recolour(part / unit, colour) * unit)
     height, width = label.shape[:2]
     top, left = (0, 0) if origin is None else origin
     pixels = jnp.einsum("ih,hwc->iwc", _compute_tent(rows, size[0], top, height, zoom), pixels)
@@ -284,11 +285,9 @@ def _compute_tent(
     return jnp.where(inside[:, None], weight, 0.0)
 
 
-def _recolour(
-    pixels: Float[Array, "height width 3"], colour: Float[Array, "3"], deviation: Float[Array, "3"]
-) -> Float[Array, "height width 3"]:
-    """Change contrast and saturation by factors, and brightness by a shift in units of `deviation`."""
+def _recolour(pixels: Float[Array, "height width 3"], colour: Float[Array, "3"]) -> Float[Array, "height width 3"]:
+    """Change contrast and saturation by factors, and brightness by a shift, of colours in units of `DEVIATION`."""
     brightness, contrast, saturation = colour
     grey = pixels.mean(axis=-1, keepdims=True)
     pixels = grey + (1 + saturation) * (pixels - grey)
-    return (1 + contrast) * pixels + brightness * deviation.reshape(1, 1, 3)
+    return (1 + contrast) * pixels + brightness

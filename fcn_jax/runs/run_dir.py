@@ -165,11 +165,12 @@ def open_for_training(
         finished: whether there is nothing left to train; then the record of what trained it stays as it is.
 
     Raises:
-        InputError: the run there has another configuration or other classes (the difference is shown); the folder is
-            not a run directory or cannot become one; or another process trains in it.
+        InputError: the run there has another configuration, other classes or another split to evaluate on (the
+            difference is shown); the folder is not a run directory or cannot become one; or another process trains in
+            it.
     """
     if (folder / "config.json").exists():
-        _require_same(open_run(folder), config, dataset)
+        _require_same(open_run(folder), config, options, dataset)
     elif jax.process_index() == 0 and folder.is_dir() and {file.name for file in folder.iterdir()} - BEGUN:
         raise InputError(f"{folder} holds files but is not a run directory; give a new or an empty --run-dir")
     try:
@@ -256,9 +257,12 @@ def require_shared(folder: Path) -> None:
     )
 
 
-def _require_same(run: Run, config: Config, dataset: Dataset) -> None:
+def _require_same(run: Run, config: Config, options: RunOptions, dataset: Dataset) -> None:
     taken = find_latest_step(run.folder) or 0
     changes = list_changes(run.config, config, taken)
+    splits = (run.options.data.val_split, options.data.val_split)
+    if splits[0] != splits[1]:  # the best checkpoint would be chosen by scores of both
+        changes.append(f"data.val_split: {splits[0]} -> {splits[1]}")
     if not is_same(run.tasks, dataset.tasks):
         changes.append(f"classes: {describe_classes(run.tasks)} -> {describe_classes(dataset.tasks)}")
     elif run.contents != dataset.contents:

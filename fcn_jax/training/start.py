@@ -97,6 +97,12 @@ def choose_input(
             f"model.input.mean and model.input.std have {len(given.mean)} values, and the data has {data.num_channels} "
             f"channels: {listing}; give a value for each"
         )
+    for name in ("channels", "dtype"):  # the defaults stand for what the data has
+        if getattr(given, name) not in (getattr(InputConfig(), name), getattr(data, name)):
+            raise InputError(
+                f"model.input.{name} is {getattr(given, name)}, and the data has {getattr(data, name)}; leave "
+                f"--model.input.{name} out, or give --data.inputs"
+            )
     given = dataclasses.replace(given, channels=data.channels, dtype=data.dtype)
     if weights is None or known is None:
         return given

@@ -112,6 +112,9 @@ def test_an_augmented_image_is_the_same_photograph_for_every_network():
     np.testing.assert_array_equal(label_theirs, label_ours)
     np.testing.assert_allclose(theirs, 2 * np.asarray(ours), rtol=0, atol=1e-4)
     assert np.ptp(ours) > 1
+    caffe = InputConfig("bgr", RGB.mean[::-1], (1.0, 1.0, 1.0))
+    theirs, _ = compiled(config, caffe)(image, label, *drawn, None)
+    np.testing.assert_allclose(np.asarray(theirs)[..., ::-1] / np.array(RGB.std), ours, rtol=0, atol=1e-4)
 
 
 def test_without_zoom_and_flip_the_whole_image_comes_out_unchanged():

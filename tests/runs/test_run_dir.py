@@ -129,9 +129,8 @@ def test_an_empty_folder_may_become_a_run(tmp_path):
 def test_the_same_configuration_resumes(tmp_path):
     start(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("kept")
-    moved = dataclasses.replace(
-        OPTIONS, data=DataOptions(dir=Path("else/where"), val_split="test"), workers=1, run_dir=tmp_path
-    )
+    data = DataOptions(dir=Path("else/where"), val_split="val")
+    moved = dataclasses.replace(OPTIONS, data=data, workers=1, run_dir=tmp_path)
     assert start(tmp_path, options=moved).options == moved
     assert (tmp_path / "metrics.jsonl").read_text() == "kept"
     assert open_run(tmp_path).options == moved
@@ -150,6 +149,13 @@ def test_another_configuration_is_refused_and_the_difference_shown(tmp_path):
     assert "give the same flags, or another --run-dir" in text
     assert text.count(" -> ") == 2
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_another_split_to_evaluate_on_is_refused(tmp_path):
+    start(tmp_path)
+    other = dataclasses.replace(OPTIONS, data=dataclasses.replace(OPTIONS.data, val_split="test"))
+    with pytest.raises(InputError, match=r"data\.val_split: val -> test\n.* give the same flags"):
+        start(tmp_path, options=other)
 
 
 def test_other_classes_are_refused(tmp_path):

@@ -61,3 +61,13 @@ def test_flags_have_a_value_for_each_channel():
         InputError, match=r"have 3 values, and the data has 4 channels: colour 3, depth 1; give a value"
     ):
         choose_input(InputConfig(), None, data=COLOUR_D)
+
+
+def test_flags_cannot_say_which_channels_the_data_has():
+    for given in (
+        InputConfig(mean=(1.0,) * 4, std=(1.0,) * 4, channels=(("hha", 3), ("depth", 1))),
+        InputConfig(dtype="uint16"),
+    ):
+        data = COLOUR_D if len(given.mean) == 4 else InputConfig()
+        with pytest.raises(InputError, match=r"model.input.(channels|dtype) is .*, and the data has .*; leave --model"):
+            choose_input(given, None, data=data)

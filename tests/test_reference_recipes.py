@@ -113,7 +113,7 @@ def test_a_stage_is_the_folder_before(name):
 def test_the_data_and_the_loss(name):
     config, data, kind = resolve(name), parse(find(DATA, name)), name.split("-")[0]
     assert config.data.train_split == {"voc": "trainaug", "siftflow": "train"}.get(kind, data["split"][0])
-    assert SOURCES[config.data.name].classes == " and ".join(data["num_output"])
+    assert SOURCES[config.data.name].outline.num_classes == tuple(map(int, data["num_output"]))
     # Without an input of its own a preset takes that of the .caffemodel; late fusion takes those of its two networks.
     given, on_colour = config.model.input or CAFFE_INPUT, "hha" not in config.data.inputs
     if config.model.fusion != "late":
@@ -149,7 +149,7 @@ def test_the_network(name):
     if isinstance(network, JointFCN):  # it only returns the scores of its tasks apart
         values = {field.name: getattr(network, field.name) for field in dataclasses.fields(network) if field.init}
         network = FCN(**{name: value for name, value in values.items() if name not in ("parent", "name")})
-    assert build(model, *map(int, source.classes.split(" and "))) == network
+    assert build(model, *source.outline.num_classes) == network
     assert config.model.upsampling == "fixed"  # lr_mult: 0
 
 

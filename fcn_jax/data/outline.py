@@ -1,6 +1,5 @@
 """The outline of a data set, which is all that a dry run needs of it: no file is read or downloaded."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +27,23 @@ def outline_dataset(config: DataConfig, options: DataOptions) -> Dataset | None:
         InputError: there is no such data set.
     """
     source = get_source(config.name)
-    if options.dir is not None or source.max_size is None:
+    outline = source.outline
+    if options.dir is not None or outline is None or outline.max_size is None:
         return None
-    counts = [int(count) for count in re.findall(r"\d+", source.classes)]
-    labelled = re.sub(r"\w+ without labels", "", source.splits)
-    splits = re.findall(r"[\w-]+", labelled) + [HELD_OUT] * (config.hold_out > 0)
+    splits = (*outline.splits, *outline.further_splits, *([HELD_OUT] if config.hold_out else []))
     return Dataset(
         name=source.name,
         tasks=tuple(
             Task(f"task {number}", tuple(f"class {label}" for label in range(count)), labels.palette(count))
-            for number, count in enumerate(counts)
+            for number, count in enumerate(outline.num_classes)
         ),
         splits=dict.fromkeys(splits, 0),
-        max_size=source.max_size,
+        max_size=outline.max_size,
         folder=Path(),
         contents="",
         inputs=choose_inputs(source, config.inputs),
-        pixels={split: np.ones((len(counts), 256), np.int64) for split in splits},  # no class is known to be absent
+        pixels={
+            split: np.ones((len(outline.num_classes), 256), np.int64) for split in splits
+        },  # no class is known to be absent
         _open=lambda split: (),
     )

@@ -158,8 +158,6 @@ def find_squares(request: Request) -> Found:
 
 SQUARES = DataSource(
     name="squares",
-    splits="train val",
-    classes="2",
     size="3 images",
     licence="none",
     description="squares of a test",

@@ -61,4 +61,4 @@ def test_the_sizes_of_the_files(name, images, request):
         with Image.open(file) as image:
             sizes.append(image.size)
     widths, heights = zip(*sizes, strict=True)
-    assert (max(heights), max(widths)) == SOURCES[name].max_size
+    assert (max(heights), max(widths)) == SOURCES[name].outline.max_size

@@ -21,7 +21,7 @@ from fcn_jax.data.sources import (
     voc,
     voc_layout,
 )
-from fcn_jax.data.sources.source import DataSource
+from fcn_jax.data.sources.source import DataSource, Outline
 from fcn_jax.errors import InputError, suggest_nearest
 
 WIDTH, INDENT = 100, "  "  # of the lines that describe a data set
@@ -88,7 +88,7 @@ def _describe(source: DataSource) -> str:
     wants = source.defaults
     facts = (
         source.description,
-        f"classes: {source.classes}; splits: {source.splits}; size: {source.size}",
+        f"{_describe_outline(source.outline)}; size: {source.size}",
         f"licence: {source.licence}",
         f"trained by default for {wants.steps} steps of {wants.batch_size} crops of {wants.crop}, "
         f"rate {wants.learning_rate:g}",
@@ -99,3 +99,11 @@ def _describe(source: DataSource) -> str:
         for fact in facts
     )
     return f"{source.name}\n{text}"
+
+
+def _describe_outline(outline: Outline | None) -> str:
+    if outline is None:
+        return "classes: any; splits: any"
+    others = (*outline.further_splits, *(f"{split} without labels" for split in outline.unlabelled))
+    splits = " ".join(outline.splits) + (f" ({', '.join(others)})" if others else "")
+    return f"classes: {' and '.join(map(str, outline.num_classes))}; splits: {splits}"

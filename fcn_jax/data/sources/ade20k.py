@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.listing import list_pictures, pair_files
-from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request, Submission
+from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outline, Request, Submission
 from fcn_jax.errors import InputError
 
 LAYOUT = (
@@ -71,13 +71,12 @@ def read_names(file: Path) -> tuple[str, ...]:
 
 SOURCE = DataSource(
     name="ade20k",
-    splits="train val (test without labels)",
-    classes=str(CLASSES),
     size="22,210 images (20,210 train, 2,000 val); 0.9 GB",
     licence="for research and teaching that is not commercial; its masks under the BSD licence",
     description="ADE20K, scene parsing: --data.dir ADEChallengeData2016",
     # 20 210 images: 32 epochs. mmsegmentation takes crops of 512 and 80 000 steps of 16, where the memory suffices.
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=80_000, batch_size=8, learning_rate=0.02, eval_every=8_000),
     find=find,
+    outline=Outline((CLASSES,), ("train", "val"), unlabelled=("test",)),
     submission=Submission(endings=(".zip",)),  # the names of the images, says the README of sceneparsing
 )

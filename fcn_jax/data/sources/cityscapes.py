@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fcn_jax.data.label_map import LabelMap
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request, Submission
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Outline, Request, Submission
 from fcn_jax.errors import InputError
 
 LAYOUT = (
@@ -73,15 +73,13 @@ def _pair(images: Path, masks: Path) -> list[Files]:
 
 SOURCE = DataSource(
     name="cityscapes",
-    splits="train val (test without labels)",
-    classes=str(len(CLASSES)),
     size="3,475 images with masks (2,975 train, 500 val); 11 GB",
     licence="its own, for uses that are not commercial; register at www.cityscapes-dataset.com",
     description="Cityscapes, fine annotations, 2048x1024: --data.dir with leftImg8bit and gtFine",
     # 2975 images: 54 epochs. The zoom begins at a third of the size, so that a crop sees enough of a scene.
     defaults=Defaults(crop=320, scale=(0.33, 1.0), steps=20_000, batch_size=8, learning_rate=0.02, eval_every=2_000),
     find=find,
-    max_size=(1024, 2048),
+    outline=Outline((len(CLASSES),), ("train", "val"), unlabelled=("test",), max_size=(1024, 2048)),
     # Any name that begins as that of the image, and the numbers of labels.py, not the train ids (cityscapesScripts,
     # evaluation/evalPixelLevelSemanticLabeling.py).
     submission=Submission(endings=(".zip",)),

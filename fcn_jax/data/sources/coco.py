@@ -85,8 +85,6 @@ def _warn_of_crowds(file: Path, content: CocoFile) -> None:
 
 SOURCE = DataSource(
     name="coco",
-    splits="any",
-    classes="any",
     size="any",
     licence="yours",
     description="images of your own with outlines in COCO's format, as exported by CVAT, Label Studio, Roboflow: "

@@ -55,8 +55,6 @@ def find(request: Request) -> Found:
 
 SOURCE = DataSource(
     name="folder",
-    splits="any",
-    classes="any",
     size="any",
     licence="yours",
     description="images of your own: --data.dir with images/SPLIT/*, labels/SPLIT/*.png and classes.txt",

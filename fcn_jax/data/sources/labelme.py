@@ -191,8 +191,6 @@ def _place_mask(text: str, top: int, left: int, shape: tuple[int, int], where: s
 
 SOURCE = DataSource(
     name="labelme",
-    splits="any",
-    classes="any",
     size="any",
     licence="yours",
     description="images of your own with outlines of labelme: --data.dir with a JSON file beside each image",

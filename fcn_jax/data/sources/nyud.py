@@ -19,7 +19,7 @@ from fcn_jax.data.inputs import COLOUR, Input
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.mat5 import read_array
 from fcn_jax.data.sources.listing import read_list
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request, Slice
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Outline, Request, Slice
 from fcn_jax.errors import InputError
 
 ALL, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
@@ -136,8 +136,6 @@ def _read_numbers(file: Path, variable: str, most: int) -> list[int]:
 
 SOURCE = DataSource(
     name="nyud",
-    splits="trainval test (train val)",
-    classes="40",
     size="1,449 images of 640x480; 2.8 GB",
     licence="its authors state none",
     description="NYUDv2, inputs colour, depth and hha: --data.dir with the unpacked nyud.tar.gz of the reference, or "
@@ -146,6 +144,6 @@ SOURCE = DataSource(
     # of trainval. Crop, zoom and rate are those of VOC, whose images have about two thirds of the pixels.
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=12_500, batch_size=8, learning_rate=0.02, eval_every=1_250),
     find=find,
-    max_size=(480, 640),
+    outline=Outline((len(CLASS_NAMES),), ("trainval", "test"), ("train", "val"), max_size=(480, 640)),
     inputs=(COLOUR, DEPTH, HHA),
 )

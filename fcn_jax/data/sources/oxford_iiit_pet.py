@@ -9,7 +9,7 @@ import re
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.archive import Archive, fetch_unpacked
 from fcn_jax.data.sources.listing import read_list
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Outline, Request
 from fcn_jax.errors import InputError
 
 LAYOUT = (
@@ -64,12 +64,11 @@ def find(request: Request) -> Found:
 
 SOURCE = DataSource(
     name="oxford_iiit_pet",
-    splits="train test",
-    classes="2",
     size="7,349 images (3,680 train, 3,669 test); 0.8 GB",
     licence="CC BY-SA 4.0, by its authors",
     description="Oxford-IIIT Pet, pet and background: --data.dir with images and annotations; downloaded without it",
     # 3680 images: 11 epochs.
     defaults=Defaults(crop=224, scale=(0.5, 2.0), steps=5_000, batch_size=8, learning_rate=0.05, eval_every=500),
     find=find,
+    outline=Outline((2,), ("train", "test")),
 )

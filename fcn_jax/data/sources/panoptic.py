@@ -96,9 +96,7 @@ def _get_categories(contents: dict[str, PanopticFile]) -> dict[int | str, Catego
 
 SOURCE = DataSource(
     name="panoptic",
-    splits="any",
-    classes="any (133 in COCO)",
-    size="any (COCO: 118,287 train, 5,000 val; 20 GB)",
+    size="any (COCO: 118,287 train, 5,000 val, 133 classes; 20 GB)",
     licence="yours (COCO: annotations under CC BY 4.0, photographs under flickr's terms of use)",
     description="panoptic masks in COCO's format, those of COCO 2017 or your own: --data.dir with annotations and the "
     "images",

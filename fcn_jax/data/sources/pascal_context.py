@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.listing import read_list
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Outline, Request
 from fcn_jax.errors import InputError
 
 LAYOUT = (
@@ -59,8 +59,6 @@ def _find(dir: Path, places: tuple[str, ...], part: str, what: str) -> Path:  # 
 
 SOURCE = DataSource(
     name="pascal-context",
-    splits="train val",
-    classes="60",
     size="10,103 images (4,998 train, 5,105 val)",
     licence="photographs from flickr, under flickr's terms of use",
     description="PASCAL-Context, 59 classes and background: --data.dir with VOC2010 and trainval/*.mat",
@@ -68,5 +66,5 @@ SOURCE = DataSource(
     # epochs. The images are VOC's, and so are the crop, the zoom and the rate.
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=50_000, batch_size=8, learning_rate=0.02, eval_every=5_000),
     find=find,
-    max_size=(500, 500),
+    outline=Outline((len(CLASS_NAMES),), ("train", "val"), max_size=(500, 500)),
 )

@@ -5,7 +5,7 @@ import re
 from fcn_jax.data.sources import voc
 from fcn_jax.data.sources.archive import Archive, fetch_unpacked
 from fcn_jax.data.sources.sbd_layout import LAYOUT, find_sbd, list_sbd
-from fcn_jax.data.sources.source import DataSource, Found, Request
+from fcn_jax.data.sources.source import DataSource, Found, Outline, Request
 from fcn_jax.errors import InputError
 
 # Address and checksum are torchvision's (prototype/datasets/_builtin/sbd.py).
@@ -38,13 +38,11 @@ def find(request: Request) -> Found:
 
 SOURCE = DataSource(
     name="sbd",
-    splits="train val (seg11valid)",
-    classes="21",
     size="11,355 images (8,498 train, 2,857 val); 1.4 GB",
     licence="photographs from flickr, under flickr's terms of use",
     description="SBD's masks of VOC: --data.dir benchmark_RELEASE; seg11valid if VOC 2012 and 2011 are beside it; "
     "downloaded without --data.dir",
     defaults=voc.SOURCE.defaults,  # the same images
     find=find,
-    max_size=voc.SOURCE.max_size,
+    outline=Outline((len(voc.CLASS_NAMES),), ("train", "val"), ("seg11valid",), max_size=voc.MAX_SIZE),
 )

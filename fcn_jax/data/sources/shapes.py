@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from fcn_jax.data.labels import IGNORE
-from fcn_jax.data.sources.source import DataSource, Defaults, Drawn, Found, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Drawn, Found, Outline, Request
 from fcn_jax.errors import InputError
 
 Plane = Float32[np.ndarray, "height width"]
@@ -177,12 +177,11 @@ def find(request: Request) -> Found:
 
 SOURCE = DataSource(
     name="shapes",
-    splits="train val",
-    classes="7",
     size="1,700 images of 72 to 96 pixels, no download",
     licence="none is needed",
     description="overlapping shapes, drawn by this program: needs no files",
     # Ten minutes on two CPU cores, set-up included. No zoom, because it blurs the finest patterns away.
     defaults=Defaults(crop=80, scale=(1.0, 1.0), steps=850, batch_size=8, learning_rate=0.1, eval_every=425),
     find=find,
+    outline=Outline((len(CLASS_NAMES),), ("train", "val")),
 )

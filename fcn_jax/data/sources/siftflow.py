@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fcn_jax.data.label_map import LabelMap
 from fcn_jax.data.sources.listing import read_list
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Labels, Request
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Labels, Outline, Request
 from fcn_jax.errors import InputError
 
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
@@ -83,20 +83,19 @@ def _read_names(file: Path) -> list[str]:
 _DEFAULTS = Defaults(crop=256, scale=(0.5, 2.0), steps=12_500, batch_size=8, learning_rate=0.02, eval_every=1_250)
 
 
-def _describe(name: str, classes: str, what: str, *tasks: str) -> DataSource:
+def _describe(name: str, num_classes: tuple[int, ...], what: str, *tasks: str) -> DataSource:
     return DataSource(
         name=name,
-        splits="train val",
-        classes=classes,
         size="2,686 images of 256x256 with masks (2,486 train, 200 val)",
         licence="its authors state none",
         description=f"SIFT Flow, 256x256, {what}: --data.dir SiftFlowDataset",
         defaults=_DEFAULTS,
         find=partial(find, tasks),
-        max_size=(256, 256),
+        outline=Outline(num_classes, ("train", "val"), max_size=(256, 256)),
     )
 
 
-SOURCE = _describe("siftflow", "33 and 3", "semantic and geometric classes, two tasks", "semantic", "geometric")
-SEMANTIC_SOURCE = _describe("siftflow-semantic", "33", "semantic classes", "semantic")
-GEOMETRIC_SOURCE = _describe("siftflow-geometric", "3", "sky, horizontal and vertical", "geometric")
+_BOTH = (len(SEMANTIC), len(GEOMETRIC))
+SOURCE = _describe("siftflow", _BOTH, "semantic and geometric classes, two tasks", "semantic", "geometric")
+SEMANTIC_SOURCE = _describe("siftflow-semantic", _BOTH[:1], "semantic classes", "semantic")
+GEOMETRIC_SOURCE = _describe("siftflow-geometric", _BOTH[1:], "sky, horizontal and vertical", "geometric")

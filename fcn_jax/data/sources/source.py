@@ -224,13 +224,30 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """What the files of a data set hold, as far as it is known without them.
+
+    Attributes:
+        num_classes: the number of classes of each task.
+        splits: the splits of its own files.
+        further_splits: the splits that need further files.
+        unlabelled: the splits without labels.
+        max_size: the largest height and the largest width of its images; None: they are not known.
+    """
+
+    num_classes: tuple[int, ...]
+    splits: tuple[str, ...]
+    further_splits: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    max_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class DataSource:
     """A data set that can be prepared by its name.
 
     Attributes:
         name: what the user writes after `--data.name`.
-        splits: the splits, for the table of data sets; those that need further files in brackets.
-        classes: the number of classes, for the table.
         size: number of images and size of the download, for the table.
         licence: what its images may be used for, and who says so, for the table.
         description: what the data set is and where to get it, for the table.
@@ -238,15 +255,12 @@ class DataSource:
         find: the function that lists the examples; it raises InputError if they are not there.
         takes_classes: whether the user may say which classes there are.
         takes_map: whether the user may say which files are masks and what their samples mean.
-        max_size: the largest height and the largest width of its images, for a dry run without its files; None: they
-            are not known.
+        outline: what its files hold, for the table, and for a dry run without them; None: that is the user's choice.
         submission: what its test server takes; None: there is no test server.
         inputs: the inputs that it has; the first one is used if the user names none.
     """
 
     name: str
-    splits: str
-    classes: str
     size: str
     licence: str
     description: str
@@ -254,6 +268,6 @@ class DataSource:
     find: Callable[[Request], Found]
     takes_classes: bool = False
     takes_map: bool = False
-    max_size: tuple[int, int] | None = None
+    outline: Outline | None = None
     submission: Submission | None = None
     inputs: tuple[Input, ...] = (COLOUR,)

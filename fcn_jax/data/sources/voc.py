@@ -8,7 +8,7 @@ from pathlib import Path
 from fcn_jax.data.sources.archive import Archive, extract_file, fetch, name_folder, unpack
 from fcn_jax.data.sources.listing import read_list
 from fcn_jax.data.sources.sbd_layout import find_sbd, list_sbd, subtract_sbd
-from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Request, Submission
+from fcn_jax.data.sources.source import DataSource, Defaults, Files, Found, Outline, Request, Submission
 from fcn_jax.data.sources.voc_layout import CLASS_FILES, LISTS, find_listed
 from fcn_jax.errors import InputError
 from fcn_jax.runtime.progress import show_progress
@@ -26,6 +26,7 @@ LAYOUT = (
     "one, VOC2012test.tar, which is unpacked into the same folder or given by itself"
 )
 OFFICIAL = ("train", "val")
+MAX_SIZE = (500, 500)  # height and width
 _MASKS, _AUG = "SegmentationClass", "SegmentationClassAug"
 CLASS_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus",
@@ -181,8 +182,6 @@ def _extract(tar: tarfile.TarFile, part: Path, name: str) -> None:
 
 SOURCE = DataSource(
     name="voc2012",
-    splits="train val (trainaug, seg11valid, test without labels)",
-    classes="21",
     size="2,913 images with masks; 2.0 GB",
     licence="photographs from flickr, under flickr's terms of use",
     description="PASCAL VOC 2012, host.robots.ox.ac.uk/pascal/VOC/voc2012: --data.dir VOCdevkit or its archive; "
@@ -191,7 +190,7 @@ SOURCE = DataSource(
     # A crop of 480 pixels is better if the memory suffices, since it holds nearly all of an image (375x500).
     defaults=Defaults(crop=256, scale=(0.5, 2.0), steps=60_000, batch_size=8, learning_rate=0.02, eval_every=4_000),
     find=find,
-    max_size=(500, 500),
+    outline=Outline((len(CLASS_NAMES),), OFFICIAL, ("trainaug", "seg11valid"), ("test",), MAX_SIZE),
     # The folders of the development kit's VOCinit.m; VOCevalseg.m refuses indices above 20 and other sizes.
     submission=Submission(
         endings=(".tgz", ".tar.gz"),

@@ -69,8 +69,6 @@ def find_listed(words: list[str], root: Path) -> Files | None:
 
 SOURCE = DataSource(
     name="voc",
-    splits="any",
-    classes="any",
     size="any",
     licence="yours",
     description="images of your own as exported by CVAT, labelme and others: --data.dir with JPEGImages, "

@@ -113,4 +113,4 @@ def test_examples_beyond_the_end_are_listed_or_left_out(tmp_path):
 
 
 def test_number_of_classes():
-    assert nyud.SOURCE.classes == str(len(nyud.CLASS_NAMES)) == "40"
+    assert nyud.SOURCE.outline.num_classes == (len(nyud.CLASS_NAMES),) == (40,)

@@ -44,7 +44,7 @@ def test_table():
     assert len(set(numbers)) == 59
     assert min(numbers) > 0
     assert max(numbers) <= pascal_context.LABELS == 459
-    assert pascal_context.SOURCE.classes == str(len(pascal_context.CLASS_NAMES)) == "60"
+    assert pascal_context.SOURCE.outline.num_classes == (len(pascal_context.CLASS_NAMES),) == (60,)
 
 
 def test_what_is_not_there(tmp_path):

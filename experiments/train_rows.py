@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import machine
 
 COLUMNS = (
-    "row", "seed", "step", "seconds", "machine", "commit", "mean_iu", "pixel_accuracy", "mean_accuracy",
+    "row", "seed", "step", "seconds", "machine", "commit", "jax", "mean_iu", "pixel_accuracy", "mean_accuracy",
     "frequency_weighted_iu", "loss", "per_class_iu", "command",
 )  # fmt: skip
 
@@ -111,6 +111,7 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
             "seconds": round(seconds),
             "machine": machine.describe_machine(),
             "commit": read_commit(stage),
+            "jax": read_config(stage)["versions"]["jax"],
             "command": f"fcn-jax train {row['preset']} {shlex.join(flags)}",
         }
         for score in read_scores(stage):
@@ -146,10 +147,15 @@ def read_commit(run_dir: Path) -> str:
 
     A copy without git's folder has "unknown".
     """
-    commit = json.loads((run_dir / "config.json").read_text())["git"]
+    commit = read_config(run_dir)["git"]
     if commit is None:
         return "unknown"
     return commit[:7] + ("+" if commit.endswith("+") else "")
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Read what a run stores of its last start: configuration, commit and versions."""
+    return json.loads((run_dir / "config.json").read_text())
 
 
 def read_scores(run_dir: Path) -> list[dict[str, Any]]:
@@ -164,7 +170,7 @@ def is_done(run_dir: Path) -> bool:
     scores = read_scores(run_dir)
     if not scores:
         return False
-    config = json.loads((run_dir / "config.json").read_text())["config"]
+    config = read_config(run_dir)["config"]
     return scores[-1]["step"] == [config["steps"], *config["extend"]][-1]
 
 

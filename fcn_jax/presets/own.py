@@ -9,7 +9,7 @@ from fcn_jax.presets.preset import Preset
 def _configure_camvid(steps: int, augment: AugmentConfig) -> Config:
     """Make the configuration of FCN-8s on CamVid from a VGG16 whose first two stages stay as they are.
 
-    fc6 and fc7 are new, so they are small. docs/recipes.md says what each value gains.
+    fc6 and fc7 are new, so they are small. docs/recipes.md has the choices whose effect was measured.
     """
     return Config(
         model=ModelConfig(
@@ -73,14 +73,14 @@ GENERAL = {
 
 CAMVID = {
     "camvid-quick": Preset(
-        "FCN-8s on CamVid from the VGG16 of HED in half an hour to an hour on two CPU cores",
+        "FCN-8s on CamVid from the VGG16 of HED in about an hour on two CPU cores",
         _configure_camvid(900, AugmentConfig(crop=224, scale=(1.0, 1.0))),
         RunOptions(eval_every=300),
         source=_HED,
         measured="57.0 on val, 3 seeds (56.4 to 57.4)",
     ),
     "camvid-fcn8s": Preset(
-        "camvid-quick with twice the steps, zoom and colour changes, in an hour to three",
+        "camvid-quick with twice the steps, random scaling and colour jitter, in one to three hours",
         _configure_camvid(1800, AugmentConfig(crop=224, scale=(0.75, 1.5), colour=0.3)),
         RunOptions(eval_every=600),
         source=_HED,

@@ -1,6 +1,7 @@
 """experiments/train_rows.py and report_rows.py: rows are trained once, and the tables are those of results.csv."""
 
 import csv
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_rows_are_trained_once_and_a_stage_is_a_row(tmp_path):
     last = read_metrics(tmp_path / "runs" / "toy" / "plain-0")[-1]
     assert float(rows["plain"][10][0]["mean_iu"]) == pytest.approx(last["mean_iu"], abs=1e-4)
     assert float(rows["plain"][10][0]["seconds"]) > 1
+    assert rows["plain"][10][0]["jax"] == importlib.metadata.version("jax")
     assert "fcn-jax train" not in call("train_rows.py", *words)
     tables = (tmp_path / "toy" / "table.md").read_text()
     anew = call("train_rows.py", *words, "--rows", "plain", "--results", "mine.csv")  # the run is there, and is done

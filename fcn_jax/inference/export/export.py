@@ -120,7 +120,9 @@ def _write_stablehlo(
     program = jax.export.deserialize(bytearray(file.read_bytes()))
 
     def compute(image: np.ndarray) -> Result:
-        return Result(join_maps([np.asarray(given)[0] for given in program.call(image)[: len(counts)]]), None)
+        given = [np.asarray(array)[0] for array in program.call(image)]
+        class_maps, shares = given[: len(counts)], given[len(counts) :]
+        return Result(join_maps(class_maps), None, np.concatenate(shares, axis=-1) if shares else None)
 
     return compute
 
@@ -148,10 +150,18 @@ def _write_onnx(file: Path, run: Run, scores: Scores, variables: Any, probabilit
     model.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, logits))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
-    names = [f"class_map{suffix}" for suffix in list_suffixes(run.tasks)]
+    suffixes = list_suffixes(run.tasks)
+    class_maps = [f"class_map{suffix}" for suffix in suffixes]
+    shares = [f"probabilities{suffix}" for suffix in suffixes] if probabilities else []
 
     def compute(image: np.ndarray) -> Result:
-        given = [np.asarray(array)[0] for array in session.run([*names, *logits], {"image": image})]
-        return Result(join_maps(given[: len(names)]), np.concatenate(given[len(names) :], axis=-1))
+        names = [*class_maps, *logits, *shares]
+        arrays = map(np.asarray, session.run(names, {"image": image}))
+        given = {name: array[0] for name, array in zip(names, arrays, strict=True)}
+        return Result(
+            class_map=join_maps([given[name] for name in class_maps]),
+            logits=np.concatenate([given[name] for name in logits], axis=-1),
+            probabilities=np.concatenate([given[name] for name in shares], axis=-1) if shares else None,
+        )
 
     return compute

@@ -43,10 +43,12 @@ class Result(NamedTuple):
     Attributes:
         class_map: uint8[height, width], of several tasks uint8[height, width, tasks].
         logits: float32[height, width, classes]; None if the file does not show them.
+        probabilities: float32[height, width, classes], those of all tasks side by side; None if the file has none.
     """
 
     class_map: UInt8[np.ndarray, "height width *tasks"]
     logits: Float[np.ndarray, "height width classes"] | None
+    probabilities: Float[np.ndarray, "height width classes"] | None = None
 
 
 class Parity(NamedTuple):
@@ -58,6 +60,7 @@ class Parity(NamedTuple):
         other_classes: pixels with another class. In each of them the two classes have nearly the same logit.
         largest_margin: the largest difference of those two logits, in units of the image's largest logit.
         largest_difference: the largest difference of a logit, in the same units; None if the file shows none.
+        largest_probability_difference: the largest difference of a probability, 0 to 1; None if the file has none.
         mean_iu: of the file, over the labelled pixels of these images; NaN without labels.
         mean_iu_of_network: the same of the network.
     """
@@ -67,6 +70,7 @@ class Parity(NamedTuple):
     other_classes: int
     largest_margin: float
     largest_difference: float | None
+    largest_probability_difference: float | None
     mean_iu: float
     mean_iu_of_network: float
 
@@ -104,11 +108,12 @@ def compare(
         How it compares in each task.
 
     Raises:
-        ExportDiffers: a logit differs by more than `TOLERANCE`, or a class where the logits are further apart.
+        ExportDiffers: a logit differs by more than `TOLERANCE`, a class where the logits are further apart, or a
+            probability by more than such logits explain.
     """
     found: list[list[_Compared]] = []
     for example, logits in references:
-        class_map, other = run(example.image[None])
+        class_map, other, shares = run(example.image[None])
         if class_map.shape[:2] != logits.shape[:2]:
             raise ExportDiffers(
                 f"{what} gives a class map of {class_map.shape[:2]} for {example.name}, an image of {logits.shape[:2]}"
@@ -118,9 +123,10 @@ def compare(
             split_maps(class_map, len(counts)),
             split_scores(logits, counts),
             (None,) * len(counts) if other is None else split_scores(other, counts),
+            (None,) * len(counts) if shares is None else split_scores(shares, counts),
         )
         found.append([_compare_task(*part) for part in zip(*parts, strict=True)])
-        worst = np.max([[task.margin, task.difference or 0.0] for task in found[-1]])  # NaN if one is
+        worst = np.max([task.worst for task in found[-1]])  # NaN if one is
         if not worst <= TOLERANCE:
             raise ExportDiffers(
                 f"{what} computes something else than the network: on {example.name} by {worst:.1e} of the largest "
@@ -131,39 +137,59 @@ def compare(
 
 
 class _Compared(NamedTuple):
-    """What `Parity` has, of one image: confusion matrices of the file and of the network, and no mean IU."""
+    """What `Parity` has, of one image: confusion matrices of the file and of the network, and no mean IU.
+
+    `worst` is the largest of the differences, in units of the image's largest logit.
+    """
 
     pixels: int
     other_classes: int
     margin: float
     difference: float | None
+    probability: float | None
+    worst: float
     confusions: tuple[np.ndarray, np.ndarray]
 
 
-def _compare_task(label: np.ndarray, class_map: np.ndarray, logits: np.ndarray, other: np.ndarray | None) -> _Compared:
-    """Compare what a file gives for an image in one task: its class map and its logits, if it shows them."""
+def _compare_task(
+    label: np.ndarray, class_map: np.ndarray, logits: np.ndarray, other: np.ndarray | None, shares: np.ndarray | None
+) -> _Compared:
+    """Compare what a file gives for an image in one task: its class map, and its logits and probabilities if any."""
     unit = max(float(np.abs(logits).max()), 1e-30)
     best = logits.argmax(axis=-1)
     chosen = np.take_along_axis(logits, class_map[..., None].astype(np.int64), axis=-1)[..., 0]
     ours, networks = (confusion_matrix(label, given, logits.shape[-1]) for given in (class_map, best))
+    margin = float((logits.max(axis=-1) - chosen).max()) / unit
+    difference = None if other is None else float(np.abs(other - logits).max()) / unit
+    probability = None if shares is None else float(np.abs(shares - _softmax(logits)).max())
     return _Compared(
         pixels=best.size,
         other_classes=int((best != class_map).sum()),
-        margin=float((logits.max(axis=-1) - chosen).max()) / unit,
-        difference=None if other is None else float(np.abs(other - logits).max()) / unit,
+        margin=margin,
+        difference=difference,
+        probability=probability,
+        # Logits that differ by d change a probability by at most d / 2; where all are small, rounding counts.
+        worst=float(np.max([margin, difference or 0.0, (probability or 0.0) / max(unit, 1.0)])),
         confusions=(ours, networks),
     )
+
+
+def _softmax(logits: Float[np.ndarray, "*pixels classes"]) -> Float[np.ndarray, "*pixels classes"]:
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _add_up(images: Sequence[_Compared]) -> Parity:
     ours, networks = np.sum([image.confusions for image in images], axis=0)
     differences = [image.difference for image in images if image.difference is not None]
+    probabilities = [image.probability for image in images if image.probability is not None]
     return Parity(
         images=len(images),
         pixels=sum(image.pixels for image in images),
         other_classes=sum(image.other_classes for image in images),
         largest_margin=max(image.margin for image in images),
         largest_difference=max(differences, default=None),
+        largest_probability_difference=max(probabilities, default=None),
         mean_iu=compute_metrics(ours).mean_iu,
         mean_iu_of_network=compute_metrics(networks).mean_iu,
     )

@@ -200,6 +200,7 @@ def test_a_folder_has_the_programs_the_weights_and_what_they_are(run_dir, export
         assert (parity.images, parity.pixels) == (4, 40 * 50 + 70 * 33 + 1 + 40 * 41)
         assert parity.mean_iu == pytest.approx(parity.mean_iu_of_network, abs=1e-6)
         assert stored[name]["mean_iu"] == parity.mean_iu
+        assert 0 <= stored[name]["largest_probability_difference"] == parity.largest_probability_difference < 1e-5
     assert parities["model.onnx"][0].largest_difference < 1e-5
     assert len(said) == 3
     card = (out / "README.md").read_text()

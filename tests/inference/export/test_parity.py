@@ -69,6 +69,36 @@ def test_each_task_is_scored():
         assert parity.mean_iu == parity.mean_iu_of_network == pytest.approx(compute_mean_iu(task, COUNTS[task]))
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Of each task, pixel by pixel."""
+    shares = np.zeros(logits.shape, np.float32)
+    for place in np.ndindex(logits.shape[:2]):
+        for part in (slice(0, 4), slice(4, 7)):
+            powers = [float(np.exp(float(logit))) for logit in logits[place][part]]
+            shares[place][part] = [power / sum(powers) for power in powers]
+    return shares
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_probabilities_are_compared_too(task):
+    def make(by: float):
+        rest = iter(REFERENCES)
+
+        def run(image: np.ndarray) -> Result:
+            logits = next(rest).logits
+            shares = softmax(logits)
+            shares[1, 2, 4 * task] += by
+            return Result(choose(logits), None, shares)
+
+        return run
+
+    found = compare("m", make(TOLERANCE / 4), REFERENCES, COUNTS)[task]
+    assert found.largest_difference is None
+    assert found.largest_probability_difference == pytest.approx(TOLERANCE / 4, rel=0.01)
+    with pytest.raises(ExportDiffers, match="m computes something else than the network: on a by"):
+        compare("m", make(10 * TOLERANCE), REFERENCES, COUNTS)
+
+
 def test_a_difference_in_one_task_is_one_of_its_own_scores():
     """In the first task this difference would be far below what is allowed."""
 

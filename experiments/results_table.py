@@ -1,4 +1,4 @@
-"""Write the table of published networks: `python experiments/results_table.py README.md FOLDER...`.
+"""Write the table of published networks: `python experiments/results_table.py PAGE.md FOLDER...`.
 
 Each folder has the `metrics.json` that `fcn-jax publish` writes. The table replaces what the file has between the lines
 `<!-- table: published -->` and `<!-- end -->`, so a figure stands in one place.

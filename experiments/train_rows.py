@@ -101,7 +101,10 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
     if code or not all(map(is_done, stages)):
         raise SystemExit(f"{row['row']} with seed {seed} is not done, exit status {code}; the same command goes on")
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    columns = (
+        results.read_text().partition("\n")[0].split(",") if results.exists() else COLUMNS
+    )  # older files lack some
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     if not results.exists():
         writer.writeheader()
     for stage in stages:

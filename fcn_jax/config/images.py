@@ -42,7 +42,7 @@ class DataOptions:
     label_suffix: str = ""
     """what the name of a mask has after that of its image, as _mask (only for the data sets `folder` and `voc`)"""
     val_split: str | None = None
-    """split to evaluate on; None: held-out if data.hold-out is above 0, else val"""
+    """split to evaluate on, which a resumed run keeps; None: held-out if data.hold-out is above 0, else val"""
     decoded: Literal["never", "disk", "device"] = "never"
     """where to keep decoded training images: disk: data.cache; device: images and masks on each, at the largest size"""
 

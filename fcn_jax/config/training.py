@@ -157,7 +157,10 @@ class Config:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The conduct of a run. These values change no number of the training, and may differ when it is resumed."""
+    """The conduct of a run. These values change no number of the training.
+
+    They may differ when it is resumed, except `data.val_split`, whose scores choose the best checkpoint.
+    """
 
     data: DataOptions = field(default_factory=DataOptions)
     run_dir: Path | None = None

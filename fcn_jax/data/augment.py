@@ -286,7 +286,7 @@ def _compute_tent(
 
 
 def _recolour(pixels: Float[Array, "height width 3"], colour: Float[Array, "3"]) -> Float[Array, "height width 3"]:
-    """Change contrast and saturation by factors, and brightness by a shift, of colours in units of `DEVIATION`."""
+    """Change contrast and saturation by factors, and brightness by a shift; colours are in units of `DEVIATION`."""
     brightness, contrast, saturation = colour
     grey = pixels.mean(axis=-1, keepdims=True)
     pixels = grey + (1 + saturation) * (pixels - grey)

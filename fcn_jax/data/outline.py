@@ -42,8 +42,7 @@ def outline_dataset(config: DataConfig, options: DataOptions) -> Dataset | None:
         folder=Path(),
         contents="",
         inputs=choose_inputs(source, config.inputs),
-        pixels={
-            split: np.ones((len(outline.num_classes), 256), np.int64) for split in splits
-        },  # no class is known to be absent
+        # No class is known to be absent.
+        pixels={split: np.ones((len(outline.num_classes), 256), np.int64) for split in splits},
         _open=lambda split: (),
     )

@@ -262,7 +262,9 @@ def _require_same(run: Run, config: Config, options: RunOptions, dataset: Datase
     changes = list_changes(run.config, config, taken)
     splits = (run.options.data.val_split, options.data.val_split)
     if splits[0] != splits[1]:  # the best checkpoint would be chosen by scores of both
-        changes.append(f"data.val_split: {splits[0]} -> {splits[1]}")
+        changes.append(
+            f"data.val_split: {splits[0]} -> {splits[1]} (`fcn-jax eval {run.folder} --split {splits[1]}` scores that)"
+        )
     if not is_same(run.tasks, dataset.tasks):
         changes.append(f"classes: {describe_classes(run.tasks)} -> {describe_classes(dataset.tasks)}")
     elif run.contents != dataset.contents:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fcn_jax.config import TILE, Config, RunOptions
+from fcn_jax.config import TILE, Config, InputConfig, RunOptions
 from fcn_jax.data.batches import require_room
 from fcn_jax.data.dataset import Dataset, Example, Source, prepare_configured
 from fcn_jax.data.defaults import fill_config, fill_options
@@ -96,17 +96,22 @@ def set_up(config: Config, options: RunOptions, run_dir: Path) -> Setup:
     weights, inputs = None, choose_inputs(get_source(config.data.name), config.data.inputs)
     if resume_step is None and (is_at_hand(config.model) or not options.dry_run):
         weights = read_start(config.model, options.data.cache, [each.name for each in inputs])
-    given = config.model.input
-    if resume_step is not None and given is None:
-        given = open_run(run_dir).config.model.input
+    stored = None if resume_step is None else open_run(run_dir).config.model.input
+
+    def choose(data: InputConfig) -> InputConfig:
+        given = config.model.input
+        # A run of other channels is refused later, with all that differs from it.
+        if given is None and stored and (stored.channels, stored.dtype) == (data.channels, data.dtype):
+            given = stored
+        return choose_input(given, weights, config.model.allow, data)
+
     if all(each.mean for each in inputs):  # nothing has to be measured, so wrong flags fail before the data is prepared
-        choose_input(given, weights, config.model.allow, describe_inputs(inputs))
+        choose(describe_inputs(inputs))
 
     data = options.data
     dataset = outline_dataset(config.data, data) if options.dry_run else None
     dataset = dataset or prepare_configured(config.data, data, options.on_bad_example == "skip")
-    chosen = choose_input(given, weights, config.model.allow, dataset.input)
-    model_config = dataclasses.replace(config.model, input=chosen)
+    model_config = dataclasses.replace(config.model, input=choose(dataset.input))
     config = fill_config(dataclasses.replace(config, model=model_config))
     _check_class_weights(config, dataset.tasks)
     train_source = _open_split(dataset, "--data.train-split", config.data.train_split)

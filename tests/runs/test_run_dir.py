@@ -154,7 +154,10 @@ def test_another_configuration_is_refused_and_the_difference_shown(tmp_path):
 def test_another_split_to_evaluate_on_is_refused(tmp_path):
     start(tmp_path)
     other = dataclasses.replace(OPTIONS, data=dataclasses.replace(OPTIONS.data, val_split="test"))
-    with pytest.raises(InputError, match=r"data\.val_split: val -> test\n.* give the same flags"):
+    with pytest.raises(
+        InputError,
+        match=r"data\.val_split: val -> test \(`fcn-jax eval .* --split test` scores that\)\n.* give the same flags",
+    ):
         start(tmp_path, options=other)
 
 

@@ -108,6 +108,9 @@ def test_early_fusion(reference, tmp_path, capsys):
     image = np.concatenate([mine["images"], mine["depth"][..., None]], axis=-1)
     expected = np.asarray(model.apply(variables, compute_by_hand(image, given)[None]))[0]
     assert_predicts(tmp_path / "run", root, arrays, ("depth",), image, expected, capsys)
+    for others in (("colour",), ("depth", "colour")):  # the input of the run is not taken for one that flags give
+        with pytest.raises(InputError, match=r"holds a run with another configuration:\n(.*\n)*  data\.inputs: "):
+            run(root, tmp_path / "run", others)
     loaded = load_trained(trained, labelled=True)
     scored = evaluate(loaded.forward, loaded.variables, [example], trained.tasks, 8)
     logs = jax.nn.log_softmax(jnp.asarray(expected))

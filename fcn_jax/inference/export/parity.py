@@ -139,7 +139,8 @@ def compare(
 class _Compared(NamedTuple):
     """What `Parity` has, of one image: confusion matrices of the file and of the network, and no mean IU.
 
-    `worst` is the largest of the differences, in units of the image's largest logit.
+    `worst` is the largest of the differences, in units of the image's largest logit. Units below 1 are taken as 1 for
+    probabilities.
     """
 
     pixels: int
@@ -168,15 +169,17 @@ def _compare_task(
         margin=margin,
         difference=difference,
         probability=probability,
-        # Logits that differ by d change a probability by at most d / 2; where all are small, rounding counts.
+        # Logits that differ by d change a probability by at most d / 2, and rounding changes it however small they are.
         worst=float(np.max([margin, difference or 0.0, (probability or 0.0) / max(unit, 1.0)])),
         confusions=(ours, networks),
     )
 
 
 def _softmax(logits: Float[np.ndarray, "*pixels classes"]) -> Float[np.ndarray, "*pixels classes"]:
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    """Compute the probabilities of the classes of a task, 0 to 1."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
 
 
 def _add_up(images: Sequence[_Compared]) -> Parity:

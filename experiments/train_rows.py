@@ -100,12 +100,11 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
     stages = [run_dir / head for head in HEADS[: HEADS.index(config.model.head) + 1]] if config.staged else [run_dir]
     if code or not all(map(is_done, stages)):
         raise SystemExit(f"{row['row']} with seed {seed} is not done, exit status {code}; the same command goes on")
+    before = results.read_text() if results.exists() else ""
+    columns = before.partition("\n")[0].split(",") if before else COLUMNS  # older files lack some
     text = io.StringIO()
-    columns = (
-        results.read_text().partition("\n")[0].split(",") if results.exists() else COLUMNS
-    )  # older files lack some
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    if not results.exists():
+    if not before:
         writer.writeheader()
     for stage in stages:
         known = {
@@ -121,7 +120,6 @@ def train(row: dict[str, str], seed: int, options: Options, results: Path) -> No
             ious = " ".join("" if x is None else f"{x:.4f}" for x in score["per_class_iu"])
             numbers = {name: f"{x:.4f}" for name, x in score.items() if isinstance(x, float)}
             writer.writerow({**score, **numbers, "per_class_iu": ious, **known})
-    before = results.read_text() if results.exists() else ""
     write_atomically(results, before + text.getvalue())
 
 

@@ -12,6 +12,7 @@ from fcn_jax.data.canvas import place_on_canvas
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.tasks import split_maps, split_scores
 from fcn_jax.errors import ExportDiffers
+from fcn_jax.inference.explain.heat_maps import compute_probabilities
 from fcn_jax.inference.export.program import Scores
 from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
 from fcn_jax.inference.tiles import choose_canvas
@@ -162,7 +163,7 @@ def _compare_task(
     ours, networks = (confusion_matrix(label, given, logits.shape[-1]) for given in (class_map, best))
     margin = float((logits.max(axis=-1) - chosen).max()) / unit
     difference = None if other is None else float(np.abs(other - logits).max()) / unit
-    probability = None if shares is None else float(np.abs(shares - _softmax(logits)).max())
+    probability = None if shares is None else float(np.abs(shares - compute_probabilities(logits)).max())
     return _Compared(
         pixels=best.size,
         other_classes=int((best != class_map).sum()),
@@ -173,13 +174,6 @@ def _compare_task(
         worst=float(np.max([margin, difference or 0.0, (probability or 0.0) / max(unit, 1.0)])),
         confusions=(ours, networks),
     )
-
-
-def _softmax(logits: Float[np.ndarray, "*pixels classes"]) -> Float[np.ndarray, "*pixels classes"]:
-    """Compute the probabilities of the classes of a task, 0 to 1."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    powers /= powers.sum(axis=-1, keepdims=True)
-    return powers
 
 
 def _add_up(images: Sequence[_Compared]) -> Parity:

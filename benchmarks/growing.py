@@ -18,7 +18,7 @@ def ours_image(height: int, width: int, how: str) -> Functions:
     from fcn_jax.inference.segment import make_unlabelled, segment
     from fcn_jax.inference.tiles import plan_tiles
     from fcn_jax.models.build import build
-    from fcn_jax.runtime.compile_cache import give_back_memory
+    from fcn_jax.runtime.compiler_memory import give_back_memory
 
     give_back_memory()  # as `fcn-jax` does
     forward, variables = ours_network("resnet34", "float32")

@@ -28,7 +28,7 @@ def ours(network: str, side: int, batch: int, dtype: str, classes: int = CLASSES
     from fcn_jax.data.defaults import fill_config
     from fcn_jax.layers import jit_options
     from fcn_jax.models.build import build
-    from fcn_jax.runtime.compile_cache import give_back_memory
+    from fcn_jax.runtime.compiler_memory import give_back_memory
     from fcn_jax.runtime.operations import count_flops
     from fcn_jax.training.state import init_state
     from fcn_jax.training.step import make_step

@@ -77,7 +77,8 @@ def start_jax(cache: Path | None) -> None:
     Raises:
         InputError: JAX cannot use the platform that it is asked for.
     """
-    from fcn_jax.runtime.compile_cache import give_back_memory, keep_compiled
+    from fcn_jax.runtime.compile_cache import keep_compiled
+    from fcn_jax.runtime.compiler_memory import give_back_memory
     from fcn_jax.runtime.devices import require_devices
     from fcn_jax.runtime.progress import show_step
 

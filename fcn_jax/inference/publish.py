@@ -11,14 +11,14 @@ from fcn_jax.config import DataConfig, ModelConfig
 from fcn_jax.data.hold_out import HELD_OUT
 from fcn_jax.data.tasks import Task, count_classes
 from fcn_jax.errors import InputError
-from fcn_jax.inference.export.card import (
+from fcn_jax.inference.card import (
     LICENCE,
     describe_counts,
-    describe_start,
     list_classes,
     list_scores,
     list_title,
     list_training,
+    name_weights,
 )
 from fcn_jax.inference.metrics import SUMMARY
 from fcn_jax.models.build import build
@@ -89,7 +89,7 @@ def describe(run: Run, step: int) -> dict[str, Any]:
         "seed": config.seed,
         "steps": config.ends[-1],
         "batch_size": config.batch_size,
-        "weights": describe_start(config.model),
+        "weights": name_weights(config.model),
         "commands": [start.command for start in starts],
         "machine": starts[-1].machine if starts else None,
         "seconds": _measure_time(run.checkpoints / str(step), starts),

@@ -27,9 +27,9 @@ from fcn_jax.data.tasks import Task, describe_classes, is_same
 from fcn_jax.errors import InputError
 from fcn_jax.runs.checkpoint_files import find_latest_step
 from fcn_jax.runs.differences import advise_extension, list_changes
-from fcn_jax.runtime.doctor import name_machine
 from fcn_jax.runtime.files import try_lock, write_atomically
 from fcn_jax.runtime.json_values import from_json, parse_json, to_json
+from fcn_jax.runtime.machine import name_machine
 from fcn_jax.runtime.versions import read_versions
 
 # What is in a folder whose first start was ended before it had written the configuration.

@@ -1,8 +1,6 @@
-"""Keep compiled programs on the disk for the next start, and return the compiler's memory to the system."""
+"""Keep compiled programs on the disk for the next start."""
 
 import contextlib
-import ctypes
-import functools
 import hashlib
 import os
 import platform
@@ -10,7 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
 
 import jax
 
@@ -18,7 +15,6 @@ from fcn_jax.runtime.traced import keep_in
 
 LIMIT = 4 << 30  # bytes of programs to keep, 0.1 to 30 MB each; beyond it the oldest are removed
 ROOM = 256 << 20  # free bytes below which no programs are kept: half a file on a full disk would stay for ever
-LONG = 1.0  # shortest compilation, in seconds, that leaves enough memory to be worth returning
 
 
 def keep_compiled(cache: Path) -> None:
@@ -51,23 +47,6 @@ def keep_compiled(cache: Path) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     keep_in(folder)
-
-
-@functools.cache
-def give_back_memory() -> None:
-    """Return memory to the system after each long compilation from now on.
-
-    With glibc's malloc, compiling a training step of FCN-8s on ResNet34 leaves 0.4 GB in pieces too small for arrays.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is None:  # another system, or another C library
-        return
-
-    def return_memory(event: str, duration_secs: float, **kwargs: Any) -> None:
-        if event.endswith("backend_compile_duration") and duration_secs > LONG:
-            trim(0)
-
-    jax.monitoring.register_event_duration_secs_listener(return_memory)
 
 
 def _hash_host() -> str:

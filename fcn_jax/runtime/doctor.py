@@ -1,6 +1,5 @@
 """Describe the machine and the installation, for a user who wonders why something does not work."""
 
-import contextlib
 import importlib.util
 import os
 import platform
@@ -12,6 +11,7 @@ import jax
 
 import fcn_jax
 from fcn_jax.runtime.devices import require_devices
+from fcn_jax.runtime.machine import find_accelerator, name_processor
 from fcn_jax.runtime.memory import format_bytes
 from fcn_jax.runtime.versions import PACKAGES, read_versions
 
@@ -24,8 +24,6 @@ EXTRAS = {
     "plots": ("matplotlib",),
     "peers": ("torch", "torchvision"),
 }
-# Vendor and devices of Google's TPUs on the PCI bus, v3 to v7x, as in launch.sh.
-TPU_VENDOR, TPU_DEVICES = "0x1ae0", {f"0x00{device}" for device in ("27", "56", "5e", "62", "63", "6f", "76")}
 
 
 def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, str]]:
@@ -40,7 +38,7 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
     """
     yield "fcn_jax", f"{fcn_jax.__version__} in {Path(__file__).parents[1]}"
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
-    yield "processor", f"{_name_processor(root)}, {os.cpu_count()} cores"
+    yield "processor", f"{name_processor(root)}, {os.cpu_count()} cores"
     yield "memory", _describe_memory(root)
     yield "packages", ", ".join(f"{name} {found}" for name, found in read_versions((*PACKAGES, *FILES)).items())
     for extra, names in EXTRAS.items():
@@ -64,43 +62,6 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
     for folder in sorted(cache.iterdir()) if cache.is_dir() else []:
         if folder.is_dir():
             yield f"  {folder.name}", _describe_folder(folder, with_room=False)
-
-
-def name_machine(root: Path = Path("/")) -> str:
-    """Name the accelerators that JAX computes on, or else the processor and its number of cores.
-
-    Args:
-        root: folder of the system's files.
-    """
-    devices = jax.devices()
-    if devices[0].platform == "cpu":
-        return f"{_name_processor(root)}, {os.cpu_count()} cores"
-    return f"{len(devices)} {', '.join(sorted({d.device_kind for d in devices}))}"
-
-
-def find_accelerator(root: Path = Path("/")) -> str:
-    """Find which build of JAX fits the machine, as launch.sh does: "cuda12", "tpu" or "cpu".
-
-    Args:
-        root: folder of the system's files.
-    """
-    if (root / "proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
-        return "cuda12"
-    for device in (root / "sys/bus/pci/devices").glob("*"):
-        with contextlib.suppress(OSError):  # some devices of virtual machines lack the files
-            vendor, model = ((device / name).read_text().strip() for name in ("vendor", "device"))
-            if vendor == TPU_VENDOR and model in TPU_DEVICES:
-                return "tpu"
-    return "tpu" if list((root / "dev").glob("accel*")) or os.environ.get("TPU_NAME") else "cpu"
-
-
-def _name_processor(root: Path) -> str:
-    file = root / "proc/cpuinfo"
-    for line in file.read_text().splitlines() if file.exists() else []:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _describe_memory(root: Path) -> str:

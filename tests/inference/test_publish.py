@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from fcn_jax.cli.train import read_flags
 from fcn_jax.config import DataConfig, DataOptions, ModelConfig
 from fcn_jax.errors import InputError
-from fcn_jax.inference.export.card import list_classes, list_training
+from fcn_jax.inference.card import list_classes, list_training
 from fcn_jax.inference.publish import describe, list_flags, publish
 from fcn_jax.models.build import build
 from fcn_jax.runs.restore import restore_variables

@@ -13,7 +13,8 @@ from fcn_jax.config import InputConfig
 from fcn_jax.data.dataset import Example
 from fcn_jax.data.tasks import count_classes, join_maps, list_suffixes
 from fcn_jax.errors import InputError
-from fcn_jax.inference.export.card import list_colours, write_card
+from fcn_jax.inference.card import list_colours
+from fcn_jax.inference.export.card import write_card
 from fcn_jax.inference.export.parity import ODD, Parity, Result, compare, compute_references
 from fcn_jax.inference.export.program import Scores, make_program, make_scores
 from fcn_jax.inference.export.stablehlo_file import make_stablehlo

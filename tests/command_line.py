@@ -24,9 +24,11 @@ class Place:
 
     Attributes:
         root: the working directory; `data` in it is a small folder data set.
+        xla_flags: options of XLA. The default saves time where compiling takes longer than running.
     """
 
     root: Path
+    xla_flags: str = FAST_COMPILE
 
     @property
     def environment(self) -> dict[str, str]:
@@ -34,7 +36,7 @@ class Place:
         return kept | {
             "JAX_PLATFORMS": "cpu",
             # FCN_TEST_XLA_FLAGS= runs them as a user's, with all optimization, in twice the time.
-            "XLA_FLAGS": os.environ.get("FCN_TEST_XLA_FLAGS", FAST_COMPILE),
+            "XLA_FLAGS": os.environ.get("FCN_TEST_XLA_FLAGS", self.xla_flags),
             "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "XDG_CACHE_HOME": str(self.root / "cache"),

@@ -15,7 +15,7 @@ STEPS = 60
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Place:
-    return Place(tmp_path_factory.mktemp("defaults"))
+    return Place(tmp_path_factory.mktemp("defaults"), xla_flags="")  # these networks run longer than they compile
 
 
 @pytest.mark.slow

@@ -121,8 +121,9 @@ def run(words: list[str]) -> None:
     named = [] if flags.split is not None else find_images(flags.images)
     require_own_results(named)
     files, videos = [file for file in named if not is_video(file)], [file for file in named if is_video(file)]
-    if videos and (flags.probabilities or flags.polygons or flags.counts or flags.source_values):
-        raise InputError(f"{videos[0]} is a video; probabilities, polygons, counts and source values are for images")
+    images_alone = ("probabilities", "polygons", "counts", "source_values", "legend")
+    if videos and (given := [name.replace("_", "-") for name in images_alone if getattr(flags, name)]):
+        raise InputError(f"{videos[0]} is a video, and --{given[0]} is for images; leave one of them out")
     for line in describe_left_out(flags.images):
         print(line, file=sys.stderr)
     with copy_for_reading(flags.run, flags.step) as folder:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fcn_jax.data.headers import count_bands, count_frames, parse_raw_mode
+from fcn_jax.data.headers import count_bands, count_frames, is_deep, parse_raw_mode
 from fcn_jax.data.image_kinds import open_image
 from fcn_jax.data.inputs import Input, Pixels
 from fcn_jax.data.pictures import Picture, open_picture
@@ -112,7 +112,7 @@ def _read_picture(found: Picture, name: str) -> Pixels:
     if (
         changed
         or image.mode not in ("L", "RGB", "I", "I;16", "I;16B", "I;16L")
-        or (image.mode == "RGB" and ";16" in found.raw_mode)
+        or (image.mode == "RGB" and is_deep(found.raw_mode, found.data))
     ):
         raise InputError(
             f"{name} is of mode {image.mode} (samples {found.raw_mode}); it must have one channel of "

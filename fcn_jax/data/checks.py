@@ -21,7 +21,7 @@ from PIL import Image
 
 from fcn_jax.data.bands import read_bands
 from fcn_jax.data.exif import turn_upright
-from fcn_jax.data.headers import parse_raw_mode
+from fcn_jax.data.headers import is_deep, parse_raw_mode
 from fcn_jax.data.inputs import COLOUR, Input, Moments, Pixels, encode_png, measure
 from fcn_jax.data.masks import read_samples
 from fcn_jax.data.mat_files import read_mask_array
@@ -173,7 +173,7 @@ def _open_colours(file: Path) -> Picture:
 
 def _check_colours(file: Picture, name: str) -> None:
     image = file.image
-    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA") or ";16" in file.raw_mode:
+    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA") or is_deep(file.raw_mode, file.data):
         raise InputError(
             f"image {name} is of mode {image.mode} (samples {file.raw_mode}), which does not convert to 8-bit "
             "RGB without loss; save it as 8-bit RGB, or for the data set folder give --data.inputs bands, which takes "

@@ -13,6 +13,7 @@ from fcn_jax.runtime.files import is_lfs_pointer
 
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 254, 258, 277  # TIFF tags
 _SECONDARY = 1 | 4  # types of a page that is a smaller version, or the transparency mask, of another page
+_JPEG_2000 = b"\xff\x4f\xff\x51"  # the markers at the start of a codestream
 _LAYOUT = re.compile(r"(?P<mode>[1LP])(;(?P<bits>[124])?(?P<inverted>I)?R?)?")
 
 
@@ -56,6 +57,32 @@ def parse_raw_mode(raw_mode: str) -> Layout | None:
     if not found:
         return None
     return Layout(found["mode"], int(found["bits"] or (1 if found["mode"] == "1" else 8)), bool(found["inverted"]))
+
+
+def is_deep(raw_mode: str, data: bytes) -> bool:
+    """Return whether a file has samples of more than 8 bits. Pillow keeps 8 of them in colour images.
+
+    Args:
+        raw_mode: from `read_raw_mode`.
+        data: the file.
+    """
+    scaled_from = raw_mode.partition(" scaled from 0..")[2]
+    wide = ";16" in raw_mode and not raw_mode.startswith("BGR;16")  # in a BMP, 16 bits for all three colours
+    return wide or int(scaled_from or 0) > 255 or _read_jpeg_2000_bits(data) > 8
+
+
+def _read_jpeg_2000_bits(data: bytes) -> int:
+    """Return the bits of the largest sample of a JPEG 2000 file; 0 for other files.
+
+    ITU-T T.800, A.5.1: the number of components is 40 bytes after the codestream's start, and each has three bytes, of
+    which the first one is its number of bits less one, with 128 added to signed samples.
+    """
+    start = data.find(_JPEG_2000) if data[4:8] == b"jP  " or data.startswith(_JPEG_2000) else -1
+    if start < 0:
+        return 0
+    count = int.from_bytes(data[start + 40 : start + 42])
+    depths = data[start + 42 : start + 42 + 3 * count : 3]
+    return max(((depth & 127) + 1 for depth in depths), default=0)
 
 
 def count_bands(image: ImageFile.ImageFile) -> tuple[int, int]:

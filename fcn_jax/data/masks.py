@@ -8,7 +8,7 @@ the user has given the classes of colours. What cannot be read so is an error.
 import numpy as np
 from jaxtyping import UInt8
 
-from fcn_jax.data.headers import parse_raw_mode
+from fcn_jax.data.headers import is_deep, parse_raw_mode
 from fcn_jax.data.pictures import Picture
 from fcn_jax.errors import InputError
 
@@ -49,7 +49,8 @@ def read_samples(mask: Picture, name: str, in_colour: bool) -> UInt8[np.ndarray,
         )
     if image.mode.startswith("I") and "scaled" not in mask.raw_mode:
         return _narrow(np.asarray(image), name)
-    if (image.mode in ("RGB", "RGBA") and ";16" not in mask.raw_mode) or (image.mode == "P" and in_colour):
+    whole = image.mode in ("RGB", "RGBA") and not is_deep(mask.raw_mode, mask.data)
+    if whole or (image.mode == "P" and in_colour):
         return _read_colours(mask, name)
     layout = parse_raw_mode(mask.raw_mode)
     if layout is None:

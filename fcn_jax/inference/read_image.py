@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fcn_jax.data.exif import load_stored, turn_upright, warn_of_damage
-from fcn_jax.data.headers import count_bands, count_frames, require_depth, require_picture
+from fcn_jax.data.headers import count_bands, count_frames, is_deep, read_raw_mode, require_depth, require_picture
 from fcn_jax.data.image_kinds import open_image
 from fcn_jax.data.large_images import make_room
 from fcn_jax.data.pictures import convert_to_rgb
@@ -43,7 +43,8 @@ def read_image(file: Path, warn: Callable[[str], None] = print_warning) -> UInt8
             data, damaged = drop_damaged_chunks(data)
             with open_image(io.BytesIO(data)) as image, open_image(io.BytesIO(data)) as other:
                 require_depth(image, data, str(file))
-                mode, (bands, used), frames = image.mode, count_bands(image), count_frames(other)
+                mode, raw_mode = image.mode, read_raw_mode(image)
+                (bands, used), frames = count_bands(image), count_frames(other)
                 rgb = np.asarray(convert_to_rgb(turn_upright(*load_stored(image, file.name))))
         except (InputError, MemoryError):
             raise
@@ -57,7 +58,7 @@ def read_image(file: Path, warn: Callable[[str], None] = print_warning) -> UInt8
         warn(f"{file.name} has {bands} bands; the first {used} are used")
     if frames > 1:
         warn(f"{file.name} has {frames} frames or pages; the first one is used")
-    if mode.startswith(("I", "F")):
-        # Pillow clips such values at 255, which makes nearly all of them white.
+    if mode.startswith(("I", "F")) or is_deep(raw_mode, data):
+        # Pillow clips grey values at 255, which makes nearly all of them white, and keeps the upper 8 bits of colours.
         raise InputError(f"{file} has more than 8 bits a sample (mode {mode}); save it with 8 bits")
     return rgb

@@ -25,6 +25,7 @@ from fcn_jax.runtime.files import replace_atomically
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 LOUD = ("-hide_banner", "-loglevel", "error", "-nostdin")
 LAST = 4000  # bytes of ffmpeg's messages that are read for an error
+FASTEST = Fraction(1000)  # frames in a second
 LINE = 100  # bytes; a line of the header of a frame has fewer
 
 Frame = UInt8[np.ndarray, "height width 3"]
@@ -117,28 +118,45 @@ def _write(
 def read_rate(file: Path) -> Fraction:
     """Read the average number of frames in a second.
 
+    Files that browsers record do not tell it; their frames are counted then. It is 25 if the duration is not known,
+    or cannot be true.
+
     Raises:
         InputError: ffmpeg is missing, or the file is no video that it reads.
     """
-    words = (
-        "-v",
-        "error",
-        "-select_streams",
-        "v:0",
-        "-show_entries",
-        "stream=avg_frame_rate",
-        "-of",
-        "json",
-        str(file),
-    )
-    done = subprocess.run([_find("ffprobe"), *words], capture_output=True, check=False)
+    stream, _ = _probe(file, "stream=avg_frame_rate")
+    if rate := _parse_ratio(stream.get("avg_frame_rate")):
+        return rate
+    stream, whole = _probe(file, "stream=nb_read_packets:format=duration", "-count_packets")
+    frames, seconds = _parse_ratio(stream.get("nb_read_packets")), _parse_ratio(whole.get("duration"))
+    rate = frames / seconds if frames and seconds else FASTEST
+    return rate.limit_denominator(1001) if rate < FASTEST else Fraction(25)
+
+
+def _probe(file: Path, entries: str, *words: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Ask ffprobe for entries of the first video stream, and of the whole file.
+
+    Raises:
+        InputError: ffmpeg is missing, or the file is no video that it reads.
+    """
+    command = [_find("ffprobe"), "-v", "error", *words, "-select_streams", "v:0", "-show_entries", entries]
+    done = subprocess.run([*command, "-of", "json", str(file)], capture_output=True, check=False)
     try:
-        (stream,) = json.loads(done.stdout)["streams"]
-        rate = Fraction(stream["avg_frame_rate"])
-    except (ValueError, KeyError, ZeroDivisionError) as error:
+        found = json.loads(done.stdout)
+        (stream,) = found["streams"]
+    except (ValueError, KeyError) as error:
         reason = _shorten(done.stderr) or "it has no pictures"
         raise InputError(f"{file} cannot be read as a video ({reason}); get it anew, or convert it") from error
-    return rate if rate > 0 else Fraction(25)
+    return stream, found.get("format", {})
+
+
+def _parse_ratio(text: str | None) -> Fraction | None:
+    """Return the positive number that ffprobe writes as 25, 30000/1001 or 0.7; None: it is not known, as 0/0."""
+    try:
+        number = Fraction(text or 0)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return number if number > 0 else None
 
 
 def read_frames(file: Path) -> Iterator[Frame]:
@@ -148,27 +166,30 @@ def read_frames(file: Path) -> Iterator[Frame]:
         InputError: ffmpeg is missing, or it cannot read the file.
     """
     # In PPM each frame brings its size, which the rotation that phones write has changed.
-    words = ("-i", str(file), "-map", "0:v:0", "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-")
-    command = [_find("ffmpeg"), *LOUD, *words]
+    pictures = ("-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-")
+    command = [_find("ffmpeg"), *LOUD, "-i", str(file), "-map", "0:v:0", "-fps_mode", "passthrough", *pictures]
     with (
         tempfile.TemporaryFile() as messages,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process,
     ):
         assert process.stdout
         try:
-            while (frame := _read_frame(process.stdout)) is not None:
+            while (frame := _read_frame(process.stdout, file)) is not None:
                 yield frame
             _close(process, messages, f"{file} cannot be read to its end")
         finally:
             process.kill()
 
 
-def _read_frame(stream: IO[bytes]) -> Frame | None:
-    """Read a picture in PPM's binary form: the lines P6, width and height, 255, then the samples."""
-    if stream.readline(LINE) != b"P6\n":
+def _read_frame(stream: IO[bytes], file: Path) -> Frame | None:
+    """Read a picture in PPM's binary form: the lines P6, width and height, 255, then the samples; None: no more."""
+    kind = stream.readline(LINE)
+    if not kind:
         return None
-    width, height = map(int, stream.readline(LINE).split())
-    stream.readline(LINE)
+    size, largest = stream.readline(LINE), stream.readline(LINE)
+    if (kind, largest) != (b"P6\n", b"255\n"):
+        raise InputError(f"ffmpeg gives frames of {file} as {kind + largest!r}, not as PPM; convert the video with it")
+    width, height = map(int, size.split())
     samples = stream.read(height * width * 3)
     if len(samples) < height * width * 3:
         return None
@@ -206,7 +227,9 @@ def _close(process: "subprocess.Popen[Any]", messages: IO[bytes], problem: str) 
         process.communicate()
     if process.wait():
         messages.seek(max(0, messages.seek(0, os.SEEK_END) - LAST))
-        raise InputError(f"{problem} ({_shorten(messages.read())}); make room, or convert the video with ffmpeg")
+        said = messages.read()
+        remedy = "install ffmpeg 5.1 or newer" if b"fps_mode" in said else "make room, or convert the video with ffmpeg"
+        raise InputError(f"{problem} ({_shorten(said)}); {remedy}")
 
 
 def _shorten(output: bytes) -> str:

@@ -72,18 +72,22 @@ def test_images_that_convert_to_rgb_without_loss(pair, mode, suffix):
     np.testing.assert_array_equal(read(file, pair[1])[0], np.asarray(Image.open(file).convert("RGB")))
 
 
-@pytest.mark.parametrize("kind", ["CMYK", "I;16", "RGB;16B", "F"])
+@pytest.mark.parametrize("kind", ["CMYK", "I;16", "RGB;16B", "RGB scaled", "F"])
 def test_images_that_would_lose_something(pair, kind):
     file = pair[0]
     if kind == "CMYK":
         save(picture(), file := file.with_suffix(".jpg"), "CMYK")
     elif kind == "RGB;16B":
         file.write_bytes(png_bytes(16, 2, [bytes(9 * 6)] * 6, (6, 9)))
+    elif kind == "RGB scaled":
+        (file := file.with_suffix(".ppm")).write_bytes(b"P6 9 6 65535\n" + bytes(6 * 9 * 6))
     else:
         array = picture()[..., 0]
         save(array.astype(np.uint16 if kind == "I;16" else np.float32), file := file.with_suffix(".tif"))
     (line,) = refuse(file, pair[1])
-    assert line.startswith(f"image {file.name} is of mode {kind.partition(';16B')[0]} (samples ")
+    assert line.startswith(
+        f"image {file.name} is of mode {kind.removesuffix(';16B').removesuffix(' scaled')} (samples "
+    )
     assert "8-bit RGB without loss" in line
 
 

@@ -7,7 +7,7 @@ import pytest
 from drawn import mask, picture, tiff_bytes
 from PIL import Image
 
-from fcn_jax.data.headers import Layout, count_bands, count_frames, parse_raw_mode, read_raw_mode
+from fcn_jax.data.headers import Layout, count_bands, count_frames, is_deep, parse_raw_mode, read_raw_mode
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,43 @@ def test_raw_modes(raw_mode, layout):
         (b"P5 2 1 7\n\0\1", "L scaled from 0..7"),
         (b"P2 2 1 255\n0 1", "L"),
         (b"P4 2 1\n\0", "1;I"),
+        (b"P6 1 1 1000\n" + bytes(6), "RGB scaled from 0..1000"),
     ],
 )
 def test_raw_mode_of_netpbm_files(content, raw_mode):
     with Image.open(io.BytesIO(content)) as image:
         assert read_raw_mode(image) == raw_mode
+
+
+@pytest.mark.parametrize(
+    ("raw_mode", "deep"),
+    [
+        ("L", False),
+        ("L;4", False),
+        ("BGR;16", False),  # 5 or 6 bits a colour
+        ("RGB scaled from 0..200", False),
+        ("RGB scaled from 0..4095", True),
+        ("I;16B", True),
+        ("RGB;16L", True),
+        ("LA;16B", True),
+    ],
+)
+def test_samples_of_more_than_8_bits(raw_mode, deep):
+    assert is_deep(raw_mode, b"P6") is deep
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("bits", [8, 9, 12, 16])
+def test_samples_of_jpeg_2000(alone, bits):
+    stream = io.BytesIO()
+    Image.fromarray(picture()).save(stream, "JPEG2000", no_jp2=alone)
+    content = bytearray(stream.getvalue())
+    start = content.index(b"\xff\x4f\xff\x51")
+    assert content[start + 42 : start + 51 : 3] == bytes((7, 7, 7))
+    content[start + 45] = bits - 1
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.mode == "RGB"
+        assert is_deep(read_raw_mode(image), bytes(content)) is (bits > 8)
 
 
 def test_raw_mode_of_a_gif_and_of_a_file_without_parts(tmp_path):

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from drawn import tiff_bytes
+from drawn import png_bytes, tiff_bytes
 from PIL import EpsImagePlugin, Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -103,6 +103,11 @@ def test_samples_of_more_than_eight_bits_are_refused(tmp_path):
     (tmp_path / "a.tif").write_bytes(encoded(Image.fromarray(wide.astype(np.float32)), "TIFF"))
     with pytest.raises(InputError, match=r"a\.tif has more than 8 bits .*F"):
         read_image(tmp_path / "a.tif")
+    (tmp_path / "b.png").write_bytes(png_bytes(16, 2, [bytes(9 * 6)] * 6, (6, 9)))
+    (tmp_path / "b.ppm").write_bytes(b"P6 9 6 4095\n" + bytes(6 * 9 * 6))
+    for name in ("b.png", "b.ppm"):
+        with pytest.raises(InputError, match=rf"{name} has more than 8 bits .*RGB"):
+            read_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])

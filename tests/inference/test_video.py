@@ -1,9 +1,11 @@
 """Videos, read and written by a real ffmpeg."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,8 +130,53 @@ def test_without_ffmpeg_the_remedy_is_named(tmp_path, monkeypatch):
 
 def test_some_outputs_are_for_images_alone(tmp_path):
     (tmp_path / "clip.mp4").touch()
-    with pytest.raises(InputError, match=r"clip.mp4 is a video; probabilities, polygons, counts and source values are"):
-        predict.run(["nowhere", str(tmp_path / "clip.mp4"), "--polygons"])
+    for flag in ("probabilities", "polygons", "counts", "source-values", "legend"):
+        with pytest.raises(InputError, match=rf"clip.mp4 is a video, and --{flag} is for images; leave one of them"):
+            predict.run(["nowhere", str(tmp_path / "clip.mp4"), f"--{flag}"])
+
+
+@needs_ffmpeg
+def test_colours_of_ten_bits_become_eight(tmp_path):
+    words = "-f lavfi -i testsrc=size=64x48:rate=10:duration=0.5"
+    make_video(tmp_path / "ten.mkv", f"{words} -pix_fmt yuv444p10le -c:v ffv1")
+    make_video(tmp_path / "eight.mkv", f"{words} -pix_fmt yuv444p -c:v ffv1")
+    ten, eight = list(read_frames(tmp_path / "ten.mkv")), list(read_frames(tmp_path / "eight.mkv"))
+    assert len(ten) == len(eight) == 5
+    for deep, plain in zip(ten, eight, strict=True):
+        assert np.abs(deep.astype(int) - plain).max() <= 3  # both are rounded from YUV
+
+
+@needs_ffmpeg
+def test_a_video_that_does_not_tell_its_rate(tmp_path):
+    """Its clock has milliseconds and its frames come irregularly, as browsers record them."""
+    file = tmp_path / "recorded.webm"
+    frames = "-f lavfi -i testsrc=size=64x48:rate=1000:duration=0.02 -vf setpts=(50*N+mod(N*N\\,37))/TB/1000"
+    make_video(file, f"{frames} -enc_time_base 1/1000 -fps_mode vfr -c:v libvpx")
+    words = ["ffprobe", "-v", "error", "-show_entries", "stream=avg_frame_rate", "-of", "csv=p=0", str(file)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "0/0"
+    (tmp_path / "out").mkdir()
+    assert read_rate(file) == pytest.approx(20, rel=0.1)
+    assert len(list(predict_video(segment, file, tmp_path / "out", OUTPUTS))) == 20
+    make_video(tmp_path / "one.mpg", "-f lavfi -i testsrc=size=64x48:rate=25:duration=0.04")
+    assert read_rate(tmp_path / "one.mpg") == pytest.approx(25, rel=0.1)
+
+
+def test_frames_that_are_no_ppm_are_an_error(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nprintf 'P6\\n2 1\\n65535\\n'; head -c 12 /dev/zero\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=r"gives frames of clip.mp4 as b'P6.n65535.n', not as PPM"):
+        list(read_frames(Path("clip.mp4")))
+
+
+def test_an_ffmpeg_that_is_too_old_is_named(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\necho \"Unrecognized option 'fps_mode'.\" >&2; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=r"clip.mp4 cannot be read .*fps_mode.*; install ffmpeg 5.1 or newer"):
+        list(read_frames(Path("clip.mp4")))
 
 
 @needs_ffmpeg

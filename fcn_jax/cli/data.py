@@ -36,7 +36,7 @@ class Prepare:
     label_suffix: str = ""
     """what the name of a mask has after that of its image, as _mask (only for the data sets `folder` and `voc`)"""
     train_split: str = "train"
-    """split that hold-out takes from"""
+    """split to train on: hold-out takes from it, and class weights, mean and deviation are its"""
     hold_out: float = 0.0
     """share of train-split to set apart as the split held-out, 0 to below 1"""
     inputs: tuple[str, ...] = ()
@@ -87,6 +87,9 @@ def _prepare(flags: Prepare) -> "Dataset":
     except InputError as error:
         # The message names flags of `train` and `eval`, which have a prefix that those of `data` lack.
         raise InputError(str(error).replace("--data.", "--")) from error
+    if flags.train_split not in (*dataset.splits, Prepare.train_split):
+        known = ", ".join(dataset.splits)
+        raise InputError(f"{flags.name} has no split {flags.train_split!r} here; it has {known}: give one of them")
     if dataset.left_out:
         print(f"warning: {dataset.left_out}", file=sys.stderr)
     return dataset

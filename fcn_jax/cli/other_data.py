@@ -40,7 +40,7 @@ def choose_data(run: "Run", given: OtherData, split: str | None) -> tuple[DataCo
     Args:
         run: the run.
         given: the flags.
-        split: the split to use; None: the run's val-split.
+        split: the split to use; None: the run's val-split, or val if that was held out of other images.
     """
     config, options = run.config.data, run.options.data
     if given.name not in (None, config.name):
@@ -48,7 +48,8 @@ def choose_data(run: "Run", given: OtherData, split: str | None) -> tuple[DataCo
     if given.dir is not None and _name(given.dir) != _name(options.dir):  # other images: nothing of them was held out
         hold_out = config.hold_out if split == HELD_OUT else 0.0
         config = dataclasses.replace(config, hold_out=hold_out)
-        options = dataclasses.replace(options, val_split=None)
+        if options.val_split == HELD_OUT:
+            options = dataclasses.replace(options, val_split=None)
     config = dataclasses.replace(config, **_drop_none(void=given.void, map=given.map))
     places = {name: getattr(given, name) for name in ("dir", "cache", "classes", "label_suffix")}
     return config, dataclasses.replace(options, **_drop_none(**places, val_split=split))

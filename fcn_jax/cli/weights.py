@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Describe:
-    """Show what a file of weights has: network, input, classes, and every array."""
+    """Show what a file of weights has: network, input, classes, and the arrays of each module."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """file of weights (.pth, .safetensors, .caffemodel, .h5), or run directory (its best checkpoint)"""

@@ -254,9 +254,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     raise self._collect_problems(i + 1, pair)
                 self._advance(1)
                 if isinstance(pair, Pair) and (problem := self._add_moments(entry, pair)):
-                    if not self._skip_bad:
-                        raise self._describe([problem])
-                    pair = [problem]
+                    raise self._describe([problem])  # also if bad examples are left out: the odd one may be the first
                 if isinstance(pair, list):
                     self._metadata["left_out"][str(i)] = pair
                     continue
@@ -325,11 +323,13 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """List the first problems, a line for each, and write all to a file if there are more."""
         listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
         if len(problems) > LISTED:
+            listed += f"\nand {len(problems) - LISTED} more"
             file = self._folder / "problems.txt"
             temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}")  # several processes may write it at once
-            temporary.write_text("\n".join(problems) + "\n", encoding="utf-8")
-            temporary.replace(file)
-            listed += f"\nand {len(problems) - LISTED} more; all are listed in {file}"
+            with contextlib.suppress(OSError):  # prepared data can be used where the cache cannot be written
+                temporary.write_text("\n".join(problems) + "\n", encoding="utf-8")
+                temporary.replace(file)
+                listed += f"; all are listed in {file}"
         return listed
 
 

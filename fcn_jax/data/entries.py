@@ -73,10 +73,11 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
     """Describe examples of which a file is not there, in a line for each. The first has the rule."""
     if not examples:
         return []
-    images = [example for example in examples if example.image.exists() and not example.mask.exists()]
-    masks = [example for example in examples if example.mask.exists() and not example.image.exists()]
-    neither = [example for example in examples if not example.image.exists() and not example.mask.exists()]
-    parted = [example for example in examples if example.image.exists() and example.mask.exists()]
+    there = os.path.exists  # `Path.exists` raises an error if the name is too long
+    images = [example for example in examples if there(example.image) and not there(example.mask)]
+    masks = [example for example in examples if there(example.mask) and not there(example.image)]
+    neither = [example for example in examples if not there(example.image) and not there(example.mask)]
+    parted = [example for example in examples if there(example.image) and there(example.mask)]
     lines = [
         *(f"image {e.image.name} has no mask {e.mask.name} in {e.mask.parent}" for e in images),
         *(f"mask {e.mask.name} has no image {e.image.name} in {e.image.parent}" for e in masks),
@@ -85,7 +86,7 @@ def _describe_lone(examples: Sequence[Files]) -> list[str]:
             f"{e.name} has no {file.name} in {file.parent}"
             for e in parted
             for file in _list_files(e)
-            if not file.exists()
+            if not there(file)
         ),
     ]
     suffix = _find_suffix({e.name for e in images}, [e.name for e in masks])

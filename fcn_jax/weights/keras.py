@@ -88,7 +88,7 @@ def read(file: Path) -> Weights:
 
 
 def _find_layers(file: h5py.File) -> Iterator[tuple[str, str, list[h5py.Dataset]]]:
-    """Yield name, path in the file, and datasets of each layer that has some."""
+    """Yield each layer that has datasets: its name, its name or path for messages, and the datasets."""
     root: Any = file.get("model_weights", file)
     if "layer_names" in root.attrs:
         for name in map(_decode, root.attrs["layer_names"]):
@@ -104,9 +104,10 @@ def _find_layers(file: h5py.File) -> Iterator[tuple[str, str, list[h5py.Dataset]
 
     root.visititems(note)
     for path, group in groups:
-        # Side outputs and the like have no name besides their path.
         name = _decode(group.attrs.get("name", path.split("/")[-1]))
-        yield name, path, [group[number] for number in sorted(group, key=int)]
+        # Functional models number their layers (layers/dense_2); others have names as paths (dsn1).
+        shown = name if path.startswith("layers/") else path
+        yield name, shown, [group[number] for number in sorted(group, key=int)]
 
 
 def _require_plain(datasets: Sequence[h5py.Dataset], opened: h5py.File, file: Path) -> None:

@@ -88,6 +88,11 @@ def test_data_check_suspects_black_and_white_masks(place):
         assert f"folder {split}: 1 images" in output
 
 
+def test_a_split_to_train_on_that_is_not_there(place):
+    words = ("data", "prepare", "folder", "--dir", place.root / "data", "--train-split", "trian")
+    assert "folder has no split 'trian' here; it has train, tiny: give one of them" in place.run(*words, code=2)
+
+
 def test_splits_without_labels_are_listed(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     draw_folder_data(tmp_path / "data")

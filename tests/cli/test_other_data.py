@@ -33,6 +33,13 @@ def test_the_data_to_use_are_those_of_the_run_but_for_the_flags(flags, config, o
     assert choose_data(run, flags.get("data", OtherData()), flags.get("split")) == expected
 
 
+def test_the_same_images_in_another_place_keep_the_split_of_the_run():
+    options = dataclasses.replace(HELD_OPTIONS, val_split="test")
+    run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=options))
+    _, found = choose_data(run, OtherData(dir=Path("/new")), None)
+    assert found == dataclasses.replace(options, dir=Path("/new"))
+
+
 def test_another_data_set_has_no_values_of_the_run():
     run = SimpleNamespace(config=Config(data=HELD), options=RunOptions(data=HELD_OPTIONS))
     found = choose_data(run, OtherData("camvid", Path("/c")), None)

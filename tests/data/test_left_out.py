@@ -1,6 +1,9 @@
 """Examples with missing or damaged files are left out if this is asked for, and counted and named."""
 
+import errno
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from drawn import list_contents, picture, save
@@ -79,3 +82,18 @@ def test_data_prepare_names_them(tree, capsys):
     printed = capsys.readouterr()
     assert "warning: 2 of 4 examples of folder are left out:\n  train: mask a.png" in printed.err
     assert "folder train: 1 images\n" in printed.out
+
+
+def test_prepared_data_is_used_where_the_cache_cannot_be_written(tree, monkeypatch):
+    monkeypatch.setattr(builder_module, "LISTED", 1)
+    spoil(tree)
+    listed = next(line for line in prepare(tree).left_out.splitlines() if line.startswith("and 1 more"))
+    assert listed.startswith("and 1 more; all are listed in ")
+
+    def fail(self, *arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    found = prepare(tree)
+    assert found.left_out.endswith("\nand 1 more")
+    assert found.splits == {"train": 1, "val": 1}

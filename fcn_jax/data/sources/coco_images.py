@@ -96,17 +96,19 @@ def find_files(paths: Iterable[PurePosixPath], folders: Sequence[Path], file: Pa
     """Find the files of all images that a JSON file lists, as `find_file` does.
 
     Raises:
-        InputError: two images are found in the same place.
+        InputError: two images are found in the same place, or one is listed twice.
     """
     listed: dict[Path, PurePosixPath] = {}
     for path in paths:
         place = find_file(path, folders)
-        other = listed.setdefault(place, path)
-        if other != path:
+        if (other := listed.get(place)) == path:
+            raise InputError(f"{file} lists the image {path} twice; keep one of them, with the annotations of both")
+        if other:
             raise InputError(
                 f"{file} lists {other} and {path}, and both are found as {place}; keep the folders of the images as "
                 "they are listed, or give each image a name of its own"
             )
+        listed[place] = path
     return list(listed)
 
 

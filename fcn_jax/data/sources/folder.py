@@ -42,11 +42,12 @@ def find(request: Request) -> Found:
         require_split_name(split, dir)
     first = [split for split in ("train", "val", "test") if split in kinds["images"]]
     splits, unlabelled = {}, {}
+    arrays = ARRAYS if request.inputs == (BANDS.name,) else ()
     for split in (*first, *sorted(kinds["images"].difference(first))):
         images, labels = dir / "images" / split, dir / "labels" / split
         if split in kinds["labels"]:
-            splits[split] = pair_files(images, labels, request.label_suffix)
-        elif files := list_pictures(images, ARRAYS if request.inputs == (BANDS.name,) else ()):
+            splits[split] = pair_files(images, labels, request.label_suffix, arrays)
+        elif files := list_pictures(images, arrays):
             unlabelled[split] = files
     if not splits and not unlabelled:
         raise InputError(f"{dir} has no split with images; it should be {LAYOUT}")

@@ -19,7 +19,7 @@ from fcn_jax.data.image_kinds import open_image, split_by_kind
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.regions import Region, crop_mask, draw_regions, fill_disc, fill_polygons
 from fcn_jax.data.sources.json_parts import get_name, get_part, get_path, read_json, read_points
-from fcn_jax.data.sources.listing import list_files, require_split_name
+from fcn_jax.data.sources.listing import compose_letters, list_files, require_split_name
 from fcn_jax.data.sources.outlined_classes import number_classes
 from fcn_jax.data.sources.source import DataSource, Defaults, Found, Outlined, Request
 from fcn_jax.errors import InputError
@@ -70,13 +70,13 @@ def find(request: Request) -> Found:
     splits = {
         split: [
             Outlined(
-                file.relative_to(dir if file.parent == dir else dir / split).with_suffix("").as_posix(),
+                name,
                 contents[file].image,
                 file,
                 contents[file].shape,
                 partial(draw_shapes, contents[file].outlines, contents[file].shape, labels, file.name),
             )
-            for file in members
+            for name, (file,) in compose_letters(members, dir if members[0].parent == dir else dir / split).items()
         ]
         for split, members in files.items()
     }

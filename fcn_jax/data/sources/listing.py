@@ -13,7 +13,7 @@ from fcn_jax.data.sources.source import Files
 from fcn_jax.errors import InputError
 
 
-def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
+def pair_files(images: Path, masks: Path, suffix: str = "", more: Collection[str] = ()) -> list[Files]:
     """Pair the pictures of two folders, and of their sub-folders, by stem, in the order of the stems.
 
     The stem of a picture in a sub-folder has the sub-folder's name before it: sub/a. A stem found in one folder only
@@ -24,11 +24,12 @@ def pair_files(images: Path, masks: Path, suffix: str = "") -> list[Files]:
         images: the folder of the images.
         masks: the folder of the masks.
         suffix: what the stem of a mask has after that of its image. Masks without it are left out.
+        more: suffixes of files that are images besides pictures, as .npy.
 
     Raises:
-        InputError: the names of two pictures in a folder look alike, or one is not UTF-8 (`_compose_letters`).
+        InputError: the names of two pictures in a folder look alike, or one is not UTF-8 (`compose_letters`).
     """
-    left, left_others = _group_by_stem(images)
+    left, left_others = _group_by_stem(images, more)
     masks_found, right_others = _group_by_stem(masks)
     right = {stem.removesuffix(suffix): files for stem, files in masks_found.items() if stem.endswith(suffix)}
     stems = sorted({*left, *right})
@@ -53,11 +54,10 @@ def list_pictures(folder: Path, more: Collection[str] = ()) -> list[Path]:
         more: suffixes of files to list besides pictures, as .npy.
 
     Raises:
-        InputError: two names look alike, or one is not UTF-8 (`_compose_letters`).
+        InputError: two names look alike, or one is not UTF-8 (`compose_letters`).
     """
-    pictures, others = _group_by_stem(folder)
-    arrays = {stem: [file for file in files if file.suffix.lower() in more] for stem, files in others.items()}
-    return [file for stem in sorted({*pictures, *arrays}) for file in pictures.get(stem, []) + arrays.get(stem, [])]
+    pictures, _ = _group_by_stem(folder, more)
+    return [file for stem in sorted(pictures) for file in pictures[stem]]
 
 
 def read_list(file: Path) -> list[list[str]]:
@@ -68,6 +68,8 @@ def read_list(file: Path) -> list[list[str]]:
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise OSError("it has zero bytes, as UTF-16 has")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}); it has one image per line, get it anew") from error
     return [line.split() for line in text.splitlines() if line.strip()]
@@ -115,26 +117,29 @@ def list_files(folder: Path) -> list[Path]:
         raise InputError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
 
 
-def _group_by_stem(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Group the pictures of a folder by stem, and its other files."""
-    groups: list[dict[str, list[Path]]] = []
-    for kind in split_by_kind(list_files(folder)):
-        stems: dict[str, list[Path]] = {}
-        for file in kind:
-            stems.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
-        groups.append(_compose_letters(stems, folder))
-    pictures, others = groups
-    return pictures, others
+def _group_by_stem(folder: Path, more: Collection[str] = ()) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Group the pictures of a folder by stem, with files of the suffixes `more`, and its other files."""
+    pictures, others = split_by_kind(list_files(folder))
+    used = sorted([*pictures, *(file for file in others if file.suffix.lower() in more)])
+    left = [file for file in others if file.suffix.lower() not in more]
+    return compose_letters(used, folder), compose_letters(left, folder)
 
 
-def _compose_letters(stems: dict[str, list[Path]], folder: Path) -> dict[str, list[Path]]:
-    """Spell stems with one code point a letter (Unicode's form NFC), as most systems do.
+def compose_letters(files: Collection[Path], folder: Path) -> dict[str, list[Path]]:
+    """Group files by their stems, spelt with one code point a letter (Unicode's form NFC), as most systems do.
 
     macOS writes an accent as a code point of its own (form NFD). Both forms look the same.
+
+    Args:
+        files: the files.
+        folder: a folder that they are in. A stem has the names of the folders between before it: sub/a.
 
     Raises:
         InputError: two stems differ in their form only, or one is not Unicode.
     """
+    stems: dict[str, list[Path]] = {}
+    for file in files:
+        stems.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
     composed: dict[str, list[Path]] = {}
     for stem, files in stems.items():
         if any("\ud800" <= letter <= "\udfff" for letter in stem):  # how Python spells bytes that are not UTF-8

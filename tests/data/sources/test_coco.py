@@ -364,6 +364,10 @@ def test_two_images_that_are_found_in_one_place_are_an_error(tmp_path):
     for number in (1, 2):
         save(picture(HEIGHT, WIDTH), tmp_path / f"images/cam{number}/0001.png")
     assert len(find(Request(tmp_path, tmp_path / "cache")).splits["train"]) == 2
+    images[1]["file_name"] = "cam1/0001.png"
+    (tmp_path / "train.json").write_text(json.dumps({"images": images, "annotations": [], "categories": CATEGORIES}))
+    with pytest.raises(InputError, match=r"train.json lists the image cam1/0001.png twice; keep one of them"):
+        find(Request(tmp_path, tmp_path / "cache"))
 
 
 def test_outlines_are_not_kept_once_the_data_is_prepared(tmp_path):

@@ -85,6 +85,16 @@ def test_arrays_without_labels_are_images_of_the_input_bands(tree, tmp_path):
     assert find(Request(tree, tmp_path)).unlabelled["scenes"] == [place / "a.png"]
 
 
+def test_arrays_without_masks_are_images_that_lack_them(tree, tmp_path, capsys):
+    np.save(tree / "images/train/e.npy", np.zeros((3, 4, 5), np.uint16))
+    found = find(Request(tree, tmp_path, inputs=("bands",)))
+    assert [example.name for example in found.splits["train"]] == ["a", "b", "e"]
+    assert found.splits["train"][-1].mask == tree / "labels/train/e.png"
+    assert capsys.readouterr().err == ""
+    assert [example.name for example in look(tree).splits["train"]] == ["a", "b"]
+    assert "left out are 1 file" in capsys.readouterr().err
+
+
 def test_masks_with_a_suffix(tree):
     save(mask(), tree / "labels/train/a_mask.png")
     (tree / "labels/train/a.png").rename(tree / "labels/train/c.png")

@@ -169,6 +169,16 @@ def test_all_files_that_are_wrong_are_listed(tmp_path):
     assert last == "and 2 more"
 
 
+def test_a_name_that_is_not_utf8(tmp_path):
+    write(tmp_path / "data/a.json")
+    try:
+        (tmp_path / "data/a.json").rename(tmp_path / "data/caf\udce9.json")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(InputError, match=r"'caf\\udce9\.json' in .*data is a name that is not UTF-8; rename the file"):
+        find(Request(tmp_path / "data", tmp_path))
+
+
 def test_an_image_that_is_not_there(tmp_path):
     write(tmp_path / "data/a.json", box("cat", 1, 1, 3, 3))
     with pytest.raises(InputError, match=r"train: a.json lists the image a.jpg, which is not in .*/data; add"):

@@ -95,7 +95,8 @@ def test_words_of_lines(tmp_path):
 
 def test_a_list_that_cannot_be_read(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"2007_\xff\n")
-    for name in ("list.txt", "none.txt"):
+    (tmp_path / "wide.txt").write_bytes("2007_000032\n".encode("utf-16-le"))
+    for name in ("list.txt", "none.txt", "wide.txt"):
         with pytest.raises(InputError, match=rf"{name} cannot be read"):
             read_list(tmp_path / name)
 

@@ -97,14 +97,20 @@ lock() {
 }
 
 # Install the project for an accelerator ($1) with extras ($2, separated by commas), unless the environment has them.
-# Extras are only ever added. For another accelerator the environment is made anew, so that no JAX plugin stays behind.
+# Extras are only ever added. For another accelerator that FCN_ACCELERATOR names the environment is made anew, so that no
+# JAX plugin stays behind; hosts that share a disk may differ, so another one that is found here alone is an error.
 set_up() {
   local accelerator=$1 checksum had_accelerator extras
   if is_set_up "$@"; then return; fi
   lock
   if is_set_up "$@"; then exec 9>&-; return; fi  # another process has done it meanwhile
 
-  if [ "${had_accelerator:-$accelerator}" != "$accelerator" ] || ! is_usable; then make_environment; fi
+  had_accelerator=${had_accelerator:-$accelerator}
+  [ -n "${FCN_ACCELERATOR:-}" ] || [ "$had_accelerator" = "$accelerator" ] ||
+    fail "$venv has JAX for $had_accelerator, and this host is found to have $accelerator; trainings may run from it on\
+ other hosts. Give FCN_ACCELERATOR=$had_accelerator to use it, FCN_ACCELERATOR=$accelerator to make it anew, or another\
+ FCN_VENV"
+  if [ "$had_accelerator" != "$accelerator" ] || ! is_usable; then make_environment; fi
   echo "installing the packages${extras:+ for $extras} in $venv" >&2
   echo "unfinished $accelerator" >"$venv/installed"
   local all=$accelerator,$extras

@@ -41,6 +41,11 @@ REFUSED = [
     (ModelConfig, {"fc_features": 0}, r"model\.fc-features is 0.* at least 1"),
     (ModelConfig, {"fc_kernel": 4}, r"model\.fc-kernel is 4.* odd"),
     (ModelConfig, {"fc_kernel": -1}, r"model\.fc-kernel is -1.* odd and at least 1"),
+    (
+        ModelConfig,
+        {"backbone": "resnet50", "head": "dilated", "output_stride": 16},
+        r"model\.output-stride is 16 with the head dilated, which has 8 always; leave it out",
+    ),
     (ModelConfig, {"backbone": "vgg19", "head": "dilated"}, r"model\.head is dilated .*vgg19.* only ResNets"),
     (ModelConfig, {"backbone": "vgg16", "output_stride": 8}, r"model\.output-stride is 8 .*vgg16.* 32 only"),
     (ModelConfig, {"backbone": "vgg16", "freeze_bn": True}, r"model\.freeze-bn .*vgg16 has no batch norm"),

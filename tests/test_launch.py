@@ -155,6 +155,20 @@ def test_another_accelerator_gets_a_new_environment(recorded):
     assert f"-e {recorded}[cuda13]\n" in asked
 
 
+def test_an_environment_for_another_kind_of_host_is_kept(recorded):
+    """Hosts that share a disk may differ, and trainings may run from the environment."""
+    path = str(recorded / "bin")
+    launch(recorded, "fcn8s", path=path, FCN_ACCELERATOR="cuda13")
+    asked = (recorded / "asked").read_text()
+    fake(recorded / "bin", "nvidia-smi", "exit 0")  # this host has cuda12
+    result = launch(recorded, "fcn8s", path=path)
+    assert result.returncode == 1
+    assert f"{recorded}/.venv has JAX for cuda13, and this host is found to have cuda12" in result.stderr
+    assert "FCN_ACCELERATOR=cuda13 to use it" in result.stderr
+    assert (recorded / "asked").read_text() == asked
+    assert launch(recorded, "fcn8s", path=path, FCN_ACCELERATOR="cuda13").stdout == "train train fcn8s\n"
+
+
 def test_an_environment_of_another_checkout_gets_this_one(recorded):
     """The project is installed in place, so another checkout would run the code of the first one."""
     path, venv = str(recorded / "bin"), str(recorded / "shared")

@@ -174,6 +174,10 @@ class ModelConfig:
             "ResNets have 8, 16 and 32",
         )
         require(
+            self.head != "dilated" or self.output_stride in (8, 32),
+            f"model.output-stride is {self.output_stride} with the head dilated, which has 8 always; leave it out",
+        )
+        require(
             self.has_batch_norm or not self.freeze_bn,
             f"model.freeze-bn is set, and {self.backbone} has no batch norm; choose a ResNet or a backbone named _bn",
         )

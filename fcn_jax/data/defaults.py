@@ -35,13 +35,16 @@ class NetworkDefaults:
 # docs/recipes.md has the reason for each number, and what was measured.
 NETWORKS = {
     "with batch norm": NetworkDefaults(rate_factor=1.0, warmup_steps=0, clip_norm=0.0, follows_input=False),
+    "VGG with batch norm": NetworkDefaults(rate_factor=1.0, warmup_steps=100, clip_norm=1.0, follows_input=False),
     "without batch norm": NetworkDefaults(rate_factor=0.5, warmup_steps=100, clip_norm=1.0, follows_input=True),
 }
 
 
 def get_network_defaults(model: ModelConfig) -> NetworkDefaults:
     """Return the defaults for training a network."""
-    return NETWORKS["with batch norm" if model.has_batch_norm else "without batch norm"]
+    if not model.has_batch_norm:
+        return NETWORKS["without batch norm"]
+    return NETWORKS["VGG with batch norm" if model.backbone.startswith("vgg") else "with batch norm"]
 
 
 def fill_config(config: Config) -> Config:

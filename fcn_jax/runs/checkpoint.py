@@ -128,7 +128,8 @@ class Checkpoints:
                 self._write_manifests()
         finally:
             self._background.shutdown()
-            with contextlib.suppress(OSError, ValueError):  # it raises the error of a failed save once more
+            # It raises the error of a failed save once more.
+            with contextlib.suppress(OSError, ValueError, jax.errors.JaxRuntimeError):
                 self._manager.close()
 
     @property

@@ -1,9 +1,11 @@
 """The record of a run's numbers: `metrics.jsonl` and TensorBoard."""
 
+import contextlib
 import functools
 import json
 import math
 import os
+import queue
 import sys
 import threading
 from collections.abc import Mapping
@@ -81,14 +83,15 @@ class MetricsLog:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if "_board" in vars(self):
+            if "_board" in vars(self) and not self._has_warned:
                 self._board.close()
         except OSError as error:
             self._warn_of_board(error)
-            # It would be closed once more at the end of the process. Its thread then fails, too, so the hook stays.
+        if not self._has_warned:
+            threading.excepthook = self._hook
+        elif "_board" in vars(self):
+            # It would be closed once more at the end of the process. Its thread may fail, too, so the hook stays.
             self._board.file_writer.event_writer.close = lambda: None  # pyright: ignore
-            return
-        threading.excepthook = self._hook
 
     def add(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Write one line, synchronised with the disk, and its scalars to TensorBoard.
@@ -109,18 +112,25 @@ class MetricsLog:
                 f"{self._file} cannot be written ({error.strerror}); mend that, then the same command goes on from the "
                 "last checkpoint"
             ) from error
+        if self._has_warned:
+            return
         for name, value in flatten(dict(values)).items():  # further tasks have their values under their names
             if np.ndim(value) == 0 and math.isfinite(value):
                 self._board.add_scalar(f"{split}/{name.replace('.', '/')}", float(value), step)
 
     def add_picture(self, step: int, name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
         """Show a picture in TensorBoard."""
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and not self._has_warned:
             self._board.add_image(name, image, step, dataformats="HWC")
 
     def _explain(self, failed: threading.ExceptHookArgs) -> None:
-        if isinstance(failed.exc_value, OSError) and "tensorboardX" in type(failed.thread).__module__:
+        thread: Any = failed.thread
+        if isinstance(failed.exc_value, OSError) and "tensorboardX" in type(thread).__module__:
             self._warn_of_board(failed.exc_value)
+            # Nobody takes values from its queue any more: whoever waits for room in it would wait for ever.
+            with contextlib.suppress(queue.Empty, OSError, ValueError):  # the process may close it meanwhile
+                while True:
+                    thread._queue.get(timeout=1)
         else:
             self._hook(failed)
 

@@ -113,7 +113,7 @@ class Mirror:
                 if pause is None:
                     raise WriteFailed(
                         f"{self.url} cannot be written ({describe(error)}); mend that, then the same command goes on "
-                        f"from the last checkpoint there. Later ones are in {self.folder} until then"
+                        "from the last checkpoint there"
                     ) from error
                 time.sleep(pause)
 
@@ -167,6 +167,8 @@ class Mirror:
 def open_mirror(url: str, cache: Path | None, say: Callable[[str], None]) -> Iterator[Mirror]:
     """Copy a run from a bucket to train it, and upload the rest when the block ends.
 
+    The copy is removed then. If it cannot be uploaded, it is kept under another name, which the error gives.
+
     Args:
         url: the run in the bucket, which may not exist yet.
         cache: folder in which the run is trained; None: `find_cache_folder()`.
@@ -190,17 +192,32 @@ def open_mirror(url: str, cache: Path | None, say: Callable[[str], None]) -> Ite
                 yield mirror
         except (Diverged, OutOfMemory, InputError):
             try:
-                mirror.upload()
+                _upload_or_keep(mirror)
             except (InputError, WriteFailed) as error:  # the first error says what to do
                 print(f"warning: {error}", file=sys.stderr)
             raise
         except BaseException:
-            mirror.upload()  # if it fails, what was to be saved is not
+            _upload_or_keep(mirror)  # if it fails, what was to be saved is not
             raise
         else:
-            mirror.upload()
+            _upload_or_keep(mirror)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _upload_or_keep(mirror: Mirror) -> None:
+    """Upload the rest of a run. If the bucket cannot be written, keep the run directory under a name of its own.
+
+    Raises:
+        WriteFailed: the bucket cannot be written.
+        InputError: another training has claimed the run.
+    """
+    try:
+        mirror.upload()
+    except WriteFailed as error:
+        kept = mirror.folder.with_name(f"kept-{uuid.uuid4().hex[:8]}")
+        mirror.folder.replace(kept)
+        raise WriteFailed(f"{error}. Later ones are kept in the run directory {kept}") from error
 
 
 @contextlib.contextmanager
@@ -225,7 +242,7 @@ def copy_for_reading(run_dir: Path, step: int | None = None) -> Iterator[Path]:
             try:
                 _download_one(bucket, url, step, folder)
             except FileNotFoundError:  # a training that goes on has removed it, and has written a later one before
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # it may not even be made
                 _download_one(bucket, url, step, folder)
         with _name_url(url, folder):
             yield folder

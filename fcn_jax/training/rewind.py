@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from pathlib import Path
 
 import jax
@@ -14,7 +15,8 @@ from fcn_jax.runs.run_dir import lock_run, open_run
 from fcn_jax.runtime.processes import fail_together, gather
 
 TRIES = 2  # rewinds to a checkpoint before the one before it is taken
-WORSE = 2.0  # factor on the first loss of a run above which a state is on its way to diverge
+WORSE = 2.0  # factor on the first losses of a run above which a state is on its way to diverge
+FIRST, LAST = 10, 3  # losses in the log whose medians are compared: one is of one batch, which may be easy or hard
 
 
 def adopt_rate_cuts(config: Config, run_dir: Path) -> Config:
@@ -27,8 +29,8 @@ def adopt_rate_cuts(config: Config, run_dir: Path) -> Config:
 def rewind(config: Config, run_dir: Path) -> tuple[Config, int]:
     """Choose the checkpoint to go back to, and halve the learning rate after its step.
 
-    If its loss is far above the first one of the run, or if it did not help `TRIES` times, a checkpoint is moved to the
-    folder `damaged`, and the one before it is taken. All processes have to call this.
+    If its losses are far above the first ones of the run, or if it did not help `TRIES` times, a checkpoint is moved to
+    the folder `damaged`, and the one before it is taken. All processes have to call this.
 
     Args:
         config: the configuration of the training that has diverged, which holds its rate cuts.
@@ -54,10 +56,11 @@ def _go_back(run_dir: Path, cuts: tuple[int, ...]) -> list[int]:
 
 
 def _is_sound(run_dir: Path, step: int) -> bool:
-    """Return whether the last loss of training up to a step is not far above the first one."""
+    """Return whether the last losses of training up to a step are not far above the first ones."""
     losses = [line["loss"] for line in read_log(run_dir) if line["split"] == "train" and line["step"] <= step]
-    known = [loss for loss in losses if loss is not None]  # None: not finite
-    return not known or known[-1] <= WORSE * known[0]
+    known = [loss for loss in losses if loss]  # None: not finite; 0: of void alone
+    first = known[: max(1, min(FIRST, len(known) - LAST))]
+    return not known or statistics.median(known[-LAST:]) <= WORSE * statistics.median(first)
 
 
 def _read_cuts(run_dir: Path, config: Config) -> tuple[int, ...]:

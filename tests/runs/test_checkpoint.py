@@ -14,7 +14,7 @@ from small_checkpoints import SMALL, assert_same, everywhere, folders, like, sav
 
 from fcn_jax.config import Config, OptimConfig
 from fcn_jax.data.defaults import fill_config
-from fcn_jax.errors import InputError
+from fcn_jax.errors import InputError, WriteFailed
 from fcn_jax.runs.checkpoint import Checkpoints
 from fcn_jax.runs.checkpoint_files import SCORES, find_latest_step
 from fcn_jax.training.optim import make_optimizer
@@ -73,6 +73,22 @@ def test_a_save_that_failed_is_explained_by_the_process_that_has_taken_the_folde
             checkpoints.save(1, SMALL)
 
     with pytest.raises(InputError, match="another one writes here"):
+        save()
+
+
+def test_the_error_of_a_save_is_told_once(tmp_path, monkeypatch):
+    """Where several processes save, Orbax raises JAX's error of waiting for one that failed, and again at the end."""
+
+    def fail(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: barrier timed out")
+
+    def save() -> None:
+        with Checkpoints(tmp_path / "c") as checkpoints:
+            monkeypatch.setattr(checkpoints._manager, "wait_until_finished", fail)
+            monkeypatch.setattr(checkpoints._manager, "close", fail)
+            checkpoints.save(1, SMALL)
+
+    with pytest.raises(WriteFailed, match="step 1 could not be written"):
         save()
 
 

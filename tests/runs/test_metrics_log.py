@@ -81,6 +81,37 @@ def test_the_picture_in_tensorboard_is_the_picture_given(tmp_path):
         np.testing.assert_array_equal(np.asarray(picture), image)
 
 
+FULL_FOR_A_MOMENT = """
+import errno, sys, threading
+from pathlib import Path
+import numpy as np
+from tensorboardX.event_file_writer import EventsWriter
+from fcn_jax.runs.metrics_log import MetricsLog
+
+whole, failed = EventsWriter.write_event, threading.Event()
+
+def write_event(self, event):
+    if threading.current_thread() is not threading.main_thread() and not failed.is_set():
+        failed.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return whole(self, event)
+
+EventsWriter.write_event = write_event
+with MetricsLog(Path(sys.argv[1]), 0) as log:
+    for step in range(1, 41):
+        log.add(step, "train", {"loss": float(step), "learning_rate": 0.1})
+        log.add_picture(step, "a", np.zeros((4, 4, 3), np.uint8))
+"""
+
+
+def test_a_training_goes_on_when_tensorboard_cannot_be_written_for_a_moment(tmp_path):
+    """The thread that writes it ends, and nobody empties its queue, which has room for ten values."""
+    command = [sys.executable, "-c", FULL_FOR_A_MOMENT, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == "warning: TensorBoard's file cannot be written (No space left on device)\n"
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 41))
+
+
 def fill(folder: Path, last: int, first: int = 0) -> None:
     log = MetricsLog(folder, first)
     for step in range(first + 1, last + 1):

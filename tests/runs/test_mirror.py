@@ -93,7 +93,7 @@ def test_a_checkpoint_whose_upload_was_cut_short_does_not_count(store, tmp_path,
         put_file(self, local, *args, **kwargs)
 
     monkeypatch.setattr(type(store), "put_file", fail)
-    with pytest.raises(WriteFailed, match=rf"^{URL} cannot be written \(the network is down\).*Later ones are in /"):
+    with pytest.raises(WriteFailed, match=rf"^{URL} cannot be written \(the network is down\); mend that"):
         training.upload()
     assert len(uploads) == 2 * (1 + len(mirror.PAUSES))  # each attempt has uploaded the variables first
     monkeypatch.undo()
@@ -193,6 +193,41 @@ def test_a_bucket_that_fails_does_not_hide_why_a_training_ended(store, tmp_path,
     assert "warning: the bucket is gone" in capsys.readouterr().err
     with pytest.raises(WriteFailed, match="the bucket is gone"), open_mirror(URL, tmp_path, print):
         raise Stopped("stopped after step 7, which is saved")  # it is not
+
+
+def test_what_a_bucket_does_not_take_is_kept(store, tmp_path, monkeypatch):
+    def fail(self, *args, **kwargs):
+        raise ConnectionError("the network is down")
+
+    expected = {}
+
+    def train() -> None:
+        with open_mirror(URL, tmp_path, print) as training:
+            save(training.folder, 4)
+            training.claim()
+            monkeypatch.setattr(type(store), "pipe_file", fail)
+            save(training.folder, 4, 8)
+            expected.update(tree(training.folder))
+
+    with pytest.raises(WriteFailed, match="the network is down") as failed:
+        train()
+    monkeypatch.undo()
+    monkeypatch.setattr(bucket, "STORES", ("memory",))
+    kept = Path(str(failed.value).rpartition("Later ones are kept in the run directory ")[2])
+    assert tree(kept) == expected
+    assert "checkpoints/8/variables/d/8" in expected
+    with open_mirror(URL, tmp_path, print) as two:
+        assert not (two.folder / "checkpoints/8").exists()
+    assert tree(kept) == expected
+
+
+def test_a_bucket_that_is_not_there_is_named(store, monkeypatch):
+    def find(self, *args, **kwargs):
+        raise FileNotFoundError("the bucket does not exist")
+
+    monkeypatch.setattr(type(store), "find", find)
+    with pytest.raises(InputError, match="the bucket does not exist"), copy_for_reading(Path(URL)):
+        pass
 
 
 def test_a_folder_of_other_files_is_refused(store, tmp_path):

@@ -199,7 +199,22 @@ def test_a_checkpoint_is_sound_by_the_loss_of_training_alone(tmp_path):
 
     write((1, "train", 0.2), (100, "train", 0.2), (100, "val", 0.45))
     assert is_sound(tmp_path, 100)
-    write((1, "train", 0.2), (100, "train", 0.45), (100, "val", 0.2))
+    write((1, "train", 0.2), (98, "train", 0.45), (99, "train", 0.45), (100, "train", 0.45), (100, "val", 0.2))
     assert not is_sound(tmp_path, 100)
     write((100, "val", 0.2))
     assert is_sound(tmp_path, 100)
+
+
+@pytest.mark.parametrize(
+    ("losses", "sound"),
+    [
+        ([0.2, 0.9, 1.0, 0.9, 1.1, 0.8], True),  # the first image was easy
+        ([1.0] * 12 + [2.5], True),  # the last one was hard
+        ([0.0, 1.0, 1.0], True),  # the first one was all void
+        ([1.0] * 12 + [2.5, 3.0], False),
+    ],
+)
+def test_one_batch_does_not_decide_whether_a_checkpoint_is_sound(tmp_path, losses, sound):
+    lines = ({"step": step, "split": "train", "loss": loss} for step, loss in enumerate(losses, 1))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert is_sound(tmp_path, 100) is sound

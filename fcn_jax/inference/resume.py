@@ -1,14 +1,14 @@
 """Find which results of an interrupted prediction can be kept.
 
 The folder of results has `predict.json`, which says what they are made by: the network, what changes the files, and the
-files of each image. A result is kept if it is of the same files, and newer than they and `predict.json`. So another
-network or another flag makes all anew.
+files of each image with their sizes and times. A result is kept if it is of the same files, and newer than
+`predict.json`. So another network or another flag makes all anew.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,13 @@ class Origin(NamedTuple):
 
     Attributes:
         network: the network and what changes the files, as JSON values (`describe_network`).
-        images: for the stem of each image the names of its files; None: not known.
+        images: for the stem of each image its files (`list_sources`); None: not known.
+        kinds: names of the results, with * for the stem. Another file of such a name is not replaced.
     """
 
     network: dict[str, Any]
-    images: Mapping[str, Sequence[str]] | None
+    images: Mapping[str, Sequence[Any]] | None
+    kinds: Sequence[str] = ()
 
 
 def describe_network(model: Any, step: int, variables: Any, views: Views | None, outputs: Outputs) -> dict[str, Any]:
@@ -68,9 +70,20 @@ def describe_network(model: Any, step: int, variables: Any, views: Views | None,
     }
 
 
-def list_sources(files: Mapping[Path, Sequence[Path]]) -> dict[str, list[str]]:
-    """Return for the stem of each image the full names of its files: its own, and those of further inputs."""
-    return {file.stem: [str(source.resolve()) for source in sources] for file, sources in files.items()}
+def list_sources(files: Mapping[Path, Sequence[Path]]) -> dict[str, list[list[str | int]]]:
+    """Return for the stem of each image its files: its own, and those of further inputs.
+
+    Each has its full name, its size in bytes and its time in nanoseconds, or its name alone if it is gone.
+    """
+    return {file.stem: [_describe_file(source) for source in sources] for file, sources in files.items()}
+
+
+def _describe_file(file: Path) -> list[str | int]:
+    try:
+        stat = file.stat()
+    except OSError:  # it is reported when it is read
+        return [str(file.resolve())]
+    return [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
 def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> None:
@@ -89,10 +102,9 @@ def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> Non
     before, images = _read_origin(out), origin.images or {}
     if before.network and "variables" not in before.network:
         raise _refuse(out / MADE_BY)
+    kinds = [*outputs.name_files("*"), *outputs.name_summaries()]
     if before.images is not None:
-        _require_own(images.keys() - before.images.keys(), out, outputs)
-    if not (out / MADE_BY).exists():
-        for name in outputs.name_summaries():
+        for name in _list_names_of_others(before, images, outputs):
             if (out / name).exists():
                 raise _refuse(out / name)
     known = before.images or {}
@@ -101,14 +113,14 @@ def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> Non
             (out / name).unlink(missing_ok=True)
     began = (out / MADE_BY).stat() if keep else None
     with replace_atomically(out / MADE_BY) as temporary:
-        stored = {**origin.network, "images": {**known, **images}}
+        stored = {**origin.network, "images": {**known, **images}, "kinds": sorted({*before.kinds, *kinds})}
         temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         if began:
             os.utime(temporary, ns=(began.st_atime_ns, began.st_mtime_ns))
 
 
 def find_done(files: Sequence[Path], out: Path, outputs: Outputs, origin: Origin) -> list[Path]:
-    """Find the images whose results in a folder are complete, of this origin, and newer than the image's files."""
+    """Find the images whose results in a folder are complete, and of this origin."""
     before, images = _read_origin(out), origin.images or {}
     if before.images is None or before.network != json.loads(json.dumps(origin.network)):
         return []
@@ -118,12 +130,11 @@ def find_done(files: Sequence[Path], out: Path, outputs: Outputs, origin: Origin
         if known.get(file.stem) != images[file.stem]:
             return False
         try:
-            newest = max(began, *(os.stat(source).st_mtime_ns for source in images[file.stem]))
             results = [(out / name).stat() for name in outputs.name_files(file.stem)]
         except OSError:
             return False
         # A crash of the machine may leave files empty.
-        return all(result.st_size and result.st_mtime_ns > newest for result in results)
+        return all(result.st_size and result.st_mtime_ns > began for result in results)
 
     return [file for file in files if is_done(file)]
 
@@ -132,20 +143,24 @@ def _read_origin(out: Path) -> Origin:
     """Read what the results in a folder are made by. Without the file no image is known; if it is damaged, none is."""
     try:
         stored = parse_json((out / MADE_BY).read_text(encoding="utf-8"))
-        images = stored.pop("images", None)  # older versions have none
-        return Origin(stored, images if isinstance(images, dict) else None)
+        images, kinds = stored.pop("images", None), stored.pop("kinds", None)
+        if not isinstance(images, dict) or not isinstance(kinds, list):  # older versions lack one or both
+            return Origin(stored, None)
+        return Origin(stored, images, kinds)
     except FileNotFoundError:
         return Origin({}, {})
     except (OSError, ValueError, AttributeError, TypeError):
         return Origin({}, None)
 
 
-def _require_own(stems: Iterable[str], out: Path, outputs: Outputs) -> None:
-    """Raise InputError if a result would have the name of a file that is there already."""
-    for stem in stems:
-        for name in outputs.name_files(stem):
-            if (out / name).exists():
-                raise _refuse(out / name)
+def _list_names_of_others(before: Origin, images: Iterable[str], outputs: Outputs) -> Iterator[str]:
+    """Yield the names that results will have and that no results had before: files of such names are of others."""
+    known = before.images or {}
+    for stem in images:
+        for kind, name in zip(outputs.name_files("*"), outputs.name_files(stem), strict=True):
+            if stem not in known or kind not in before.kinds:
+                yield name
+    yield from (name for name in outputs.name_summaries() if name not in before.kinds)
 
 
 def _refuse(file: Path) -> InputError:

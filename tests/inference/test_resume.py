@@ -29,9 +29,10 @@ def make_origin(files, network=NETWORK) -> Origin:
 def files(tmp_path) -> list[Path]:
     """Two images, what their results are made by, and the results, a second after each other."""
     files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    write_origin(make_origin(files), tmp_path, OUTPUTS, keep=False)
     for time, name in enumerate(ORDER):
-        if name != MADE_BY:
+        if name == MADE_BY:
+            write_origin(make_origin(files), tmp_path, OUTPUTS, keep=False)
+        else:
             (tmp_path / name).write_bytes(b"content")
         os.utime(tmp_path / name, (time, time))
     return files
@@ -53,6 +54,14 @@ def test_results_that_lack_a_file_are_not_kept(tmp_path, files, name):
 @pytest.mark.parametrize("changed", ["a.jpg", MADE_BY])
 def test_results_older_than_their_image_or_their_origin_are_not_kept(tmp_path, files, changed):
     os.utime(tmp_path / changed, (4, 4))  # as old as the overlay of the first image
+    assert find_done(files, tmp_path, OUTPUTS, make_origin(files)) == files[1:]
+
+
+@pytest.mark.parametrize(("content", "time"), [(b"content", -1), (b"longer content", 0)])
+def test_results_of_an_image_that_was_replaced_are_not_kept(tmp_path, files, content, time):
+    """The other one may be older: `cp -p`, `mv` and `unzip` keep its time."""
+    files[0].write_bytes(content)
+    os.utime(files[0], (time, time))
     assert find_done(files, tmp_path, OUTPUTS, make_origin(files)) == files[1:]
 
 
@@ -118,7 +127,8 @@ def test_a_further_input_counts_as_the_image(tmp_path, files):
         os.utime(tmp_path / name, (8, 8))
     assert find_done(files, tmp_path, OUTPUTS, origin) == files
     os.utime(depth, (9, 9))
-    assert find_done(files, tmp_path, OUTPUTS, origin) == []
+    changed = Origin(NETWORK, list_sources({files[0]: [files[0], depth], files[1]: [files[1], depth]}))
+    assert find_done(files, tmp_path, OUTPUTS, changed) == []
     other = Origin(NETWORK, list_sources({files[0]: [files[0], new], files[1]: [files[1], depth]}))
     assert find_done(files, tmp_path, OUTPUTS, other) == []
 
@@ -148,9 +158,23 @@ def test_summaries_and_a_description_of_others_are_not_replaced(tmp_path, files)
     assert sorted(file.read_text() for file in mine.iterdir()) == ["my own", '{"scores": [1, 2]}']
 
 
-def test_results_of_an_older_version_are_made_anew(tmp_path, files):
+def test_kinds_of_results_that_were_not_made_before_replace_nothing(tmp_path, files):
+    more = replace(OUTPUTS, probabilities=True, counts=True)
+    for name in ("a.npz", "counts.csv"):
+        (tmp_path / name).write_bytes(b"my own")
+        with pytest.raises(InputError, match=rf"{name} is there already, and is no result of fcn-jax predict"):
+            write_origin(make_origin(files), tmp_path, more, keep=False)
+        (tmp_path / name).unlink()
+    write_origin(make_origin(files), tmp_path, more, keep=False)
+    (tmp_path / "a.npz").write_bytes(b"a result")
+    write_origin(make_origin(files), tmp_path, OUTPUTS, keep=False)
+    write_origin(make_origin(files), tmp_path, more, keep=False)
+
+
+@pytest.mark.parametrize("missing", ["images", "kinds"])
+def test_results_of_an_older_version_are_made_anew(tmp_path, files, missing):
     stored = json.loads((tmp_path / MADE_BY).read_text())
-    del stored["images"]
+    del stored[missing]
     (tmp_path / MADE_BY).write_text(json.dumps(stored))
     os.utime(tmp_path / MADE_BY, (2, 2))
     assert find_done(files, tmp_path, OUTPUTS, make_origin(files)) == []

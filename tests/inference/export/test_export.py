@@ -208,6 +208,16 @@ def test_a_folder_has_the_programs_the_weights_and_what_they_are(run_dir, export
     assert "float32[batch, height, width, 3]" in card
 
 
+def test_products_are_computed_in_full_precision(exported):
+    """On accelerators, which round the factors of products if they are not told otherwise."""
+    out, _, _ = exported
+    program = jax_export.deserialize(bytearray((out / "model.stablehlo").read_bytes()))
+    lines = program.mlir_module().splitlines()
+    products = [line for line in lines if "stablehlo.convolution" in line or "stablehlo.dot" in line]
+    assert len(products) > 20
+    assert all("HIGHEST" in line for line in products)
+
+
 def test_the_examples_of_the_card_run_without_this_package(run_dir, exported):
     out, _, _ = exported
     image = np.random.default_rng(5).integers(0, 256, (45, 60, 3), np.uint8)

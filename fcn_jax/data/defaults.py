@@ -1,6 +1,6 @@
 """Fill in the values that a configuration leaves open with the defaults of its data set and of its kind of network.
 
-The data set's entry has the rate of a network with batch norm. `NETWORKS` has what follows from the network.
+The data set's entry has the rate of a ResNet. `NETWORKS` has what follows from the network.
 """
 
 import dataclasses
@@ -34,8 +34,10 @@ class NetworkDefaults:
 
 # docs/recipes.md has the reason for each number, and what was measured.
 NETWORKS = {
-    "with batch norm": NetworkDefaults(rate_factor=1.0, warmup_steps=0, clip_norm=0.0, follows_input=False),
-    "VGG with batch norm": NetworkDefaults(rate_factor=1.0, warmup_steps=100, clip_norm=1.0, follows_input=False),
+    "ResNet": NetworkDefaults(rate_factor=1.0, warmup_steps=0, clip_norm=0.0, follows_input=False),
+    "VGG and GoogLeNet with batch norm": NetworkDefaults(
+        rate_factor=1.0, warmup_steps=100, clip_norm=1.0, follows_input=False
+    ),
     "without batch norm": NetworkDefaults(rate_factor=0.5, warmup_steps=100, clip_norm=1.0, follows_input=True),
 }
 
@@ -44,7 +46,7 @@ def get_network_defaults(model: ModelConfig) -> NetworkDefaults:
     """Return the defaults for training a network."""
     if not model.has_batch_norm:
         return NETWORKS["without batch norm"]
-    return NETWORKS["VGG with batch norm" if model.backbone.startswith("vgg") else "with batch norm"]
+    return NETWORKS["ResNet" if model.backbone.startswith("resnet") else "VGG and GoogLeNet with batch norm"]
 
 
 def fill_config(config: Config) -> Config:

@@ -70,18 +70,18 @@ def test_filling_again_changes_nothing(name):
     assert fill_options(options, config) == options
 
 
-NORMED = ("googlenet_bn", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-NORMED_BUT_FOR_FC = ("vgg16_bn", "vgg19_bn")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+NORMED = ("googlenet_bn", "vgg16_bn", "vgg19_bn")
 
 
-def test_batch_norm_decides_the_rate_the_warm_up_and_the_clipping():
+def test_the_kind_of_network_decides_the_rate_the_warm_up_and_the_clipping():
     """The table of docs/recipes.md."""
     for backbone in typing.get_args(typing.get_type_hints(ModelConfig)["backbone"]):
         config = fill_config(Config(model=ModelConfig(backbone=backbone)))
         optim = config.optim
         got = (optim.learning_rate, optim.warmup_steps, optim.clip_norm, optim.feature_scale)
-        steady = (pytest.approx(0.1 if backbone in NORMED_BUT_FOR_FC else 0.05), 85, 1.0, 1.0)
-        assert got == ((0.1, 0, 0.0, 1.0) if backbone in NORMED else steady), backbone
+        steady = (pytest.approx(0.1 if backbone in NORMED else 0.05), 85, 1.0, 1.0)
+        assert got == ((0.1, 0, 0.0, 1.0) if backbone in RESNETS else steady), backbone
     assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=60)).optim.warmup_steps == 6
     assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=5000)).optim.warmup_steps == 100
 

@@ -18,6 +18,7 @@ from fcn_jax.inference.export.card import write_card
 from fcn_jax.inference.export.parity import ODD, Parity, Result, compare, compute_references
 from fcn_jax.inference.export.program import Scores, make_program, make_scores
 from fcn_jax.inference.export.stablehlo_file import make_stablehlo
+from fcn_jax.layers import jit_options
 from fcn_jax.models.build import build
 from fcn_jax.runs.metrics_log import find_scores
 from fcn_jax.runs.restore import make_weights, restore_variables
@@ -70,18 +71,19 @@ def export(
     with show_step("reading the checkpoint"):
         variables, step = restore_variables(run, model, step)
     scores = make_scores(model, input_config)
+    forward = jax.jit(scores, **jit_options(training=False))
     # By themselves GPUs round the factors of products to 10 bits, TPUs to 8.
     with make_folder_atomically(out) as folder, jax.default_matmul_precision("highest"):
         ours.write(folder / "model.safetensors", make_weights(run, variables, step, run.folder.name))
         say("model.safetensors: written")
-        total = len(examples) + len(ODD)
-        references = list(track(compute_references(scores, variables, examples), "computing", total, "images"))
-        parities = {}
+        parities, total = {}, len(examples) + len(ODD)
         for name, write in (("model.onnx", _write_onnx), ("model.stablehlo", _write_stablehlo)):
             if name.removeprefix("model.") not in formats:
                 continue
             with show_step(f"writing {name}"):
                 compute = write(folder / name, run, scores, variables, probabilities)
+            # Computed again for each program: the logits of all images would take up to gigabytes.
+            references = compute_references(forward, variables, examples)
             parities[name] = compare(name, compute, track(references, f"comparing {name}", total, "images"), counts)
             say(f"{name}: {_describe(run, parities[name])}")
         card = write_card(run, step, find_scores(run.folder, step), parities, probabilities)

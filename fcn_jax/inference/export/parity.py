@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
@@ -16,7 +15,6 @@ from fcn_jax.inference.explain.heat_maps import compute_probabilities
 from fcn_jax.inference.export.program import Scores
 from fcn_jax.inference.metrics import compute_metrics, confusion_matrix
 from fcn_jax.inference.tiles import choose_canvas
-from fcn_jax.layers import jit_options
 
 # In units of the largest logit of an image. Float32 has a precision of 6e-8, and a network of 50 layers adds some up.
 TOLERANCE = 1e-4
@@ -76,9 +74,14 @@ class Parity(NamedTuple):
     mean_iu_of_network: float
 
 
-def compute_references(scores: Scores, variables: Any, examples: Sequence[Example]) -> Iterator[Reference]:
-    """Compute what the network gives for images, and for parts of the first one of odd sizes."""
-    forward = jax.jit(scores, **jit_options(training=False))
+def compute_references(forward: Scores, variables: Any, examples: Sequence[Example]) -> Iterator[Reference]:
+    """Compute what the network gives for images, and for parts of the first one of odd sizes.
+
+    Args:
+        forward: from `program.make_scores`, jitted.
+        variables: parameters and batch statistics.
+        examples: the images.
+    """
     parts = [(example, LARGEST, LARGEST) for example in examples] + [(examples[0], *size) for size in ODD]
     for example in itertools.starmap(_cut, parts):
         height, width, *_ = example.label.shape

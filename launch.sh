@@ -97,8 +97,8 @@ lock() {
 }
 
 # Install the project for an accelerator ($1) with extras ($2, separated by commas), unless the environment has them.
-# Extras are only ever added. For another accelerator that FCN_ACCELERATOR names the environment is made anew, so that no
-# JAX plugin stays behind; hosts that share a disk may differ, so another one that is found here alone is an error.
+# Extras are only ever added. Hosts that share a disk may differ, so an environment for another accelerator is kept, and
+# that is an error. If FCN_ACCELERATOR is given, it is made anew, so that no JAX plugin stays behind.
 set_up() {
   local accelerator=$1 checksum had_accelerator extras
   if is_set_up "$@"; then return; fi
@@ -107,8 +107,8 @@ set_up() {
 
   had_accelerator=${had_accelerator:-$accelerator}
   [ -n "${FCN_ACCELERATOR:-}" ] || [ "$had_accelerator" = "$accelerator" ] ||
-    fail "$venv has JAX for $had_accelerator, and this host is found to have $accelerator; trainings may run from it on\
- other hosts. Give FCN_ACCELERATOR=$had_accelerator to use it, FCN_ACCELERATOR=$accelerator to make it anew, or another\
+    fail "$venv has JAX for $had_accelerator, and this host is found to have $accelerator; other hosts may be\
+ training with this environment. Give FCN_ACCELERATOR=$had_accelerator to use it, FCN_ACCELERATOR=$accelerator to make it anew, or another\
  FCN_VENV"
   if [ "$had_accelerator" != "$accelerator" ] || ! is_usable; then make_environment; fi
   echo "installing the packages${extras:+ for $extras} in $venv" >&2

@@ -36,7 +36,7 @@ class Prepare:
     label_suffix: str = ""
     """what the name of a mask has after that of its image, as _mask (only for the data sets `folder` and `voc`)"""
     train_split: str = "train"
-    """split to train on: hold-out takes from it, and class weights, mean and deviation are its"""
+    """split to train on: hold-out takes from it, and class weights, mean and deviation are computed on it"""
     hold_out: float = 0.0
     """share of train-split to set apart as the split held-out, 0 to below 1"""
     inputs: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ def choose_data(run: "Run", given: OtherData, split: str | None) -> tuple[DataCo
     Args:
         run: the run.
         given: the flags.
-        split: the split to use; None: the run's val-split, or val if that was held out of other images.
+        split: the split to use; None: the run's val-split. If that is held-out and the images are others, it is val.
     """
     config, options = run.config.data, run.options.data
     if given.name not in (None, config.name):

@@ -79,7 +79,7 @@ class Predict:
     legend: bool = False
     """put the names of the classes below the overlay"""
     overwrite: bool = False
-    """make all results anew; otherwise those of the same network and flags that are newer than the image are kept"""
+    """make all results anew; otherwise those of the same network, flags and unchanged image files are kept"""
     quiet: bool = False
     """show no progress and no names of results; warnings and errors are still printed"""
 

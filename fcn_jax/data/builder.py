@@ -326,10 +326,13 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             listed += f"\nand {len(problems) - LISTED} more"
             file = self._folder / "problems.txt"
             temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}")  # several processes may write it at once
-            with contextlib.suppress(OSError):  # prepared data can be used where the cache cannot be written
+            try:
                 temporary.write_text("\n".join(problems) + "\n", encoding="utf-8")
                 temporary.replace(file)
                 listed += f"; all are listed in {file}"
+            except OSError:  # prepared data can be used where the cache cannot be written
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
         return listed
 
 

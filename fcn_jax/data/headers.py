@@ -62,6 +62,8 @@ def parse_raw_mode(raw_mode: str) -> Layout | None:
 def is_deep(raw_mode: str, data: bytes) -> bool:
     """Return whether a file has samples of more than 8 bits. Pillow keeps 8 of them in colour images.
 
+    It does so with AVIF, too, which does not count: cameras make them with 10 bits, and scale them to the whole range.
+
     Args:
         raw_mode: from `read_raw_mode`.
         data: the file.
@@ -94,7 +96,7 @@ def count_bands(image: ImageFile.ImageFile) -> tuple[int, int]:
 def require_depth(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
     """Check that Pillow's decoder takes as many bits for a sample as there are.
 
-    It does not for a BMP of 8 bits with the colours black and white, and for a TIFF of 1 to 4 bits in planes.
+    It does not for a BMP of 8 bits with the colours black and white, and for a TIFF of 1 to 4 or 16 bits in planes.
 
     Args:
         image: the opened file, not loaded.
@@ -104,16 +106,18 @@ def require_depth(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
     Raises:
         InputError: it takes another number.
     """
-    layout = parse_raw_mode(read_raw_mode(image))
+    raw_mode = read_raw_mode(image)
+    layout = parse_raw_mode(raw_mode)
+    taken = layout.bits if layout else 8 if raw_mode in ("R", "C") else None  # R, C: the first plane of colours
     if isinstance(image, TiffImageFile):
         bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0]
     elif image.format == "BMP":
         bits = data[28] if data[14] > 12 else data[24]  # the header of OS/2 has 12 bytes
     else:
         return
-    if layout and bits != layout.bits:
+    if taken and bits != taken:
         raise InputError(
-            f"{name} has samples of {bits} bits, which the decoder of {image.format} files takes for {layout.bits}; "
+            f"{name} has samples of {bits} bits, which the decoder of {image.format} files takes for {taken}; "
             "save it as PNG"
         )
 

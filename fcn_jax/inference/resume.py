@@ -30,7 +30,8 @@ class Origin(NamedTuple):
     Attributes:
         network: the network and what changes the files, as JSON values (`describe_network`).
         images: for the stem of each image its files (`list_sources`); None: not known.
-        kinds: names of the results, with * for the stem. Another file of such a name is not replaced.
+        kinds: names of all results that were made in the folder so far, with * for the stem. Only files of such names
+            are replaced. It is read from the folder, and empty in an origin to be written.
     """
 
     network: dict[str, Any]
@@ -154,7 +155,7 @@ def _read_origin(out: Path) -> Origin:
 
 
 def _list_names_of_others(before: Origin, images: Iterable[str], outputs: Outputs) -> Iterator[str]:
-    """Yield the names that results will have and that no results had before: files of such names are of others."""
+    """Yield the names of coming results that no result had before. A file that has such a name is not ours."""
     known = before.images or {}
     for stem in images:
         for kind, name in zip(outputs.name_files("*"), outputs.name_files(stem), strict=True):

@@ -130,7 +130,7 @@ def read_rate(file: Path) -> Fraction:
     stream, whole = _probe(file, "stream=nb_read_packets:format=duration", "-count_packets")
     frames, seconds = _parse_ratio(stream.get("nb_read_packets")), _parse_ratio(whole.get("duration"))
     rate = frames / seconds if frames and seconds else FASTEST
-    return rate.limit_denominator(1001) if rate < FASTEST else Fraction(25)
+    return max(rate.limit_denominator(1001), Fraction(1, 1001)) if rate < FASTEST else Fraction(25)
 
 
 def _probe(file: Path, entries: str, *words: str) -> tuple[dict[str, str], dict[str, str]]:

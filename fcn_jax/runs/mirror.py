@@ -206,7 +206,7 @@ def open_mirror(url: str, cache: Path | None, say: Callable[[str], None]) -> Ite
 
 
 def _upload_or_keep(mirror: Mirror) -> None:
-    """Upload the rest of a run. If the bucket cannot be written, keep the run directory under a name of its own.
+    """Upload the rest of a run. If the bucket cannot be written, keep the run directory under another name.
 
     Raises:
         WriteFailed: the bucket cannot be written.
@@ -214,10 +214,16 @@ def _upload_or_keep(mirror: Mirror) -> None:
     """
     try:
         mirror.upload()
-    except WriteFailed as error:
+    except InputError:  # another training has the run now
+        raise
+    except BaseException as error:  # Ctrl-C while it waits, too
         kept = mirror.folder.with_name(f"kept-{uuid.uuid4().hex[:8]}")
         mirror.folder.replace(kept)
-        raise WriteFailed(f"{error}. Later ones are kept in the run directory {kept}") from error
+        where = f"Later checkpoints are kept in the run directory {kept}"
+        if isinstance(error, WriteFailed):
+            raise WriteFailed(f"{error}. {where}") from error
+        print(f"warning: {where}", file=sys.stderr)
+        raise
 
 
 @contextlib.contextmanager

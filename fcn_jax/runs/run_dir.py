@@ -114,6 +114,9 @@ def open_run(folder: Path) -> Run:
         stored = parse_json(file.read_text())
         if "options" not in stored:
             stored |= _split_former(stored["config"])
+        model = stored["config"].get("model", {})
+        if model.get("head") == "dilated" and model.get("output_stride") == 16:
+            model["output_stride"] = 32  # older versions took 16 here, without any effect
         config = fill_config(from_json(Config, stored["config"]))  # an older version may not have stored every value
         options = fill_options(from_json(RunOptions, stored["options"]), config)
         others = stored.get("other_tasks", {})

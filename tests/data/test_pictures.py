@@ -60,6 +60,16 @@ def test_samples_whose_bits_the_decoder_counts_wrongly(tmp_path):
     assert refuse(tmp_path / "a.tif", "mask").startswith("mask a.tif has samples of 4 bits, which the decoder of TIFF")
 
 
+def test_planes_of_16_bits_that_the_decoder_takes_for_bytes(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile writes such files")
+    planes = np.arange(3 * 6 * 9, dtype=np.uint16).reshape(3, 6, 9) * 300
+    for array in (planes, planes.astype(np.uint8)):
+        tifffile.imwrite(tmp_path / f"{array.dtype}.tif", array, photometric="rgb", planarconfig="separate")
+    assert refuse(tmp_path / "uint16.tif").startswith("image uint16.tif has samples of 16 bits, which the decoder of T")
+    eight = np.asarray(open_picture(tmp_path / "uint8.tif", "image").image)
+    np.testing.assert_array_equal(eight, np.moveaxis(planes.astype(np.uint8), 0, -1))
+
+
 def test_palettes_with_transparent_colours_become_rgb(tmp_path):
     colours = np.array([[9, 8, 7], [200, 100, 50]], np.uint8)
     indices = np.random.default_rng(0).integers(0, 2, (6, 9)).astype(np.uint8)

@@ -161,6 +161,16 @@ def test_a_video_that_does_not_tell_its_rate(tmp_path):
     assert read_rate(tmp_path / "one.mpg") == pytest.approx(25, rel=0.1)
 
 
+def test_the_rate_of_one_picture_in_an_hour_is_not_zero(tmp_path, monkeypatch):
+    """As ffprobe tells it of a recording of sound with a cover."""
+    program = tmp_path / "ffprobe"
+    answer = '{"streams": [{"avg_frame_rate": "0/0", "nb_read_packets": "1"}], "format": {"duration": "3600.1"}}'
+    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert read_rate(Path("song.mp4")) == Fraction(1, 1001)
+
+
 def test_frames_that_are_no_ppm_are_an_error(tmp_path, monkeypatch):
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\nprintf 'P6\\n2 1\\n65535\\n'; head -c 12 /dev/zero\n")

@@ -213,7 +213,7 @@ def test_what_a_bucket_does_not_take_is_kept(store, tmp_path, monkeypatch):
         train()
     monkeypatch.undo()
     monkeypatch.setattr(bucket, "STORES", ("memory",))
-    kept = Path(str(failed.value).rpartition("Later ones are kept in the run directory ")[2])
+    kept = Path(str(failed.value).rpartition("Later checkpoints are kept in the run directory ")[2])
     assert tree(kept) == expected
     assert "checkpoints/8/variables/d/8" in expected
     with open_mirror(URL, tmp_path, print) as two:

@@ -121,6 +121,15 @@ def test_an_opened_run_says_what_was_stored(tmp_path):
     np.testing.assert_array_equal(opened.palette, DATASET.palette)
 
 
+def test_a_run_with_a_stride_that_older_versions_ignored_is_opened(tmp_path):
+    start(tmp_path)
+    file = tmp_path / "config.json"
+    stored = json.loads(file.read_text())
+    stored["config"]["model"] |= {"backbone": "resnet50", "head": "dilated", "output_stride": 16}
+    file.write_text(json.dumps(stored))
+    assert open_run(tmp_path).config.model.output_stride == 32
+
+
 def test_an_empty_folder_may_become_a_run(tmp_path):
     assert start(tmp_path).folder == tmp_path
     assert (tmp_path / "config.json").is_file()

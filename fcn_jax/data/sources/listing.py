@@ -69,7 +69,7 @@ def read_list(file: Path) -> list[list[str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
         if "\0" in text:
-            raise OSError("it has zero bytes, as UTF-16 has")
+            raise OSError("it has bytes of value 0, as UTF-16 has")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}); it has one image per line, get it anew") from error
     return [line.split() for line in text.splitlines() if line.strip()]

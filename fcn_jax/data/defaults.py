@@ -1,6 +1,6 @@
 """Fill in the values that a configuration leaves open with the defaults of its data set and of its kind of network.
 
-The data set's entry has the rate of a ResNet. `NETWORKS` has what follows from the network.
+The data set's entry has the rate of a network with batch norm. `NETWORKS` has what follows from the network.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class NetworkDefaults:
 
 # docs/recipes.md has the reason for each number, and what was measured.
 NETWORKS = {
-    "ResNet": NetworkDefaults(rate_factor=1.0, warmup_steps=0, clip_norm=0.0, follows_input=False),
+    "ResNet18 and 34": NetworkDefaults(rate_factor=1.0, warmup_steps=0, clip_norm=0.0, follows_input=False),
     "other with batch norm": NetworkDefaults(rate_factor=1.0, warmup_steps=100, clip_norm=1.0, follows_input=False),
     "without batch norm": NetworkDefaults(rate_factor=0.5, warmup_steps=100, clip_norm=1.0, follows_input=True),
 }
@@ -44,7 +44,7 @@ def get_network_defaults(model: ModelConfig) -> NetworkDefaults:
     """Return the defaults for training a network."""
     if not model.has_batch_norm:
         return NETWORKS["without batch norm"]
-    return NETWORKS["ResNet" if model.backbone.startswith("resnet") else "other with batch norm"]
+    return NETWORKS["ResNet18 and 34" if model.backbone in ("resnet18", "resnet34") else "other with batch norm"]
 
 
 def fill_config(config: Config) -> Config:

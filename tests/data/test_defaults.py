@@ -70,8 +70,8 @@ def test_filling_again_changes_nothing(name):
     assert fill_options(options, config) == options
 
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-NORMED = ("googlenet_bn", "vgg16_bn", "vgg19_bn")
+SMALL_RESNETS = ("resnet18", "resnet34")
+NORMED = ("googlenet_bn", "resnet50", "resnet101", "resnet152", "vgg16_bn", "vgg19_bn")
 
 
 def test_the_kind_of_network_decides_the_rate_the_warm_up_and_the_clipping():
@@ -81,7 +81,7 @@ def test_the_kind_of_network_decides_the_rate_the_warm_up_and_the_clipping():
         optim = config.optim
         got = (optim.learning_rate, optim.warmup_steps, optim.clip_norm, optim.feature_scale)
         steady = (pytest.approx(0.1 if backbone in NORMED else 0.05), 85, 1.0, 1.0)
-        assert got == ((0.1, 0, 0.0, 1.0) if backbone in RESNETS else steady), backbone
+        assert got == ((0.1, 0, 0.0, 1.0) if backbone in SMALL_RESNETS else steady), backbone
     assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=60)).optim.warmup_steps == 6
     assert fill_config(Config(model=ModelConfig(backbone="vgg16"), steps=5000)).optim.warmup_steps == 100
 

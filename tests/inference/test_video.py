@@ -39,6 +39,14 @@ def make_video(file, words: str) -> None:
     subprocess.run(["ffmpeg", "-v", "error", "-y", *words.split(), str(file)], check=True)
 
 
+def stand_in(folder, monkeypatch, name: str, script: str) -> None:
+    """Put a shell script in the place of a program."""
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """Seven frames of 75x50 with sound."""
@@ -163,28 +171,19 @@ def test_a_video_that_does_not_tell_its_rate(tmp_path):
 
 def test_the_rate_of_one_picture_in_an_hour_is_not_zero(tmp_path, monkeypatch):
     """As ffprobe tells it of a recording of sound with a cover."""
-    program = tmp_path / "ffprobe"
     answer = '{"streams": [{"avg_frame_rate": "0/0", "nb_read_packets": "1"}], "format": {"duration": "3600.1"}}'
-    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stand_in(tmp_path, monkeypatch, "ffprobe", f"echo '{answer}'\n")
     assert read_rate(Path("song.mp4")) == Fraction(1, 1001)
 
 
 def test_frames_that_are_no_ppm_are_an_error(tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\nprintf 'P6\\n2 1\\n65535\\n'; head -c 12 /dev/zero\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stand_in(tmp_path, monkeypatch, "ffmpeg", "printf 'P6\\n2 1\\n65535\\n'; head -c 12 /dev/zero\n")
     with pytest.raises(InputError, match=r"gives frames of clip.mp4 as b'P6.n65535.n', not as PPM"):
         list(read_frames(Path("clip.mp4")))
 
 
 def test_an_ffmpeg_that_is_too_old_is_named(tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\necho \"Unrecognized option 'fps_mode'.\" >&2; exit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stand_in(tmp_path, monkeypatch, "ffmpeg", "echo \"Unrecognized option 'fps_mode'.\" >&2; exit 1\n")
     with pytest.raises(InputError, match=r"clip.mp4 cannot be read .*fps_mode.*; install ffmpeg 5.1 or newer"):
         list(read_frames(Path("clip.mp4")))
 

@@ -4,9 +4,9 @@
 #
 # Checks the machine, then runs the parts in this order, ours against PyTorch in each of them except `camvid`:
 #   train224, train512   a training step on images of 224² and 512², VGG16 and ResNet34, float32 and bfloat16
-#   inference            images to class maps, and files to PNGs
-#   camvid               the preset camvid-quick, from the weights to its score
+#   inference            images to class maps, one and 16 at a time
 #   layers               upsampling, every method
+#   camvid               the preset camvid-quick, from the weights to its score
 # A part that is not done when its share of the time is over is cut: the rows that it has measured stay. Name parts to
 # give them all of the time. A part that needs PyTorch or files that are missing is skipped. --quick is a short form,
 # for which a CPU is enough.
@@ -61,6 +61,7 @@ run_part() {
   [ "$left" -gt 0 ] || left=1 # `timeout 0` would wait for ever
   case $name in
     train*) set -- train_step.py --sides "${name#train}" ;;
+    inference) set -- inference.py batch1 ${large:+batch16} ;;
     camvid) set -- camvid.py --data "$camvid" --weights "$hed" --seconds "$left" ;;
     *) set -- "$name.py" ;;
   esac
@@ -85,14 +86,14 @@ if [ "${1:-}" = --wheels ]; then
   fetch_wheels "$2"
   exit
 fi
-options=()
-if [ "${1:-}" = --quick ]; then options=(--quick) && shift; fi
+options=() large=1
+if [ "${1:-}" = --quick ]; then options=(--quick) large='' && shift; fi
 declare -A shares # of the time, relative to each other
-shares=([train224]=220 [inference]=80 [camvid]=110 [train512]=80 [layers]=40)
-[ $# -gt 0 ] || set -- train224 inference camvid train512 layers
+shares=([train224]=140 [train512]=140 [inference]=90 [layers]=90 [camvid]=70)
+[ $# -gt 0 ] || set -- train224 train512 inference layers camvid
 total=0
 for name in "$@"; do
-  [ -n "${shares[$name]:-}" ] || fail "there is no part $name; parts are train224, inference, camvid, train512, layers"
+  [ -n "${shares[$name]:-}" ] || fail "there is no part $name; parts are train224, train512, inference, layers, camvid"
   total=$((total + shares[$name]))
 done
 

@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def in_memory(recorder: history.Recorder, batches: Sequence[int], rounds: int) -> None:
-    """Measure images in memory; on a GPU all cases compile at once."""
+    """Measure images in memory; on a GPU all cases are prepared at once."""
     if has_gpu():
         groups = [[(batch, dtype) for batch in batches for dtype in ("float32", "bfloat16")]]
     else:

@@ -6,13 +6,15 @@ what is to be called, and which then calls it whenever its turn has come (turns.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from meters import wait_until_idle
@@ -154,6 +156,18 @@ def _serve(prepare: Callable[[], dict[str, Callable[[], Any]]]) -> None:
             found = mean_seconds(functions[name], calls) if calls else functions[name]()
             print(json.dumps(found), file=answers, flush=True)
     os._exit(0)  # without the ends of libraries' threads, which may take long
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other worker of this machine is in such a block, and keep the others out of theirs.
+
+    A compiler for GPUs times its candidates, and what others compute meanwhile would make it choose slow ones. So a
+    worker compiles alone.
+    """
+    with Path(tempfile.gettempdir(), f"fcn_jax-benchmark-{os.getuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def mean_seconds(function: Callable[[], object], calls: int) -> float:

@@ -8,7 +8,7 @@ ResNet34 is measured as well: our network in a step as another project would wri
 `fcn_jax.layers.jit_options()`.
 
 Every side is a process of its own, and they take turns (turns.py). So the peak of its memory is its own too: the
-resident set on CPUs, the allocator's on a GPU. On a GPU all cases of a side of the images compile at once.
+resident set on CPUs, the allocator's on a GPU. On a GPU all cases of a side of the images are prepared at once.
 """
 
 import argparse

@@ -19,7 +19,7 @@ import fcn_jax.layers
 from fcn_jax.presets import PRESETS
 
 SCRIPT = Path(history.__file__).with_name("accelerator.sh")
-PARTS = ("train224", "inference", "camvid", "train512", "layers")
+PARTS = ("train224", "train512", "inference", "layers", "camvid")
 # It imports torch unless NO_TORCH is set, lists packages as Python does, and runs nothing else.
 PYTHON = f"""#!/bin/bash
 case $1 in
@@ -67,10 +67,10 @@ def test_all_parts_run_in_order(project):
     assert all(call.endswith(" --quick --history out/history.csv") for call in parts)
     assert [re.sub(r" --(quick|seconds).*", "", call).removeprefix("benchmarks/") for call in parts] == [
         "train_step.py --sides 224",
-        "inference.py",
-        "camvid.py --data data --weights weights.h5",
         "train_step.py --sides 512",
+        "inference.py batch1",
         "layers.py",
+        "camvid.py --data data --weights weights.h5",
     ]
     assert "camvid: done" in (project / "out" / "accelerator.log").read_text()
 
@@ -79,7 +79,7 @@ def test_what_is_missing_is_skipped(project):
     code, calls, ends = run(project, NO_TORCH="1", CAMVID="nowhere")
     assert code == 0
     skipped = [name for name in PARTS if ends[name].startswith("skipped: ")]
-    assert skipped == ["train224", "inference", "camvid", "train512"]
+    assert skipped == ["train224", "train512", "inference", "camvid"]
     assert calls == ["benchmarks/accelerator_check.py", "benchmarks/layers.py"]
 
 
@@ -105,7 +105,7 @@ def test_a_failed_check_ends_the_run(project):
 def test_an_unknown_part_is_refused(project):
     code, (message, *_), _ = run(project, "train300")
     assert code == 1
-    assert "there is no part train300; parts are train224, inference, camvid, train512, layers" in message
+    assert "there is no part train300; parts are train224, train512, inference, layers, camvid" in message
 
 
 def test_packages_that_are_present_are_not_installed(project):

@@ -1,6 +1,8 @@
 """Functions in processes of their own: called once, and in workers that wait for their turn."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -137,3 +139,13 @@ def test_the_threads_of_a_library_that_waits_compute_nothing(script, library):
         assert meters.cpu_seconds(worker.process.pid) - before < 0.005
         worker.measure("compute", 5)
         assert meters.cpu_seconds(worker.process.pid) > before
+
+
+def test_one_worker_at_a_time_is_alone(tmp_path):
+    """A process that is alone keeps another one waiting until it ends."""
+    code = "import sys, time; from separate import alone\nwith alone(): print(sys.argv[1], flush=True); time.sleep(1)"
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(separate.__file__).parent)}
+    began = time.monotonic()
+    processes = [subprocess.Popen([sys.executable, "-c", code, name], env=environment) for name in "ab"]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert time.monotonic() - began >= 2

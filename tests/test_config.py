@@ -203,6 +203,7 @@ def test_a_range_ends_where_its_help_says(kind, name, last, beyond):
     [
         (ModelConfig, {"backbone": "vgg16", "padding": "reference"}),
         (ModelConfig, {"backbone": "alexnet", "padding": "reference"}),
+        (ModelConfig, {"backbone": "googlenet_bn", "padding": "reference"}),
         (ModelConfig, {"backbone": "vgg16_bn", "freeze_bn": True}),
         (ModelConfig, {"backbone": "resnet50", "head": "dilated", "output_stride": 8, "freeze_bn": True}),
         (ModelConfig, {"init_from": Path("runs/a")}),

@@ -114,7 +114,7 @@ class ModelConfig:
     fc_kernel: int = 7
     """side of the fc6 kernel (VGG) in cells, odd: 7 in the paper, 1 in light re-implementations"""
     padding: Literal["same", "reference"] = "same"
-    """reference: pad images by 100 pixels (VGG and AlexNet), as for training the reference's weights; slower"""
+    """reference: as for published weights; images padded by 100 (VGG and AlexNet; slower), poolings by 0 (GoogLeNet)"""
     skip_scales: tuple[float, float] = (1.0, 1.0)
     """factors on pool4 and pool3 before their score layers; at-once training in the reference uses 0.01 and 0.0001"""
     upsampling: Literal["learned", "fixed"] = "learned"
@@ -201,7 +201,7 @@ class ModelConfig:
             "model.fusion is late with the head dilated; late fusion is of fcn32s, fcn16s or fcn8s: choose one of them",
         )
         require(
-            self.padding == "same" or self.backbone.startswith(("vgg", "alexnet")),
-            f"model.padding is {self.padding!r} with the backbone {self.backbone}; only VGG and AlexNet have it, so "
-            "give 'same'",
+            self.padding == "same" or not resnet,
+            f"model.padding is {self.padding!r} with the backbone {self.backbone}; ResNets have no other than 'same', "
+            "so give that",
         )

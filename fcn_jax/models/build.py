@@ -45,7 +45,7 @@ def build(config: ModelConfig, *num_classes: int) -> Network:
         case AlexNet():
             backbone = backbone.clone(fc_features=config.fc_features, padding=config.padding)
         case GoogLeNet():
-            backbone = backbone.clone(freeze_bn=config.freeze_bn)
+            backbone = backbone.clone(padding=config.padding, freeze_bn=config.freeze_bn)
     if dilated:
         return DilatedFCN(total, backbone, dtype=dtype, tasks=tasks)
     head = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}[config.head]

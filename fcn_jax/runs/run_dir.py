@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from fcn_jax.config import Config, DataOptions, RunOptions
+from fcn_jax.config import HEADS, Config, DataOptions, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.label_map import LabelMap
@@ -33,6 +33,7 @@ from fcn_jax.runtime.machine import name_machine
 from fcn_jax.runtime.versions import read_versions
 
 # What is in a folder whose first start was ended before it had written the configuration.
+FORMAT = 2  # of `config.json`; it raises when the meaning of a stored value changes
 BEGUN = {"lock", "config.json.tmp"}
 
 
@@ -109,14 +110,15 @@ def open_run(folder: Path) -> Run:
     """
     file = folder / "config.json"
     if not file.is_file():
+        if stages := [head for head in HEADS if (folder / head / "config.json").is_file()]:
+            raise InputError(f"{folder} has the stages of a staged training; give one, as {folder / stages[-1]}")
         raise InputError(f"{folder} is not a run directory: it has no config.json; give what `train --run-dir` made")
     try:
         stored = parse_json(file.read_text())
         if "options" not in stored:
             stored |= _split_former(stored["config"])
-        model = stored["config"].get("model", {})
-        if model.get("head") == "dilated" and model.get("output_stride") == 16:
-            model["output_stride"] = 32  # older versions took 16 here, without any effect
+        if "format" not in stored:
+            _rename_former(stored["config"].get("model", {}))
         config = fill_config(from_json(Config, stored["config"]))  # an older version may not have stored every value
         options = fill_options(from_json(RunOptions, stored["options"]), config)
         others = stored.get("other_tasks", {})
@@ -294,6 +296,7 @@ def _describe_run(run: Run) -> dict[str, Any]:
         "versions": read_versions(),
         "python": platform.python_version(),
         "git": _read_git_hash(),
+        "format": FORMAT,
     }
 
 
@@ -325,6 +328,14 @@ def _split_former(stored: dict[str, Any]) -> dict[str, Any]:
     config = {name: value for name, value in stored.items() if name not in options or name == "data"}
     config["data"] = {name: value for name, value in stored["data"].items() if name not in options["data"]}
     return {"config": config, "options": options}
+
+
+def _rename_former(model: dict[str, Any]) -> None:
+    """Give a model that was stored without a format the values by which the same network goes today."""
+    if model.get("head") == "dilated" and model.get("output_stride") == 16:
+        model["output_stride"] = 32  # 16 had no effect
+    if model.get("backbone", "").startswith("googlenet"):
+        model["padding"] = "reference"  # there was no other
 
 
 def _read_git_hash() -> str | None:

@@ -32,7 +32,10 @@ def test_every_backbone_is_built_with_its_defaults(name):
     [
         (ModelConfig(backbone="resnet50", output_stride=16, freeze_bn=True), {"output_stride": 16, "freeze_bn": True}),
         (ModelConfig(backbone="vgg16_bn", freeze_bn=True), {"freeze_bn": True, "with_bn": True}),
-        (ModelConfig(backbone="googlenet_bn", freeze_bn=True), {"freeze_bn": True, "with_bn": True}),
+        (
+            ModelConfig(backbone="googlenet_bn", freeze_bn=True, padding="reference"),
+            {"freeze_bn": True, "with_bn": True, "padding": "reference"},
+        ),
         (
             ModelConfig(backbone="vgg19", fc_features=64, fc_kernel=3, padding="reference"),
             {"fc_features": 64, "fc_kernel": 3, "padding": "reference"},

@@ -35,7 +35,7 @@ def network(backbone: str, head: str = "fcn8s", upsampling: str = "learned"):
 @pytest.mark.parametrize("backbone", ["vgg", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_any_size_gives_logits_of_that_size(backbone):
     model, variables, _ = network(backbone)
-    for height in (*range(1, 71, 3), 70):
+    for height in (*range(1, 71, 6), 70):
         width = 71 - height
         logits = jax.eval_shape(model.apply, variables, jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32))
         assert logits.shape == (2, height, width, 4)
@@ -52,8 +52,8 @@ def test_any_size_gives_logits_of_that_size(backbone):
 )
 def test_image_on_a_canvas_scores_as_alone(backbone, head):
     _model, variables, apply = network(backbone, head)
-    canvas = np.array(draw_images(4, 80, 96))
-    sizes = np.array([(1, 1), (33, 47), (80, 96), (2, 70)], np.int32)
+    canvas = np.array(draw_images(3, 80, 96))
+    sizes = np.array([(1, 1), (33, 47), (2, 70)], np.int32)
     together = apply(variables, canvas, sizes)
     for index, (height, width) in enumerate(sizes):
         alone = apply(variables, canvas[index : index + 1, :height, :width])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcn_jax.config import Config, DataOptions, RunOptions
+from fcn_jax.config import Config, DataOptions, ModelConfig, RunOptions
 from fcn_jax.data.dataset import Dataset
 from fcn_jax.data.defaults import fill_config, fill_options
 from fcn_jax.data.label_map import LabelMap
@@ -121,13 +121,36 @@ def test_an_opened_run_says_what_was_stored(tmp_path):
     np.testing.assert_array_equal(opened.palette, DATASET.palette)
 
 
-def test_a_run_with_a_stride_that_older_versions_ignored_is_opened(tmp_path):
+@pytest.mark.parametrize(
+    ("former", "today"),
+    [
+        ({"backbone": "resnet50", "head": "dilated", "output_stride": 16}, {"output_stride": 32}),  # it was ignored
+        ({"backbone": "googlenet_bn"}, {"padding": "reference"}),  # its poolings had no padding
+        ({"backbone": "vgg16"}, {"padding": "same"}),
+    ],
+)
+def test_a_run_of_an_older_version_keeps_its_network(tmp_path, former, today):
     start(tmp_path)
     file = tmp_path / "config.json"
     stored = json.loads(file.read_text())
-    stored["config"]["model"] |= {"backbone": "resnet50", "head": "dilated", "output_stride": 16}
+    del stored["format"]
+    stored["config"]["model"] |= former
     file.write_text(json.dumps(stored))
-    assert open_run(tmp_path).config.model.output_stride == 32
+    model = open_run(tmp_path).config.model
+    assert {name: getattr(model, name) for name in today} == today
+
+
+def test_a_run_keeps_the_padding_it_was_started_with(tmp_path):
+    model = ModelConfig(backbone="googlenet")
+    start(tmp_path, config=dataclasses.replace(CONFIG, model=model))
+    assert open_run(tmp_path).config.model.padding == "same"
+
+
+def test_a_folder_of_stages_is_none_and_its_stages_are_named(tmp_path):
+    for head in ("fcn32s", "fcn16s"):
+        start(tmp_path / head)
+    with pytest.raises(InputError, match=rf"{tmp_path} has the stages of a staged training; give one, as .*/fcn16s$"):
+        open_run(tmp_path)
 
 
 def test_an_empty_folder_may_become_a_run(tmp_path):

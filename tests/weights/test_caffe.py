@@ -107,7 +107,7 @@ def test_googlenet_computes_what_caffes_does(tmp_path):
     assert weights.unknown == ("loss3/classifier",)
     image = np.random.default_rng(1).normal(0, 50, (1, 3, 83, 118)).astype(np.float32)
     tops = caffe_peer.run_torch(net, blobs, {"data": image})
-    model, x = GoogLeNet(), FeatureMap(jnp.asarray(image.transpose(0, 2, 3, 1)))
+    model, x = GoogLeNet(padding="reference"), FeatureMap(jnp.asarray(image.transpose(0, 2, 3, 1)))
     variables = {
         "params": traverse_util.unflatten_dict(
             {path.removeprefix("params/backbone/"): value for path, value in weights.arrays.items()}, sep="/"

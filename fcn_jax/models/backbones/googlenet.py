@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from fcn_jax.layers import BatchNorm, Conv
+from fcn_jax.models.arguments import check_choice
 from fcn_jax.models.backbones.initializers import HE_FAN_IN
 from fcn_jax.models.backbones.local_response_norm import local_response_norm
 from fcn_jax.models.backbones.norm import configure_norm
@@ -105,12 +106,17 @@ class Inception(nn.Module):
 class GoogLeNet(nn.Module):
     """GoogLeNet that maps an image to the last blocks of stages 3, 4 and 5, at strides 8, 16 and 32.
 
+    Both published forms pool windows of 3x3 without padding, so that the first cell at stride 32 has its centre 30
+    pixels inside the image, and scores fade to 0 over a border of that width. With padding "same" these windows are
+    padded by 1: cell i has its centre at pixel 32 i, and the cells reach from border to border.
+
     Names are those of torchvision in both forms: conv1 ... conv3, inception3a ... inception5b, branch2_0. Caffe's
     "inception_3a/3x3_reduce" is inception3a/branch2_0. The auxiliary classifiers of training are left out.
 
     Attributes:
         with_bn: False is Caffe's bvlc_googlenet, with LRN and 5x5 convolutions. True is torchvision's googlenet, with
-            BatchNorm, with 3x3 in place of 5x5, and with a last pooling of 2x2.
+            BatchNorm, with 3x3 in place of 5x5, and with a last pooling of 2x2, whose cells lie 8 pixels further in.
+        padding: "same", or "reference" to compute what the published weights were trained for.
         freeze_bn: whether to normalize by the running statistics and keep them in training too.
         dropout: share of the last block's activations that is dropped in training, 0 to 1.
         dtype: dtype of the computation; parameters and statistics are float32.
@@ -119,6 +125,7 @@ class GoogLeNet(nn.Module):
     """
 
     with_bn: bool = False
+    padding: Literal["same", "reference"] = "same"
     freeze_bn: bool = False
     dropout: float = 0.4
     dtype: Any = jnp.float32
@@ -135,18 +142,23 @@ class GoogLeNet(nn.Module):
 
         Returns:
             float[n, about h / s, about w / s, c] at the strides s = 8, 16, 32 with c = 480, 832, 1024.
+
+        Raises:
+            ValueError: the padding is unknown.
         """
+        check_choice("padding", self.padding, ("same", "reference"))
+        border = {"same": 1, "reference": 0}[self.padding]
         form: dict[str, Any] = {"with_bn": self.with_bn, "dtype": self.dtype, "conv": self.conv, "norm": self.norm}
         normalize = (lambda x: x) if self.with_bn else local_response_norm
         updates = train and not self.freeze_bn
 
-        x = pool(Unit(64, 7, 2, **form, name="conv1")(x, updates), 3, 2, ceil=True).map(normalize)
+        x = pool(Unit(64, 7, 2, **form, name="conv1")(x, updates), 3, 2, border, ceil=True).map(normalize)
         x = Unit(64, 1, **form, name="conv2")(x, updates)
         x = Unit(192, 3, **form, name="conv3")(x, updates).map(normalize)
         stages = []
-        last_window = 2 if self.with_bn else 3
-        for stage, window in (("3", 3), ("4", 3), ("5", last_window)):
-            x = pool(x, window, 2, ceil=True)
+        last = (2, 0) if self.with_bn else (3, border)
+        for stage, (window, padding) in {"3": (3, border), "4": (3, border), "5": last}.items():
+            x = pool(x, window, 2, padding, ceil=True)
             for name, features in BLOCKS.items():
                 if name.startswith(f"inception{stage}"):
                     x = Inception(features, **form, name=name)(x, updates)

@@ -18,7 +18,9 @@ NETS = {
     "alexnet": AlexNet(fc_features=8),
     "alexnet, reference": AlexNet(fc_features=8, padding="reference"),
     "googlenet": GoogLeNet(),
+    "googlenet, reference": GoogLeNet(padding="reference"),
     "googlenet_bn": GoogLeNet(with_bn=True),
+    "googlenet_bn, reference": GoogLeNet(with_bn=True, padding="reference"),
     # Plain convolutions: those of `Conv` may compute a few cells at once, so that a NaN spreads to all of them.
     "vgg16": VGG(fc_features=8, conv=nn.Conv),
     "vgg16, reference": VGG(fc_features=8, conv=nn.Conv, padding="reference"),
@@ -39,8 +41,10 @@ SLOW = pytest.mark.slow
     # Pixels across the receptive field of a cell of the coarsest map.
     [
         ("alexnet", 355, 12),
-        pytest.param("googlenet", 715, 30, marks=SLOW),
-        pytest.param("googlenet_bn", 379, 22, marks=SLOW),
+        pytest.param("googlenet", 715, 0, marks=SLOW),
+        pytest.param("googlenet, reference", 715, 30, marks=SLOW),
+        pytest.param("googlenet_bn", 379, 8, marks=SLOW),
+        pytest.param("googlenet_bn, reference", 379, 22, marks=SLOW),
         ("vgg16", 404, 15.5),
         pytest.param("vgg16, reference", 404, 12.5, marks=SLOW),
         pytest.param("vgg19_bn", 460, 15.5, marks=SLOW),
@@ -80,8 +84,10 @@ def test_any_size_gives_logits_of_that_size(name):
 
 def test_kernels_and_crops_follow_from_the_maps():
     image = FeatureMap(jnp.zeros((1, 227, 227, 3)))
-    expected = {"alexnet": (3, 63, 19), "alexnet, reference": (3, 63, 18), "googlenet": (3, 63, 1)}
-    expected["googlenet_bn"] = (4, 63, 9)  # its last pooling is 2x2
+    expected = {"alexnet": (3, 63, 19), "alexnet, reference": (3, 63, 18)}
+    expected |= {"googlenet": (3, 63, 31), "googlenet, reference": (3, 63, 1)}
+    # Their last pooling is 2x2.
+    expected |= {"googlenet_bn": (4, 63, 23), "googlenet_bn, reference": (4, 63, 9)}
     for name, (inner, outer, crop) in expected.items():
         maps = jax.eval_shape(lambda net=NETS[name]: net.init_with_output(jax.random.key(0), image)[0])
         assert [m.stride for m in maps] == [8, 16, 32]

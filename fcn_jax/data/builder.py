@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -28,7 +27,7 @@ from fcn_jax.data.mat_files import read_slice
 from fcn_jax.data.sources.source import Files, Found, Outlined, Slice
 from fcn_jax.data.tasks import join_maps, split_maps
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.files import lock_file
+from fcn_jax.runtime.files import lock_file, replace_atomically
 from fcn_jax.runtime.progress import show_progress
 
 SHARD = 128 << 20  # bytes of source files in a shard; TFDS keeps one shard in memory while it writes
@@ -106,7 +105,7 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if not self._is_built():
             self._write()
         if self._problems and not self._skip_bad:  # it was built by a call that left them out
-            raise self._describe(self._problems)
+            raise InputError(f"{self._describe(self._problems)}{self._describe_mended()}")
 
     def _write(self) -> None:
         with lock_file(self._folder / "lock") as locked:
@@ -159,7 +158,17 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             return None
         count = len(self._metadata["left_out"])
         what = f"{count} of {len(self._entries)} examples of {self.name} {'is' if count == 1 else 'are'} left out"
-        return f"{what}:{self._list(self._problems)}"
+        return f"{what}:{self._list(self._problems)}{self._describe_mended()}"
+
+    def _describe_mended(self) -> str:
+        """Say how to get examples that were left out and can be read now, as after a fault of a disk; "" without."""
+        numbers = map(int, self._metadata["left_out"])
+        entries = [entry for entry in map(self._entries.__getitem__, numbers) if entry.is_complete]
+        with ThreadPoolExecutor() as pool:
+            count = sum(isinstance(found, Pair) for found in pool.map(self._read, entries))
+        if not count:
+            return ""
+        return f"\n{count} of them can be read now; delete {self._folder} to have the data prepared anew"
 
     @property
     def contents(self) -> str:
@@ -325,14 +334,10 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if len(problems) > LISTED:
             listed += f"\nand {len(problems) - LISTED} more"
             file = self._folder / "problems.txt"
-            temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}")  # several processes may write it at once
-            try:
-                temporary.write_text("\n".join(problems) + "\n", encoding="utf-8")
-                temporary.replace(file)
+            with contextlib.suppress(OSError):  # prepared data can be used where the cache cannot be written
+                with replace_atomically(file, sync=False, shared=True) as temporary:
+                    temporary.write_text("\n".join(problems) + "\n", encoding="utf-8")
                 listed += f"; all are listed in {file}"
-            except OSError:  # prepared data can be used where the cache cannot be written
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
         return listed
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -16,21 +17,22 @@ from fcn_jax.errors import InputError
 
 
 @contextlib.contextmanager
-def replace_atomically(file: Path, sync: bool = True) -> Iterator[Path]:
+def replace_atomically(file: Path, sync: bool = True, shared: bool = False) -> Iterator[Path]:
     """Rename a temporary file to its final name once it is complete.
 
-    The temporary file is removed when the block raises, and the final file is then as it was before. Only one process
-    at a time may write a file.
+    The temporary file is removed when the block raises, and the final file is then as it was before. What a killed
+    process leaves is overwritten by the next one, unless `shared`.
 
     Args:
         file: the final name.
         sync: wait until the content is on the disk before renaming, so that a crash of the machine cannot leave an
             empty file. False saves time for files that can easily be made again.
+        shared: several processes may write the file at the same time, and the last one stays. Otherwise only one may.
 
     Yields:
         The path to write to: a temporary name in the same folder.
     """
-    temporary = file.with_name(file.name + ".tmp")
+    temporary = file.with_name(file.name + (f".{uuid.uuid4().hex}" if shared else "") + ".tmp")
     try:
         yield temporary
         if sync:
@@ -77,7 +79,8 @@ def make_folder_atomically(out: Path) -> Iterator[Path]:
     """Make a folder under a temporary name, and rename it when the block ends; if it raises, nothing is left.
 
     Args:
-        out: the final name, which must not exist or be an empty folder.
+        out: the final name, which must not exist, or be an empty folder that can be removed and made anew. A folder
+            that is mounted, a link, and the working directory are none.
 
     Yields:
         The folder to write to, beside `out`.
@@ -85,9 +88,12 @@ def make_folder_atomically(out: Path) -> Iterator[Path]:
     Raises:
         InputError: `out` is in use, or cannot be made.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    was_there = out.exists()
+    if was_there and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; give a new folder, or remove it")
     try:
+        if was_there:
+            out.rmdir()  # tells now whether it can be replaced
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
@@ -96,9 +102,14 @@ def make_folder_atomically(out: Path) -> Iterator[Path]:
         yield folder
         folder.chmod(0o755)
         sync_tree(folder)
-        folder.replace(out)
+        try:
+            folder.replace(out)
+        except OSError as error:
+            raise InputError(f"{out} was made by another program meanwhile ({error}); give another --out") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if was_there:
+            out.mkdir(exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -118,10 +129,10 @@ def lock_file(file: Path) -> Iterator[bool]:
         InputError: the folder cannot be written.
     """
     with _open_lock(file, "--data.cache") as stream:
-        free = _lock(stream, blocking=False)
+        free = _lock(stream.fileno(), blocking=False)
         if free is False:
             print(f"waiting for another process that works in {file.parent}", file=sys.stderr, flush=True)
-            free = _lock(stream, blocking=True)
+            free = _lock(stream.fileno(), blocking=True)
         yield free is True
 
 
@@ -141,10 +152,38 @@ def try_lock(file: Path, otherwise: str, flag: str = "--run-dir") -> Iterator[bo
         InputError: another process holds the lock, or the folder cannot be written.
     """
     with _open_lock(file, flag) as stream:
-        free = _lock(stream, blocking=False)
+        free = _lock(stream.fileno(), blocking=False)
         if free is False:
             raise InputError(otherwise)
         yield free is True
+
+
+@contextlib.contextmanager
+def try_lock_folder(folder: Path, otherwise: str) -> Iterator[bool]:
+    """Let one process into the block, as `try_lock` does, without a file: the folder itself is locked.
+
+    Args:
+        folder: a folder that is there.
+        otherwise: text of the error if another process holds the lock.
+
+    Yields:
+        True if the lock is held, False where folders cannot be locked, as on Windows.
+
+    Raises:
+        InputError: another process holds the lock.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        free = _lock(handle, blocking=False)
+        if free is False:
+            raise InputError(otherwise)
+        yield free is True
+    finally:
+        os.close(handle)
 
 
 def is_lfs_pointer(start: bytes) -> bool:
@@ -206,9 +245,9 @@ def _open_lock(file: Path, flag: str) -> IO[str]:
         ) from error
 
 
-def _lock(stream: IO[str], blocking: bool) -> bool | None:
-    """Lock an open file: True if it is locked, False if another process holds it, None if locks are not supported."""
+def _lock(handle: int, blocking: bool) -> bool | None:
+    """Lock what is open: True if it is locked, False if another process holds it, None if locks are not supported."""
     try:
-        return filelock.lock_descriptor(stream.fileno(), blocking=blocking)
+        return filelock.lock_descriptor(handle, blocking=blocking)
     except OSError:
         return None

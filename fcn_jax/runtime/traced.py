@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import importlib
-import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from jax import export
 
 from fcn_jax import IMPORTED
 from fcn_jax.layers.backend import is_cpu, is_single_device, wants_plain
+from fcn_jax.runtime.files import replace_atomically
 from fcn_jax.runtime.versions import hash_code, list_code, read_versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose code programs are traced with
@@ -159,12 +159,11 @@ def _read_or_make(file: Path, make: Callable[[], Any]) -> Any:
             content = pickle.dumps(make())
         except Exception:  # of any type: JAX does not export every operation; an error of the function comes again
             return None
-        temporary = file.with_name(f"{file.name}.{os.getpid()}")  # several processes may write the same file
-        try:
+        with (
+            contextlib.suppress(OSError),  # as of a full disk, which costs time alone
+            replace_atomically(file, sync=False, shared=True) as temporary,
+        ):
             temporary.write_bytes(hashlib.sha256(content).digest() + content)
-            temporary.replace(file)
-        except OSError:  # as of a full disk, which costs time alone
-            temporary.unlink(missing_ok=True)
         kept = _read(file)
     return kept
 

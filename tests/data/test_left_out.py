@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,27 @@ def test_whoever_does_not_ask_for_it_gets_the_error_even_if_they_were_left_out_b
     with pytest.raises(InputError, match="2 things are wrong with the 4 examples of folder"):
         prepare(tree, skip_bad=False)
     assert prepare(tree).splits["train"] == 1
+
+
+def test_an_example_that_can_be_read_again_is_told(tree, monkeypatch):
+    """The fault of a disk is gone, and the file has the size and the time that it had."""
+    read = builder_module.read_tasks
+
+    def fail(files, *arguments):
+        if files[0].stem == "c":
+            raise InputError(f"image {files[0]} cannot be read (Input/output error)")
+        return read(files, *arguments)
+
+    monkeypatch.setattr(builder_module, "read_tasks", fail)
+    assert "can be read now" not in prepare(tree).left_out
+    monkeypatch.undo()
+    folder = tree.parent / "cache" / "folder"
+    told = rf"c\.png cannot be read .*\n1 of them can be read now; delete {folder}/\w+ to have the data prepared anew$"
+    assert re.search(told, prepare(tree).left_out)
+    with pytest.raises(InputError, match=told):
+        prepare(tree, skip_bad=False)
+    shutil.rmtree(folder)
+    assert prepare(tree, skip_bad=False).left_out is None
 
 
 def test_a_split_of_which_nothing_is_left_is_an_error(tree):

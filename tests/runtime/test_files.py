@@ -16,7 +16,16 @@ import filelock
 import pytest
 
 from fcn_jax.errors import InputError
-from fcn_jax.runtime.files import expand_home, lock_file, replace_atomically, sha256, try_lock, write_atomically
+from fcn_jax.runtime.files import (
+    expand_home,
+    lock_file,
+    make_folder_atomically,
+    replace_atomically,
+    sha256,
+    try_lock,
+    try_lock_folder,
+    write_atomically,
+)
 
 # The script says "in" while it is in the block, and stays there until it is killed or its input ends.
 WRITE_HALF = """
@@ -34,6 +43,8 @@ with lock_file(pathlib.Path(sys.argv[1])):
     print("in", flush=True)
     sys.stdin.read()
 """
+LOCK_FOLDER = LOCK.replace("lock_file(pathlib.Path(sys.argv[1]))", "try_lock_folder(pathlib.Path(sys.argv[1]), '')")
+LOCK_FOLDER = LOCK_FOLDER.replace("import lock_file", "import try_lock_folder")
 
 
 @contextlib.contextmanager
@@ -72,6 +83,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, error, sync):
         write()
     assert caught.value is error
     assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_of_several_writers_the_last_one_stays(tmp_path):
+    file = tmp_path / "file"
+    with replace_atomically(file, shared=True) as last:
+        with replace_atomically(file, shared=True) as first:
+            last.write_text("last")
+            first.write_text("first")
+        assert file.read_text() == "first"
+    assert file.read_text() == "last"
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -127,6 +149,56 @@ def test_a_lock_is_refused_while_another_process_holds_it(tmp_path):
         assert held
     with try_lock(lock, "somebody is in there") as held:  # and freed at the end of a block
         assert held
+
+
+def test_a_folder_that_another_process_has_locked_is_refused(tmp_path):
+    with (
+        other_process(LOCK_FOLDER, tmp_path),
+        pytest.raises(InputError, match=r"^in use$"),
+        try_lock_folder(tmp_path, "in use"),
+    ):
+        raise AssertionError
+    with try_lock_folder(tmp_path, "in use") as held:  # free again, as its holder was killed
+        assert held
+    assert list(tmp_path.iterdir()) == []
+    with try_lock_folder(tmp_path / "none", "in use") as held:
+        assert not held
+
+
+def test_an_empty_folder_is_made_anew_and_stays_if_that_fails(tmp_path):
+    def make():
+        with make_folder_atomically(out) as folder:
+            (folder / "file").touch()
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    with make_folder_atomically(out) as folder:
+        (folder / "file").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "file"]
+
+
+@pytest.mark.parametrize("out", [".", "link"])
+def test_an_empty_folder_that_cannot_be_made_anew_is_refused_before_the_work(tmp_path, monkeypatch, out):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+    monkeypatch.chdir(tmp_path / "out" if out == "." else tmp_path)
+    with pytest.raises(InputError, match=rf"^{out} cannot be made \(.*\); give another --out"):
+        make_folder_atomically(Path(out)).__enter__()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
+
+
+def test_a_folder_that_another_program_makes_meanwhile_is_left(tmp_path):
+    theirs = tmp_path / "out" / "theirs"
+    with (
+        pytest.raises(InputError, match="was made by another program meanwhile"),
+        make_folder_atomically(theirs.parent),
+    ):
+        theirs.mkdir(parents=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "theirs"]
 
 
 def test_a_lock_is_kept_out_of_the_way_of_the_same_process(tmp_path):

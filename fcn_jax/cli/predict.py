@@ -105,7 +105,13 @@ def run(words: list[str]) -> None:
     hide_progress(flags.quiet)
     require_batch_size(flags.batch_size)
     from fcn_jax.data.tasks import count_classes
-    from fcn_jax.inference.predict import describe_left_out, find_images, predict, require_own_results
+    from fcn_jax.inference.predict import (
+        describe_left_out,
+        find_images,
+        make_results_folder,
+        predict,
+        require_own_results,
+    )
     from fcn_jax.inference.resume import Origin, describe_network, find_done, list_sources
     from fcn_jax.inference.segment import default_batch_size
     from fcn_jax.inference.submission import write_submission
@@ -114,6 +120,7 @@ def run(words: list[str]) -> None:
     from fcn_jax.inference.video import is_video, predict_video
     from fcn_jax.runs.mirror import copy_for_reading
     from fcn_jax.runs.run_dir import open_run
+    from fcn_jax.runtime.files import try_lock_folder
     from fcn_jax.runtime.memory import IN_EVALUATION, explain_out_of_memory
 
     views = _choose_views(flags)
@@ -139,8 +146,12 @@ def run(words: list[str]) -> None:
     batch_size, workers = default_batch_size(flags.batch_size or run.options.eval_batch_size), run.options.workers
     network = describe_network(run.config.model, trained.step, trained.variables, views, outputs)
     origin = Origin(network, list_sources({file: reader.list_files(file) for file in files}))
-    done = [] if flags.overwrite else find_done(files, flags.out, outputs, origin)
-    with explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward:
+    make_results_folder(flags.out)
+    with (
+        try_lock_folder(flags.out, f"another prediction writes to {flags.out}; wait for it, or give another --out"),
+        explain_out_of_memory(trained.forward, "prediction", IN_EVALUATION) as forward,
+    ):
+        done = [] if flags.overwrite else find_done(files, flags.out, outputs, origin)
 
         def segment(examples: Iterable["Example"], sizes: Sequence[tuple[int, int]] = ()) -> Iterator["Segmented"]:
             counts = count_classes(run.tasks)
@@ -149,7 +160,6 @@ def run(words: list[str]) -> None:
             )
 
         for video in videos:
-            flags.out.mkdir(parents=True, exist_ok=True)
             frames = 0
             with show_progress(f"segmenting {video.name}", None, "frames") as advance:
                 for _ in predict_video(segment, video, flags.out, outputs):
@@ -159,7 +169,7 @@ def run(words: list[str]) -> None:
                 print(f"{flags.out / video.stem}_overlay.mp4: {frames} frames")
         began = time.perf_counter()
         if files:
-            results = predict(segment, files, flags.out, outputs, workers, origin, done, reader.read)
+            results = predict(segment, files, flags.out, outputs, workers, origin, done, flags.overwrite, reader.read)
             _show(results, len(done), len(files), flags.quiet)
         if flags.submission and split:
             write_submission(files, flags.out, outputs, flags.submission, split.folder, workers)
@@ -210,7 +220,7 @@ def _find_split(flags: Predict, run: "Run", name: str) -> Split:
     folder = choose_folder(source, flags.submission, name, flags.competition) if flags.submission else ""
     found = find_configured(config, options)
     images = list_images(config.name, found, name)
-    require_own_results(images)
+    require_own_results(images, "give the folders of the images in place of --split, each with its own --out")
     if not flags.submission or not source.submission:
         return Split(images)
     if [task.class_names for task in run.tasks] != [task.class_names for task in found.tasks]:

@@ -1,5 +1,6 @@
 """Segment image files with a trained network and write the results as files."""
 
+import contextlib
 import glob
 import math
 import tempfile
@@ -51,14 +52,14 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def require_own_results(files: Sequence[Path]) -> None:
+def require_own_results(files: Sequence[Path], remedy: str = "give each its own --out") -> None:
     """Raise InputError if two images or videos would have the same result, because their stems are equal or overlap."""
     writers: dict[str, Path] = {}
     for file in files:
         for name in _name_results(file):
             other = writers.setdefault(name, file)
             if other != file:
-                raise InputError(f"{other} and {file} would both be written as {name}; give each its own --out")
+                raise InputError(f"{other} and {file} would both be written as {name}; {remedy}")
 
 
 def describe_left_out(patterns: Sequence[str]) -> list[str]:
@@ -88,6 +89,7 @@ def predict(
     workers: int = 4,
     origin: Origin | None = None,
     done: Sequence[Path] = (),
+    overwrite: bool = False,
     read: Callable[[Path], Pixels] = read_image,
 ) -> Iterator[Path]:
     """Write the results of each image file: see `outputs.Outputs`.
@@ -104,6 +106,7 @@ def predict(
         workers: number of threads that read, and number of threads that write.
         origin: what the results are made by, to be written to `out`; None: nothing is.
         done: the files whose results are there already, by `resume.find_done` with the same origin.
+        overwrite: whether the results of other images that are there are to be made anew, too, by the next call.
         read: reads the image of a file, as the network takes it (`read_inputs.make_reader`).
 
     Yields:
@@ -123,14 +126,10 @@ def predict(
     for file in files:
         if file.resolve() in written:
             raise InputError(f"{file} would be overwritten by a result; give another --out than {out}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-        if origin is not None:
-            write_origin(origin, out, outputs, keep=bool(done))
-    except OSError as error:
-        reason = error.strerror or error  # without the name of the file that was tried
-        raise InputError(f"{out} cannot be made a folder for the results ({reason}); give another --out") from error
+    make_results_folder(out)
+    if origin is not None:
+        with _explain_failure(out):
+            write_origin(origin, out, outputs, keep=not overwrite)
 
     def write(result: Segmented) -> Path:
         try:
@@ -153,6 +152,26 @@ def predict(
     write_summaries([file for file in files if file.stem in finished], out, outputs)
     if unreadable:
         raise InputError("\n  ".join([f"{len(unreadable)} of {len(files)} images are left out:", *unreadable]))
+
+
+def make_results_folder(out: Path) -> None:
+    """Make the folder for the results, unless it is there.
+
+    Raises:
+        InputError: it is no folder, or cannot be written to.
+    """
+    with _explain_failure(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+
+
+@contextlib.contextmanager
+def _explain_failure(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error  # without the name of the file that was tried
+        raise InputError(f"{out} cannot be made a folder for the results ({reason}); give another --out") from error
 
 
 class _Listing(NamedTuple):

@@ -94,8 +94,9 @@ def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> Non
         origin: what they are made by; its images are known.
         out: the folder.
         outputs: what is written for each image.
-        keep: whether results there are of this origin (`find_done`). If not, all become older than the origin, and so
-            are made anew. Results that another image of the same stem has left are removed in any case.
+        keep: whether results there that are of this origin, those of other images too, may be kept. If not, or if they
+            are of another, all become older than the origin, and so are made anew. Results that another image of the
+            same stem has left are removed in any case.
 
     Raises:
         InputError: a result would overwrite a file that is no result.
@@ -112,7 +113,7 @@ def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> Non
     for stem in [stem for stem, sources in images.items() if known.get(stem, sources) != sources]:
         for name in outputs.name_files(stem):
             (out / name).unlink(missing_ok=True)
-    began = (out / MADE_BY).stat() if keep else None
+    began = (out / MADE_BY).stat() if keep and _is_same_network(before, origin) else None
     with replace_atomically(out / MADE_BY) as temporary:
         stored = {**origin.network, "images": {**known, **images}, "kinds": sorted({*before.kinds, *kinds})}
         temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
@@ -123,9 +124,9 @@ def write_origin(origin: Origin, out: Path, outputs: Outputs, keep: bool) -> Non
 def find_done(files: Sequence[Path], out: Path, outputs: Outputs, origin: Origin) -> list[Path]:
     """Find the images whose results in a folder are complete, and of this origin."""
     before, images = _read_origin(out), origin.images or {}
-    if before.images is None or before.network != json.loads(json.dumps(origin.network)):
+    if not _is_same_network(before, origin):
         return []
-    known, began = before.images, (out / MADE_BY).stat().st_mtime_ns
+    known, began = before.images or {}, (out / MADE_BY).stat().st_mtime_ns
 
     def is_done(file: Path) -> bool:
         if known.get(file.stem) != images[file.stem]:
@@ -138,6 +139,10 @@ def find_done(files: Sequence[Path], out: Path, outputs: Outputs, origin: Origin
         return all(result.st_size and result.st_mtime_ns > began for result in results)
 
     return [file for file in files if is_done(file)]
+
+
+def _is_same_network(before: Origin, origin: Origin) -> bool:
+    return before.images is not None and before.network == json.loads(json.dumps(origin.network))
 
 
 def _read_origin(out: Path) -> Origin:

@@ -41,7 +41,11 @@ def write_summaries(files: Sequence[Path], out: Path, outputs: Outputs) -> None:
 
 def write_counts(files: Sequence[Path], masks: Sequence[Path], outputs: Outputs, target: Path) -> None:
     """Write a CSV table with a row for each image: its name and the number of pixels of each class."""
-    with replace_atomically(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        replace_atomically(target) as temporary,
+        # The name of a file may be no UTF-8.
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["image", *outputs.class_names])
         for file, mask in zip(files, masks, strict=True):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from fcn_jax.config import HEADS
 from fcn_jax.errors import Diverged, InputError, OutOfMemory, WriteFailed
 from fcn_jax.runs.checkpoint_files import MANIFEST, SCORES, find_best, is_step, list_complete, read_scores
 from fcn_jax.runtime.bucket import describe, explain_refusal, find_url, open_bucket
@@ -227,12 +228,13 @@ def _upload_or_keep(mirror: Mirror) -> None:
 
 
 @contextlib.contextmanager
-def copy_for_reading(run_dir: Path, step: int | None = None) -> Iterator[Path]:
+def copy_for_reading(run_dir: Path, step: int | None = None, staged: bool = False) -> Iterator[Path]:
     """Yield the run directory; of a run in a bucket a temporary copy with one of its checkpoints.
 
     Args:
         run_dir: the run directory, or its URL in a bucket.
         step: the checkpoint to copy; None: the best by mean IU on the val split.
+        staged: whether the folder of a staged training is meant, too; each of its stages is copied then.
 
     Raises:
         InputError: the bucket cannot be read, or there is no run, no checkpoint, or none of `step`.
@@ -241,15 +243,14 @@ def copy_for_reading(run_dir: Path, step: int | None = None) -> Iterator[Path]:
     if url is None:
         yield run_dir
         return
-    bucket = open_bucket(url)
     with tempfile.TemporaryDirectory(prefix="fcn_jax-") as temporary:
         folder = Path(temporary, url.replace("://", "/"))
         with explain_refusal(url):
             try:
-                _download_one(bucket, url, step, folder)
+                _download_run(url, step, folder, staged)
             except FileNotFoundError:  # a training that goes on has removed it, and has written a later one before
                 shutil.rmtree(folder, ignore_errors=True)  # it may not even be made
-                _download_one(bucket, url, step, folder)
+                _download_run(url, step, folder, staged)
         with _name_url(url, folder):
             yield folder
 
@@ -263,10 +264,24 @@ def _name_url(url: str, folder: Path) -> Iterator[None]:
         raise InputError(str(error).replace(str(folder), url)) from error
 
 
-def _download_one(bucket: "AbstractFileSystem", url: str, step: int | None, folder: Path) -> None:
+def _download_run(url: str, step: int | None, folder: Path, staged: bool) -> None:
+    bucket = open_bucket(url)
     names = _list_names(bucket)
-    if CONFIG not in names:
+    if CONFIG in names:
+        _download_one(bucket, names, url, step, folder)
+        return
+    stages = [head for head in HEADS if f"{head}/{CONFIG}" in names]
+    if not stages:
         raise InputError(f"{url} is not a run directory: it has no config.json; give what `train --run-dir` made")
+    if not staged:
+        raise InputError(f"{url} has the stages of a staged training; give one, as {url}/{stages[-1]}")
+    for head in stages:
+        _download_run(f"{url}/{head}", step, folder / head, staged=False)
+
+
+def _download_one(
+    bucket: "AbstractFileSystem", names: Collection[str], url: str, step: int | None, folder: Path
+) -> None:
     steps = _list_steps(names)
     _download(bucket, names, (), folder)
     if step is None and steps:

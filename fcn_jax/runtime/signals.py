@@ -29,8 +29,8 @@ class StopWish(NamedTuple):
 def catch_stop_signals() -> Iterator[StopWish]:
     """Catch the first SIGINT, SIGTERM or SIGHUP in the block; a second SIGINT interrupts as usual.
 
-    A SIGHUP that is ignored, as under `nohup`, stays so. No signal is caught outside the main thread, where Python has
-    none.
+    A SIGHUP or SIGINT that is ignored, as under `nohup` or in the background jobs of a script, stays so. No signal is
+    caught outside the main thread, where Python has none.
 
     Several processes have to end after the same step. JAX catches SIGTERM in each, and agrees on a step with the
     others; the other signals are turned into SIGTERM.
@@ -40,7 +40,8 @@ def catch_stop_signals() -> Iterator[StopWish]:
 
     def note(number: int, frame: Any) -> None:
         received.append(number)
-        signal.signal(signal.SIGINT, previous[signal.SIGINT] or signal.SIG_DFL)
+        if signal.SIGINT in previous:
+            signal.signal(signal.SIGINT, previous[signal.SIGINT] or signal.SIG_DFL)
         if not alone:
             signal.raise_signal(signal.SIGTERM)
 
@@ -52,9 +53,9 @@ def catch_stop_signals() -> Iterator[StopWish]:
 
     numbers = []
     if threading.current_thread() is threading.main_thread():
-        numbers = [signal.SIGINT, signal.SIGTERM] if alone else [signal.SIGINT]
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
+        may_be_ignored = [signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+        numbers = [number for number in may_be_ignored if signal.getsignal(number) != signal.SIG_IGN]
+        numbers += [signal.SIGTERM] if alone else []
     previous = {number: signal.getsignal(number) for number in numbers}
     try:
         for number in numbers:

@@ -2,6 +2,7 @@
 
 import contextvars
 import dataclasses
+import re
 import shutil
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from PIL import Image
 from random_network import SMALL, write_run
 
 from fcn_jax.cli import main
+from fcn_jax.cli import predict as predict_command
 from fcn_jax.cli.predict import Predict, _choose_outputs, _find_split, _show
 from fcn_jax.config import Config, DataConfig, DataOptions, RunOptions
 from fcn_jax.data.labels import palette
@@ -24,6 +26,7 @@ from fcn_jax.data.sources.source import Request
 from fcn_jax.data.tasks import Task
 from fcn_jax.errors import InputError
 from fcn_jax.inference.segmenter import Segmenter
+from fcn_jax.runtime.files import try_lock_folder
 from fcn_jax.runtime.progress import hide_progress
 
 
@@ -166,6 +169,42 @@ def test_a_split_without_labels_is_segmented_and_packed(voc_run, tmp_path, capsy
     assert capsys.readouterr().out == ""
     with tarfile.open(tmp_path / "again.tgz") as tar:
         assert tar.getnames()[0] == "results/VOC2012/Segmentation/comp6_test_cls/d.png"
+
+
+def test_results_stay_while_those_of_other_images_are_made(voc_run, tmp_path, capsys):
+    images = voc_run / "VOC2012/JPEGImages"
+    words = ["predict", str(voc_run / "run"), "--out", str(tmp_path / "out")]
+    for name, end in (("a", ""), ("b", ""), ("a", "; 1 others were done already, --overwrite makes them anew")):
+        main([*words, str(images / f"{name}.jpg")])
+        assert re.search(rf"\d image.? in .* s{end}$", capsys.readouterr().err.strip())
+    main([*words, str(images / "a.jpg"), "--overwrite"])
+    main([*words, str(images / "b.jpg")])
+    assert "done already" not in capsys.readouterr().err
+
+
+def test_two_predictions_do_not_write_to_one_folder(voc_run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["predict", str(voc_run / "run"), str(voc_run / "VOC2012/JPEGImages/a.jpg"), "--out", str(out)]
+    with try_lock_folder(out, ""), pytest.raises(InputError, match=f"another prediction writes to {out}; wait for it"):
+        predict_command.run(words[1:])
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "clip.mp4"])
+def test_a_file_is_no_folder_for_results(voc_run, tmp_path, name):
+    shutil.copy(voc_run / "VOC2012/JPEGImages/a.jpg", tmp_path / name)
+    words = [str(voc_run / "run"), str(tmp_path / name), "--out", str(tmp_path / name)]
+    with pytest.raises(InputError, match=f"{name} cannot be made a folder for the results"):
+        predict_command.run(words)
+
+
+def test_images_of_a_split_with_one_stem_are_named_with_what_helps(voc_run, tmp_path, monkeypatch):
+    images = [Path("images/val/a/0001.png"), Path("images/val/b/0001.png")]
+    monkeypatch.setattr("fcn_jax.data.split_images.list_images", lambda *arguments: images)
+    words = [str(voc_run / "run"), "--split", "test", "--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match=r"0001\.png; give the folders of the images in place of --split, each with"):
+        predict_command.run(words)
 
 
 @pytest.mark.slow

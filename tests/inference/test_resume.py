@@ -115,6 +115,13 @@ def test_results_are_kept_while_others_are_added(tmp_path, files):
     assert find_done(files, tmp_path, OUTPUTS, make_origin(files)) == files
 
 
+def test_results_of_another_network_are_not_kept_while_others_are_added(tmp_path, files):
+    other = describe_network(ModelConfig(), 8, VARIABLES, None, OUTPUTS)
+    write_origin(make_origin([tmp_path / "c.jpg"], other), tmp_path, OUTPUTS, keep=True)
+    for network in (NETWORK, other):
+        assert find_done(files, tmp_path, OUTPUTS, make_origin(files, network)) == []
+
+
 def test_a_further_input_counts_as_the_image(tmp_path, files):
     depth, new = tmp_path / "depth.png", tmp_path / "new.png"
     for file, time in ((depth, 0), (new, 9)):

@@ -40,6 +40,13 @@ def test_counts_have_a_row_for_each_image_in_order(tmp_path, outputs):
     assert len(rows) == 3
 
 
+def test_a_name_that_is_not_utf_8_is_counted(tmp_path, outputs):
+    name = b"b\xdf".decode(errors="surrogateescape")
+    (tmp_path / "b.png").rename(tmp_path / f"{name}.png")
+    write_summaries([tmp_path / f"{name}.jpg"], tmp_path, outputs)
+    assert (tmp_path / "counts.csv").read_text(encoding="utf-8").splitlines()[1].startswith(r"b\udcdf.jpg,")
+
+
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of pycocotools, by NumPy
 def test_pycocotools_opens_the_polygons_and_gives_the_class_maps_again(tmp_path, outputs):
     coco = pytest.importorskip("pycocotools.coco")

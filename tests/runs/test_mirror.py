@@ -259,6 +259,22 @@ def test_what_cannot_be_read_from_a_bucket(store, tmp_path):
         pass
 
 
+def test_the_stages_of_a_staged_training_are_copied_where_they_are_meant(store, tmp_path):
+    for head, steps in (("fcn32s", (4,)), ("fcn8s", (4, 8))):
+        (tmp_path / head).mkdir()
+        training = Mirror(f"{URL}/{head}", tmp_path / head)
+        save(tmp_path / head, *steps)
+        training.claim()
+    with copy_for_reading(Path(URL), staged=True) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["fcn32s", "fcn8s"]
+        assert tree(folder / "fcn8s")["checkpoints/4/variables/d/4"] == "variables 4"
+    with (
+        pytest.raises(InputError, match=f"^{URL} has the stages of a staged training; give one, as {URL}/fcn8s$"),
+        copy_for_reading(Path(URL)),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("name", ["²", "best", "07"])
 def test_folders_that_are_not_named_by_a_step_are_no_checkpoints(store, tmp_path, name):
     training = claim(tmp_path / "one", 4, 8)

@@ -29,11 +29,13 @@ print("stopped", flush=True)
 
 
 @pytest.fixture(autouse=True)
-def _hang_up():
-    """Under `nohup` the tests and the processes that they start would ignore SIGHUP."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _listen():
+    """Under `nohup`, or in the background, the tests and the processes that they start would ignore some signals."""
+    handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextmanager
@@ -112,11 +114,15 @@ def test_a_thread_catches_nothing():
     assert seen == [(before, False)]
 
 
-def test_a_hangup_that_is_ignored_stays_ignored():
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_is_ignored_stays_ignored(number):
+    previous = signal.signal(number, signal.SIG_IGN)
     try:
         with catch_stop_signals() as stop:
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(number)
             assert (stop.after(1), stop.now()) == (False, False)
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.now()
+            assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, previous)
+        signal.signal(number, previous)

@@ -1,5 +1,6 @@
 """What a run directory says about a training without its data: configuration, versions, numbers, times and sizes."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,10 @@ def read_record(run: Run) -> Record:
     last = origin.starts[-1] if origin.starts else None
     stored = parse_json((run.folder / "config.json").read_text())
     lines = [line for line in map(_keep_numbers, read_log(run.folder)) if "step" in line]
-    checkpoints = {step: _measure(run.checkpoints / str(step)) for step in list_complete(run.checkpoints)}
+    checkpoints = {}
+    for step in list_complete(run.checkpoints):
+        with contextlib.suppress(FileNotFoundError):  # a training that goes on has removed it
+            checkpoints[step] = _measure(run.checkpoints / str(step))
     model = run.config.model
     channels = model.input_or_default.num_channels
     shapes = shape_variables(build(model, *count_classes(run.tasks)), channels)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from drawn_reports import draw_run
 
+from fcn_jax.inference.report import record as record_module
 from fcn_jax.inference.report.record import find_stages, read_points, read_record
 
 
@@ -62,6 +63,17 @@ def test_values_of_another_type_are_left_out(tmp_path, stored):
 def test_a_command_without_a_preset_has_none(tmp_path, command, preset):
     starts = [{"command": command, "machine": "m", "time": 1}]
     assert read_record(write_run(tmp_path / "run", {"starts": starts}, [])).preset == preset
+
+
+def test_a_checkpoint_that_a_training_removes_meanwhile_is_left_out(tmp_path, monkeypatch):
+    def measure(folder):
+        if folder.name == "4":
+            raise FileNotFoundError(2, "No such file or directory", str(folder))
+        return 9
+
+    monkeypatch.setattr(record_module, "list_complete", lambda checkpoints: [4, 8])
+    monkeypatch.setattr(record_module, "_measure", measure)
+    assert read_record(write_run(tmp_path / "run", {}, [])).checkpoints == {8: 9}
 
 
 def test_a_folder_of_stages_stands_for_them(tmp_path):

@@ -58,7 +58,9 @@ def pytorch(batch: int, dtype: str) -> Functions:
         return segment
 
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True  # what cuDNN chooses so is not found again when it may time
     calls = [prepare(form) for form in (torch.contiguous_format, torch.channels_last)]
+    torch.backends.cudnn.deterministic = False
     with alone():  # cuDNN times its algorithms
         torch.backends.cudnn.benchmark = True
         for call in calls:

@@ -162,8 +162,7 @@ def _serve(prepare: Callable[[], dict[str, Callable[[], Any]]]) -> None:
 def alone() -> Iterator[None]:
     """Wait until no other worker of this machine is in such a block, and keep the others out of theirs.
 
-    A compiler for GPUs times its candidates, and what others compute meanwhile would make it choose slow ones. So a
-    worker compiles alone.
+    A compiler for GPUs, and cuDNN, time their candidates; several that do so at once would choose slow ones.
     """
     with Path(tempfile.gettempdir(), f"fcn_jax-benchmark-{os.getuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

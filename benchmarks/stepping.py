@@ -161,8 +161,10 @@ def pytorch(network: str, side: int, batch: int, dtype: str, classes: int = CLAS
         wait()
 
     if cuda:
+        torch.backends.cudnn.deterministic = True  # what cuDNN chooses so is not found again when it may time
         forward()  # compiles, with all cases at once
         take_step()
+        torch.backends.cudnn.deterministic = False
         with alone():  # cuDNN times its algorithms
             torch.backends.cudnn.benchmark = True
             forward()

@@ -61,8 +61,8 @@ FULL = Config(
     staged=True,
     stage_factors=(1.0, 0.5, 0.25),
 )
-# Some values exclude each other: a network starts from a file, from a run or from one for each input; only VGG and
-# AlexNet have a padding.
+# Some values exclude each other: a network starts from a file, from a run or from one for each input; ResNets have no
+# other padding.
 FROM_RUN = dataclasses.replace(
     FULL, model=ModelConfig("fcn16s", "vgg16", padding="reference", init_from=Path("runs/coarse"))
 )

@@ -236,7 +236,7 @@ def test_the_code_of_the_page_on_data_runs(tmp_path, monkeypatch):
 
 def test_scripts_of_the_page_on_clusters_are_correct_bash():
     scripts = read_blocks("docs/clusters.md", "bash")
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     for script in scripts:
         done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -114,7 +114,7 @@ class ModelConfig:
     fc_kernel: int = 7
     """side of the fc6 kernel (VGG) in cells, odd: 7 in the paper, 1 in light re-implementations"""
     padding: Literal["same", "reference"] = "same"
-    """reference: as for published weights; images padded by 100 (VGG and AlexNet; slower), poolings by 0 (GoogLeNet)"""
+    """reference: images padded by 100, as the reference's FCNs (VGG, AlexNet; slower); pooling without (GoogLeNet)"""
     skip_scales: tuple[float, float] = (1.0, 1.0)
     """factors on pool4 and pool3 before their score layers; at-once training in the reference uses 0.01 and 0.0001"""
     upsampling: Literal["learned", "fixed"] = "learned"

@@ -168,7 +168,10 @@ class SegmentationBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             count = sum(isinstance(found, Pair) for found in pool.map(self._read, entries))
         if not count:
             return ""
-        return f"\n{count} of them can be read now; delete {self._folder} to have the data prepared anew"
+        return (
+            f"\n{count} of them can be read now; delete {self._folder} to have the data prepared anew for new runs; a "
+            "run that was started without them cannot go on with them"
+        )
 
     @property
     def contents(self) -> str:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float16, UInt8
+from jaxtyping import Array, Float16, Float32, UInt8
 
 from fcn_jax.config import InputConfig
 from fcn_jax.data.augment import normalise
@@ -94,14 +94,21 @@ def make_forward(
     counts = count_by_task(model)
 
     def forward(variables: Any, batch: Batch) -> Scored:
-        image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
-        logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))
+        logits, label = compute_logits(model, input_config, variables, batch)
         loss, pixels = sum_cross_entropy(logits, label, counts) if labelled else (jnp.zeros(()), jnp.zeros(()))
         shares = compute_probabilities(logits, counts).astype(jnp.float16) if probabilities else None
         return Scored(choose_classes(logits, counts), loss, pixels, shares)
 
     kept = keep_traced(forward, model, input_config, labelled, probabilities)
     return jax.jit(kept, **jit_options(training=False))
+
+
+def compute_logits(
+    model: Network, input_config: InputConfig, variables: Any, batch: Batch
+) -> tuple[Float32[Array, "batch height width classes"], UInt8[Array, "batch height width *tasks"]]:
+    """Compute the logits of a batch, whose labels are returned beside them; arguments as in `make_forward`."""
+    image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
+    return jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin)), label
 
 
 def segment(

@@ -234,7 +234,8 @@ def copy_for_reading(run_dir: Path, step: int | None = None, staged: bool = Fals
     Args:
         run_dir: the run directory, or its URL in a bucket.
         step: the checkpoint to copy; None: the best by mean IU on the val split.
-        staged: whether the folder of a staged training is meant, too; each of its stages is copied then.
+        staged: whether the folder of a staged training is meant, too. Each of its stages is copied then, with its best
+            checkpoint or without any.
 
     Raises:
         InputError: the bucket cannot be read, or there is no run, no checkpoint, or none of `step`.
@@ -276,7 +277,16 @@ def _download_run(url: str, step: int | None, folder: Path, staged: bool) -> Non
     if not staged:
         raise InputError(f"{url} has the stages of a staged training; give one, as {url}/{stages[-1]}")
     for head in stages:
-        _download_run(f"{url}/{head}", step, folder / head, staged=False)
+        _download_stage(f"{url}/{head}", step, folder / head)
+
+
+def _download_stage(url: str, step: int | None, folder: Path) -> None:
+    bucket = open_bucket(url)
+    names = _list_names(bucket)
+    if _list_steps(names):
+        _download_one(bucket, names, url, step, folder)
+    else:
+        _download(bucket, names, (), folder)
 
 
 def _download_one(

@@ -32,8 +32,8 @@ from fcn_jax.runtime.json_values import from_json, parse_json, to_json
 from fcn_jax.runtime.machine import name_machine
 from fcn_jax.runtime.versions import read_versions
 
+FORMAT = 2  # of `config.json`; increased when the meaning of a stored value changes
 # What is in a folder whose first start was ended before it had written the configuration.
-FORMAT = 2  # of `config.json`; it raises when the meaning of a stored value changes
 BEGUN = {"lock", "config.json.tmp"}
 
 

@@ -79,8 +79,8 @@ def make_folder_atomically(out: Path) -> Iterator[Path]:
     """Make a folder under a temporary name, and rename it when the block ends; if it raises, nothing is left.
 
     Args:
-        out: the final name, which must not exist, or be an empty folder that can be removed and made anew. A folder
-            that is mounted, a link, and the working directory are none.
+        out: the final name, which must not exist, or be an empty folder that can be removed and made anew. A mounted
+            folder, a link and the working directory are refused.
 
     Yields:
         The folder to write to, beside `out`.
@@ -88,9 +88,11 @@ def make_folder_atomically(out: Path) -> Iterator[Path]:
     Raises:
         InputError: `out` is in use, or cannot be made.
     """
-    was_there = out.exists()
+    was_there = os.path.lexists(out)
     if was_there and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; give a new folder, or remove it")
+    if was_there and out.samefile(Path.cwd()):
+        raise InputError(f"{out} is the working directory; give another --out")
     try:
         if was_there:
             out.rmdir()  # tells now whether it can be replaced
@@ -105,7 +107,7 @@ def make_folder_atomically(out: Path) -> Iterator[Path]:
         try:
             folder.replace(out)
         except OSError as error:
-            raise InputError(f"{out} was made by another program meanwhile ({error}); give another --out") from error
+            raise InputError(f"{out} cannot be made ({error.strerror or error}); give another --out") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if was_there:

@@ -73,7 +73,9 @@ def test_an_example_that_can_be_read_again_is_told(tree, monkeypatch):
     assert "can be read now" not in prepare(tree).left_out
     monkeypatch.undo()
     folder = tree.parent / "cache" / "folder"
-    told = rf"c\.png cannot be read .*\n1 of them can be read now; delete {folder}/\w+ to have the data prepared anew$"
+    told = (
+        rf"c\.png cannot be read .*\n1 of them can be read now; delete {folder}/\w+ to have the data prepared anew for"
+    )
     assert re.search(told, prepare(tree).left_out)
     with pytest.raises(InputError, match=told):
         prepare(tree, skip_bad=False)

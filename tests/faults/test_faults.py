@@ -1,7 +1,7 @@
 """Hostile files give an answer or a clear error: no crash, no hang, no flood of memory, nothing written elsewhere.
 
 The short form runs with the suite. The long form tries more than 50,000 files, and prints how they ended:
-`./launch.sh test -m slow tests/faults -s`
+`./launch.sh test -m slow -n 0 -s tests/faults/test_faults.py`
 """
 
 import logging

@@ -113,7 +113,7 @@ def test_a_configuration_builds_it():
         assert (model.backbone.padding, model.backbone.fc_features) == ("reference", 8)
         assert build(ModelConfig(backbone=backbone), 21).backbone.padding == "same"
     assert build(ModelConfig(backbone="googlenet_bn"), 21).backbone.with_bn
-    with pytest.raises(InputError, match=r"model\.padding is 'reference' with .*resnet34; only VGG and"):
+    with pytest.raises(InputError, match=r"model\.padding is 'reference' with .*resnet34; ResNets have no other"):
         ModelConfig(backbone="resnet34", padding="reference")
 
 

@@ -265,8 +265,11 @@ def test_the_stages_of_a_staged_training_are_copied_where_they_are_meant(store, 
         training = Mirror(f"{URL}/{head}", tmp_path / head)
         save(tmp_path / head, *steps)
         training.claim()
+    write(tmp_path / "config.json", '{"steps": 9}')
+    store.put_file(str(tmp_path / "config.json"), "/bucket/run/fcn16s/config.json")  # a stage that has just begun
     with copy_for_reading(Path(URL), staged=True) as folder:
-        assert sorted(path.name for path in folder.iterdir()) == ["fcn32s", "fcn8s"]
+        assert sorted(path.name for path in folder.iterdir()) == ["fcn16s", "fcn32s", "fcn8s"]
+        assert tree(folder / "fcn16s") == {"config.json": '{"steps": 9}'}
         assert tree(folder / "fcn8s")["checkpoints/4/variables/d/4"] == "variables 4"
     with (
         pytest.raises(InputError, match=f"^{URL} has the stages of a staged training; give one, as {URL}/fcn8s$"),

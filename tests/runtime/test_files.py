@@ -181,20 +181,30 @@ def test_an_empty_folder_is_made_anew_and_stays_if_that_fails(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "file"]
 
 
-@pytest.mark.parametrize("out", [".", "link"])
-def test_an_empty_folder_that_cannot_be_made_anew_is_refused_before_the_work(tmp_path, monkeypatch, out):
-    (tmp_path / "out").mkdir()
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        (".", "is the working directory"),
+        ("../in", "is the working directory"),
+        ("../link", "cannot be made"),
+        ("../broken", "is there already"),
+    ],
+)
+def test_an_empty_folder_that_cannot_be_made_anew_is_refused_before_the_work(tmp_path, monkeypatch, out, reason):
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to("out")
-    monkeypatch.chdir(tmp_path / "out" if out == "." else tmp_path)
-    with pytest.raises(InputError, match=rf"^{out} cannot be made \(.*\); give another --out"):
+    (tmp_path / "broken").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "in")
+    with pytest.raises(InputError, match=rf"^{out} {reason}.*; give "):
         make_folder_atomically(Path(out)).__enter__()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "in", "link", "out"]
 
 
 def test_a_folder_that_another_program_makes_meanwhile_is_left(tmp_path):
     theirs = tmp_path / "out" / "theirs"
     with (
-        pytest.raises(InputError, match="was made by another program meanwhile"),
+        pytest.raises(InputError, match=r"out cannot be made \(.*not empty\)"),
         make_folder_atomically(theirs.parent),
     ):
         theirs.mkdir(parents=True)

@@ -14,11 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Int32, UInt8
 
 from fcn_jax.config import InputConfig
-from fcn_jax.data.augment import normalise
 from fcn_jax.data.canvas import Batch
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.data.tasks import split_maps, split_scores
-from fcn_jax.inference.segment import Forward, Scored
+from fcn_jax.inference.segment import Forward, Scored, compute_logits
 from fcn_jax.layers.backend import jit_options
 from fcn_jax.models.build import Network
 from fcn_jax.models.tasks import choose_classes, count_by_task, sum_cross_entropy
@@ -70,8 +69,7 @@ def make_counting_forward(model: Network, input_config: InputConfig) -> Counting
 
     @partial(jax.jit, **jit_options(training=False))
     def forward(variables: Any, batch: Batch) -> tuple[Scored, Bins]:
-        image, label, size, _, origin = jax.tree.map(jnp.asarray, batch)
-        logits = jnp.asarray(model.apply(variables, normalise(image, input_config), size, origin=origin))
+        logits, label = compute_logits(model, input_config, variables, batch)
         class_map = choose_classes(logits, counts)
         scored = Scored(class_map, *sum_cross_entropy(logits, label, counts))
         first = (split_maps(maps, len(counts))[0] for maps in (class_map, label))

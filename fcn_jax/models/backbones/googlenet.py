@@ -107,15 +107,16 @@ class GoogLeNet(nn.Module):
     """GoogLeNet that maps an image to the last blocks of stages 3, 4 and 5, at strides 8, 16 and 32.
 
     Both published forms pool windows of 3x3 without padding, so that the first cell at stride 32 has its centre 30
-    pixels inside the image, and scores fade to 0 over a border of that width. With padding "same" these windows are
-    padded by 1: cell i has its centre at pixel 32 i, and the cells reach from border to border.
+    pixels inside the image (22 with BatchNorm), and scores fade to 0 over a border of that width. With padding "same"
+    these windows are padded by 1: cell i has its centre at pixel 32 i (32 i + 8 with BatchNorm), and the cells reach
+    from border to border.
 
     Names are those of torchvision in both forms: conv1 ... conv3, inception3a ... inception5b, branch2_0. Caffe's
     "inception_3a/3x3_reduce" is inception3a/branch2_0. The auxiliary classifiers of training are left out.
 
     Attributes:
         with_bn: False is Caffe's bvlc_googlenet, with LRN and 5x5 convolutions. True is torchvision's googlenet, with
-            BatchNorm, with 3x3 in place of 5x5, and with a last pooling of 2x2, whose cells lie 8 pixels further in.
+            BatchNorm, with 3x3 in place of 5x5, and with a last pooling of 2x2.
         padding: "same", or "reference" to compute what the published weights were trained for.
         freeze_bn: whether to normalize by the running statistics and keep them in training too.
         dropout: share of the last block's activations that is dropped in training, 0 to 1.

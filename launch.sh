@@ -41,10 +41,12 @@ find_accelerator() {
   else echo cpu; fi
 }
 
-# Make the environment anew.
+# Make the environment anew. One that FCN_VENV names may be somebody's own, so it has to have our mark, the file `made`.
 make_environment() {
   local python
   [ ! -e "$venv" ] || [ -e "$venv/pyvenv.cfg" ] || fail "$venv is there and is no Python environment; move it away"
+  [ -z "${FCN_VENV:-}" ] || [ ! -e "$venv" ] || [ -e "$venv/made" ] ||
+    fail "$venv would have to be made anew, and was not made by launch.sh; move it away, or give another FCN_VENV"
   command -v uv >/dev/null || python=$(find_python)
   echo "setting up $venv; this is done once" >&2
   rm -rf "$venv"
@@ -53,6 +55,7 @@ make_environment() {
   else
     "$python" -m venv "$venv" || fail "$python could not make $venv; on Debian and Ubuntu install python3-venv"
   fi
+  echo "by launch.sh" >"$venv/made"
 }
 
 # Install packages into the environment; the arguments are those of `pip install`.
@@ -121,6 +124,13 @@ set_up() {
   exec 9>&-  # so that the training does not hold the lock
 }
 
+# Run a program of the environment ($1) with its arguments in place of this script.
+run() {
+  [ -x "$venv/bin/python" ] ||
+    fail "the Python of $venv is not on this host; install it again, move $venv away, or give another FCN_VENV"
+  exec "$venv/bin/$1" "${@:2}"
+}
+
 # XLA allocates the buffers of every step anew. Without huge pages, page faults of 4 KiB take a fifth of a step on CPUs.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
@@ -135,7 +145,7 @@ if [ "$1" = test ]; then
   shift
   set_up "$accelerator" "test,${FCN_EXTRAS:-}"
   cd "$project"
-  exec "$venv/bin/python" -m pytest "$@"
+  run python -m pytest "$@"
 fi
 set_up "$accelerator" "${FCN_EXTRAS:-}"
-exec "$venv/bin/fcn-jax" train "$@"
+run fcn-jax train "$@"

@@ -228,6 +228,25 @@ def test_an_environment_without_pip_is_made_anew(recorded):
     assert f"-m venv {recorded}/.venv\n" in (recorded / "asked").read_text()
 
 
+def test_an_environment_of_somebody_else_is_left_alone(recorded):
+    venv = recorded / "work"
+    fake(venv, "pyvenv.cfg", "")
+    fake(venv / "bin", "python", "exit 1")  # it has no pip
+    result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_ACCELERATOR="cpu", FCN_VENV=str(venv))
+    assert result.returncode == 1
+    assert f"{venv} would have to be made anew, and was not made by launch.sh; move it away" in result.stderr
+    assert sorted(file.name for file in venv.iterdir()) == ["bin", "pyvenv.cfg"]
+
+
+def test_an_environment_whose_python_is_gone_is_said(recorded):
+    path = str(recorded / "bin")
+    launch(recorded, "fcn8s", path=path, FCN_ACCELERATOR="cpu")
+    (recorded / ".venv" / "bin" / "python").rename(recorded / "elsewhere")
+    result = launch(recorded, "fcn8s", path=path, FCN_ACCELERATOR="cpu")
+    assert result.returncode == 1
+    assert f"the Python of {recorded}/.venv is not on this host; install it again" in result.stderr
+
+
 def test_a_folder_that_is_no_environment_is_left_alone(recorded):
     fake(recorded / "work", "thesis.txt", "")
     result = launch(recorded, "fcn8s", path=str(recorded / "bin"), FCN_VENV=str(recorded / "work"))

@@ -127,6 +127,9 @@ def _describe_unlabelled(dataset: "Dataset") -> list[str]:
 
 
 def _check(flags: Check) -> None:
+    from fcn_jax.data.sources import get_source
+
+    get_source(flags.name)  # before its name becomes that of a file
     out = flags.out or Path(f"{flags.name}_check.html")
     require_writable(out, flags.json)
     if out.suffix not in (".html", ".png"):

@@ -78,7 +78,7 @@ def run(words: list[str]) -> None:
     reports: list[Contents] = []
     for path in flags.runs:
         name = find_url(path) or (path.resolve().name if short[path.resolve().name] == 1 else str(path))
-        with copy_for_reading(path, flags.step, staged=True) as folder:
+        with copy_for_reading(path, flags.step, for_report=True) as folder:
             for stage in find_stages(folder):
                 report = _collect(stage, name if stage == folder else f"{name}/{stage.name}", flags)
                 reports.append(report)

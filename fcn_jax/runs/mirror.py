@@ -228,14 +228,13 @@ def _upload_or_keep(mirror: Mirror) -> None:
 
 
 @contextlib.contextmanager
-def copy_for_reading(run_dir: Path, step: int | None = None, staged: bool = False) -> Iterator[Path]:
+def copy_for_reading(run_dir: Path, step: int | None = None, for_report: bool = False) -> Iterator[Path]:
     """Yield the run directory; of a run in a bucket a temporary copy with one of its checkpoints.
 
     Args:
         run_dir: the run directory, or its URL in a bucket.
         step: the checkpoint to copy; None: the best by mean IU on the val split.
-        staged: whether the folder of a staged training is meant, too. Each of its stages is copied then, with its best
-            checkpoint or without any.
+        for_report: whether a run without a checkpoint is copied, too, and all stages of a staged training.
 
     Raises:
         InputError: the bucket cannot be read, or there is no run, no checkpoint, or none of `step`.
@@ -248,10 +247,10 @@ def copy_for_reading(run_dir: Path, step: int | None = None, staged: bool = Fals
         folder = Path(temporary, url.replace("://", "/"))
         with explain_refusal(url):
             try:
-                _download_run(url, step, folder, staged)
+                _download_run(url, step, folder, for_report)
             except FileNotFoundError:  # a training that goes on has removed it, and has written a later one before
                 shutil.rmtree(folder, ignore_errors=True)  # it may not even be made
-                _download_run(url, step, folder, staged)
+                _download_run(url, step, folder, for_report)
         with _name_url(url, folder):
             yield folder
 
@@ -265,28 +264,22 @@ def _name_url(url: str, folder: Path) -> Iterator[None]:
         raise InputError(str(error).replace(str(folder), url)) from error
 
 
-def _download_run(url: str, step: int | None, folder: Path, staged: bool) -> None:
+def _download_run(url: str, step: int | None, folder: Path, for_report: bool) -> None:
     bucket = open_bucket(url)
     names = _list_names(bucket)
+    if CONFIG in names and for_report and not _list_steps(names):
+        _download(bucket, names, (), folder)
+        return
     if CONFIG in names:
         _download_one(bucket, names, url, step, folder)
         return
     stages = [head for head in HEADS if f"{head}/{CONFIG}" in names]
     if not stages:
         raise InputError(f"{url} is not a run directory: it has no config.json; give what `train --run-dir` made")
-    if not staged:
+    if not for_report:
         raise InputError(f"{url} has the stages of a staged training; give one, as {url}/{stages[-1]}")
     for head in stages:
-        _download_stage(f"{url}/{head}", step, folder / head)
-
-
-def _download_stage(url: str, step: int | None, folder: Path) -> None:
-    bucket = open_bucket(url)
-    names = _list_names(bucket)
-    if _list_steps(names):
-        _download_one(bucket, names, url, step, folder)
-    else:
-        _download(bucket, names, (), folder)
+        _download_run(f"{url}/{head}", step, folder / head, for_report)
 
 
 def _download_one(

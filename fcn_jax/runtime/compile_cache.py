@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax
 from fcn_jax.runtime.traced import keep_in
 
 LIMIT = 4 << 30  # bytes of programs to keep, 0.1 to 30 MB each; beyond it the oldest are removed
+HOST = re.compile(r"[0-9a-f]{16}")  # name of a subfolder
 ROOM = 256 << 20  # free bytes below which no programs are kept: half a file on a full disk would stay for ever
 
 
@@ -65,6 +67,8 @@ def _prune(folder: Path) -> None:
     total = 0
     stats = []
     for file in folder.glob("*/*"):
+        if not HOST.fullmatch(file.parent.name):  # somebody else's
+            continue
         with contextlib.suppress(FileNotFoundError):  # another process prunes, too
             stat = file.stat()
             if S_ISREG(stat.st_mode):  # XLA has folders of its own there

@@ -1,5 +1,7 @@
 """Describe the machine and the installation, for a user who wonders why something does not work."""
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -11,6 +13,7 @@ import jax
 
 import fcn_jax
 from fcn_jax.runtime.devices import require_devices
+from fcn_jax.runtime.host_memory import read_free_memory
 from fcn_jax.runtime.machine import find_accelerator, name_processor
 from fcn_jax.runtime.memory import format_bytes
 from fcn_jax.runtime.versions import PACKAGES, read_versions
@@ -40,7 +43,7 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
     yield "processor", f"{name_processor(root)}, {os.cpu_count()} cores"
     yield "memory", _describe_memory(root)
-    yield "packages", ", ".join(f"{name} {found}" for name, found in read_versions((*PACKAGES, *FILES)).items())
+    yield "packages", ", ".join(map(_describe_package, (*PACKAGES, *FILES)))
     for extra, names in EXTRAS.items():
         missing = [name for name in names if importlib.util.find_spec(name) is None]
         install = f"{', '.join(missing)} missing: pip install 'fcn-jax[{extra}]'"
@@ -54,8 +57,8 @@ def describe_system(cache: Path, root: Path = Path("/")) -> Iterator[tuple[str, 
         yield (
             "warning",
             (
-                f"JAX computes on CPUs, and the drivers are those of {found}: FCN_ACCELERATOR={found} ./launch.sh, "
-                "or take JAX_PLATFORMS=cpu away"
+                f"JAX computes on CPUs, and the drivers are those of {found}: give "
+                f"FCN_ACCELERATOR={found} ./launch.sh PRESET, or take JAX_PLATFORMS=cpu away"
             ),
         )
     yield "cache", f"{cache}: {_describe_folder(cache)}"
@@ -73,11 +76,24 @@ def _describe_memory(root: Path) -> str:
     if not {"MemAvailable", "MemTotal"} <= kilobytes.keys():
         return "not known on this system"
     free, whole = (format_bytes(1024 * kilobytes[name]) for name in ("MemAvailable", "MemTotal"))
-    return f"{free} of {whole} free"
+    left = read_free_memory(root)
+    limited = f", and {format_bytes(left)} in this container or job" if left < 1024 * kilobytes["MemAvailable"] else ""
+    return f"{free} of {whole} free{limited}"
+
+
+def _describe_package(name: str) -> str:
+    try:
+        return f"{name} {read_versions((name,))[name]}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{name} missing"
 
 
 def _describe_folder(folder: Path, with_room: bool = True) -> str:
     if not folder.is_dir():
         return "not made yet"
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # another process may change the cache meanwhile
+                size += Path(place, name).stat().st_size
     return format_bytes(size) + (f", {format_bytes(shutil.disk_usage(folder).free)} free" if with_room else "")

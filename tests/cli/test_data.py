@@ -19,6 +19,16 @@ def test_data_list_names_every_data_set(capsys):
     assert [line for line in lines if line and line[0] != " "] == list(SOURCES)
 
 
+def test_data_check_of_a_path_names_the_data_sets(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "check", str(tmp_path / "none" / "mydata")])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "mydata" in error
+    assert "camvid" in error
+    assert "cannot be written" not in error
+
+
 def test_data_check_counts_and_draws(place):
     words = ("data", "check", "folder", "--dir", place.root / "data")
     output = place.run(*words, "--out", "check.html", "--json", "check.json")

@@ -259,7 +259,7 @@ def test_what_cannot_be_read_from_a_bucket(store, tmp_path):
         pass
 
 
-def test_the_stages_of_a_staged_training_are_copied_where_they_are_meant(store, tmp_path):
+def test_the_stages_of_a_staged_training_are_copied_for_a_report(store, tmp_path):
     for head, steps in (("fcn32s", (4,)), ("fcn8s", (4, 8))):
         (tmp_path / head).mkdir()
         training = Mirror(f"{URL}/{head}", tmp_path / head)
@@ -267,7 +267,7 @@ def test_the_stages_of_a_staged_training_are_copied_where_they_are_meant(store, 
         training.claim()
     write(tmp_path / "config.json", '{"steps": 9}')
     store.put_file(str(tmp_path / "config.json"), "/bucket/run/fcn16s/config.json")  # a stage that has just begun
-    with copy_for_reading(Path(URL), staged=True) as folder:
+    with copy_for_reading(Path(URL), for_report=True) as folder:
         assert sorted(path.name for path in folder.iterdir()) == ["fcn16s", "fcn32s", "fcn8s"]
         assert tree(folder / "fcn16s") == {"config.json": '{"steps": 9}'}
         assert tree(folder / "fcn8s")["checkpoints/4/variables/d/4"] == "variables 4"
@@ -276,6 +276,12 @@ def test_the_stages_of_a_staged_training_are_copied_where_they_are_meant(store, 
         copy_for_reading(Path(URL)),
     ):
         pass
+
+
+def test_a_run_without_a_checkpoint_is_copied_for_a_report(store, tmp_path):
+    claim(tmp_path / "one")
+    with copy_for_reading(Path(URL), for_report=True) as folder:
+        assert sorted(tree(folder)) == ["checkpoints/scores.json", "config.json", "metrics.jsonl"]
 
 
 @pytest.mark.parametrize("name", ["²", "best", "07"])

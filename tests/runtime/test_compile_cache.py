@@ -66,25 +66,30 @@ def test_a_full_disk_keeps_nothing(tmp_path, monkeypatch, capsys):
     assert jax.config.values["jax_compilation_cache_dir"] == before
 
 
+HOSTS = ("0123456789abcdef", "fedcba9876543210")  # names of the folders of two kinds of hosts
+
+
 def test_old_and_empty_programs_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(compile_cache, "LIMIT", 250)
     for age, (name, size) in enumerate([("newest", 100), ("empty", 0), ("new", 100), ("old", 100), ("oldest", 1)]):
-        file = tmp_path / f"host{age % 2}" / name
+        file = tmp_path / HOSTS[age % 2] / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(size))
         os.utime(file, (1e9 - age, 1e9 - age))
     for name in ("empty_folder", "old_folder"):  # as XLA makes for GPUs
-        (tmp_path / "host0" / name).mkdir()
-        os.utime(tmp_path / "host0" / name, (1e8, 1e8))
+        (tmp_path / HOSTS[0] / name).mkdir()
+        os.utime(tmp_path / HOSTS[0] / name, (1e8, 1e8))
+    (tmp_path / "package").mkdir()  # somebody else's
+    (tmp_path / "package" / "__init__.py").touch()
     compile_cache._prune(tmp_path)
-    assert {file.name for file in tmp_path.glob("*/*") if file.is_file()} == {"newest", "new"}
-    assert (tmp_path / "host0" / "old_folder").is_dir()
+    assert {file.name for file in tmp_path.glob("*/*") if file.is_file()} == {"newest", "new", "__init__.py"}
+    assert (tmp_path / HOSTS[0] / "old_folder").is_dir()
 
 
 def test_programs_that_another_process_removes_meanwhile_do_no_harm(tmp_path, monkeypatch):
-    (tmp_path / "host").mkdir()
-    (tmp_path / "host" / "kept").write_bytes(b"program")
-    (tmp_path / "host" / "gone").symlink_to("nothing")  # in the list of the folder, and not there
+    (tmp_path / HOSTS[0]).mkdir()
+    (tmp_path / HOSTS[0] / "kept").write_bytes(b"program")
+    (tmp_path / HOSTS[0] / "gone").symlink_to("nothing")  # in the list of the folder, and not there
     compile_cache._prune(tmp_path)
     touch = Path.touch
     monkeypatch.setattr(Path, "touch", lambda file: (touch(file), file.unlink()))

@@ -43,6 +43,7 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
     with gr.Blocks(title=subject.title, analytics_enabled=False, delete_cache=(HOUR // 4, HOUR)) as page:
         gr.Markdown(f"# {subject.title}\n{subject.description} {HINT}")
         given = gr.State(None, time_to_live=HOUR, delete_callback=forget)
+        drawn = gr.State(OPACITY)  # the opacity of the picture that the network's answer brought
         with gr.Row():
             with gr.Column():
                 photograph = gr.Image(
@@ -63,7 +64,7 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
         colours = gr.HTML()
         results = {
             "given": given, "picture": picture, "classes": classes, "colours": colours, "class_map": class_map,
-            "message": message,
+            "message": message, "drawn": drawn,
         }  # fmt: skip
 
         def show(file: dict[str, Any] | None, opacity: float, former: Answer | None) -> dict[Any, Any]:
@@ -75,15 +76,23 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
                 except (InputError, OutOfMemory) as error:
                     text = str(error)
             forget(former)
-            return {results[name]: value for name, value in _describe(gr, subject, shown, opacity, text).items()}
+            described = _describe(gr, subject, shown, opacity, text) | {"drawn": opacity}
+            return {results[name]: value for name, value in described.items()}
 
         def redraw(shown: Answer | None, opacity: float, classes: list[int]) -> Any:
             if shown is None or not shown.folder.exists():  # no photograph, or its hour is over
                 return gr.skip()
-            return draw(shown, subject.palette, opacity, classes)
+            try:
+                return draw(shown, subject.palette, opacity, classes)
+            except FileNotFoundError:  # another photograph has taken its place meanwhile
+                return gr.skip()
+
+        def catch_up(shown: Answer | None, opacity: float, classes: list[int], before: float) -> Any:
+            """Draw with the opacity that was chosen while the network computed."""
+            return gr.skip() if opacity == before else redraw(shown, opacity, classes)
 
         # Without Gradio's own reading, which answers damaged files with an error of its own.
-        photograph.change(
+        answered = photograph.change(
             show,
             [photograph, opacity, given],
             list(results.values()),
@@ -92,10 +101,12 @@ def make_page(subject: Subject, segment: Segment, folder: Path) -> "gradio.Block
             show_progress_on=picture,
             api_visibility="private",
         )
+        chosen = [given, opacity, classes]
+        answered.then(catch_up, [*chosen, drawn], picture, show_progress="hidden", api_visibility="private")
         for control in (opacity, classes):
             control.input(
                 redraw,
-                [given, opacity, classes],
+                chosen,
                 picture,
                 trigger_mode="always_last",
                 show_progress="hidden",

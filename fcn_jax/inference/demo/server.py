@@ -62,9 +62,12 @@ def format_url(opened: socket.socket) -> str:
 def work_offline() -> Iterator[Path]:
     """Keep Gradio from asking hosts outside, and give it a temporary folder for the files of visitors.
 
-    Import Gradio in this block. The folder is removed when the block ends, also by SIGTERM.
+    Import Gradio in this block. The folder is removed when the block ends, also by SIGTERM, and by SIGHUP, with which a
+    terminal ends.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the status that a shell gives it
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under nohup
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="fcn_jax-demo-") as folder:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
         yield Path(folder)

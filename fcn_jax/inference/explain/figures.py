@@ -81,7 +81,7 @@ def draw_explanations(
     # Each row adds a stream to the row before. The last one has all, which gives the network's own logits.
     sums = jnp.tri(max(len(list_streams(model)), 1), len(list_streams(model)))
     run_streams = compile_for_pixels(lambda v, image, size: weigh_streams(model, v, image, size, sums)[:, 0])
-    run_gradient = compile_for_pixels(make_gradient(model))
+    run_gradient = compile_for_pixels(make_gradient(model, len(class_names)))
     class_maps, gradients, logits = [], [], []
     for example in track(shown, "explaining the network on", len(shown), "images"):
         height, width = example.label.shape

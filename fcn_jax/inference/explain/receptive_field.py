@@ -56,18 +56,18 @@ def list_fields(model: Network) -> dict[str, Field]:
     return {name: Field(round(2 * m.reach + 1), m.stride) for name, m in maps.items()}
 
 
-def make_gradient(model: Network) -> Gradient:
+def make_gradient(model: Network, classes: int) -> Gradient:
     """Make the function (variables, image, size) -> |d score / d image|, summed over the channels.
 
-    The image is normalized. The score is the largest logit of the pixel in the middle (`find_middle`) of the `size`
-    rows and columns that belong to the image.
+    The image is normalized. The score is the largest logit of the first `classes`, those of the first task, of the
+    pixel in the middle (`find_middle`) of the `size` rows and columns that belong to the image.
     """
 
     def gradient(variables: Any, image: jax.Array, size: jax.Array) -> jax.Array:
         def compute_score(image: jax.Array) -> jax.Array:
             logits = jnp.asarray(model.apply(variables, image, size))
             row, column = find_middle(size[0])
-            return logits[0, row, column].max()
+            return logits[0, row, column, :classes].max()
 
         return jnp.abs(jax.grad(compute_score)(image))[0].sum(axis=-1)
 

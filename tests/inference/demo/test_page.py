@@ -204,6 +204,24 @@ def test_photographs_are_dropped_and_pasted(browser, server, segment):
         other.page.wait_for_function(HAS_CLASSES, arg=describe_classes(segment(photograph)))
 
 
+def test_the_opacity_that_is_chosen_meanwhile_is_the_one_that_is_drawn(browser, server, segment):
+    other = Visitor(browser, server.url)
+    photograph = draw_photograph(8, 500)  # for its size the network compiles
+    before = server.count("computed")
+    other.give(photograph)
+    while server.count("computed") == before:
+        other.page.wait_for_timeout(5)
+    other.page.focus("#opacity input[type=range]")
+    other.page.keyboard.press("End")
+    source, seen = other.see()
+    class_map = segment(photograph)
+    with contextlib.suppress(AssertionError):  # it may have been drawn with the former opacity first
+        assert_shows(seen, photograph, class_map, 1.0, {1, 2})
+        return
+    _, seen = other.see(source)
+    assert_shows(seen, photograph, class_map, 1.0, {1, 2})
+
+
 def test_a_narrow_page_does_not_scroll_sideways(visitor):
     visitor.page.set_viewport_size({"width": 400, "height": 800})
     assert visitor.page.evaluate("document.documentElement.scrollWidth") == 400

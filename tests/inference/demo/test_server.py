@@ -1,8 +1,12 @@
 """The socket of a demo, and the description of its run."""
 
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -54,6 +58,27 @@ def test_the_address_of_version_6_is_in_brackets():
 def test_bad_places(host, port, message):
     with pytest.raises(InputError, match=message), open_socket(host, port):
         pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_photographs_are_removed_by_a_signal(tmp_path, number):
+    code = """
+import signal, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
+from fcn_jax.inference.demo.server import work_offline
+with work_offline() as folder:
+    (folder / "photo.png").touch()
+    print("in", flush=True)
+    time.sleep(60)
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in\n"
+        assert list(tmp_path.glob("*/photo.png"))
+        process.send_signal(number)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_taken_port_is_said():

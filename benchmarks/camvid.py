@@ -47,16 +47,16 @@ def main() -> None:
     if not scores:
         sys.exit(f"camvid.py: the run was stopped after {seconds:.0f} s, before its first score")
     last = scores[-1]
-    setting = f"CamVid, {PRESET}, {steps} steps, seed 0"
     note = "" if last["step"] == steps else f"stopped: the score is that of step {last['step']}"
+    setting = f"CamVid, {PRESET}, {steps} steps, seed 0" + (f", {note}" if note else "")
     print("\n" + head("run", "what", "figure"))
     for task, value, unit in (
         ("val mean IU", last["mean_iu"], ""),
         ("val pixel accuracy", last["pixel_accuracy"], ""),
         ("time, compilations included", seconds, "s"),
     ):
-        added = recorder.add(task, setting, unit, [value], note=note)
-        print(row(setting, f"{task}, {note}" if note else task, f"{added.ours:.4g} {unit}".strip()), flush=True)
+        added = recorder.add(task, setting, unit, [value])
+        print(row(setting, task, f"{added.ours:.4g} {unit}".strip()), flush=True)
 
 
 def train(data: Path, weights: Path, steps: int, folder: Path, seconds: int | None) -> list[dict]:

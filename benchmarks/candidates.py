@@ -160,6 +160,7 @@ def _run_torch(
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     cuda = torch.cuda.is_available()
+    torch.backends.cudnn.benchmark = cuda
     wait = torch.cuda.synchronize if cuda else lambda: None
     calls = {}
     for form, layout in zip(FORMATS, (torch.contiguous_format, torch.channels_last), strict=True):

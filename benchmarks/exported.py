@@ -101,7 +101,7 @@ def measure_all(
 
 def open_onnxruntime(file: Path) -> Runtime:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
     # Threads that wait for work must not take the processor from the runtime whose turn it is.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -62,6 +62,8 @@ def compare_rates(recorder: history.Recorder, data: dict[str, Path], cache: Path
                     side: stack.enter_context(start(__file__, function, os.environ | QUIET, **common, **further))
                     for side, (function, further) in sides.items()
                 }
+                for worker in candidates.values():
+                    worker.wait_until_ready()
                 turns = {side: functools.partial(worker.ask, "rate") for side, worker in candidates.items()}
                 found = take_turns(turns, 2 if quick else ROUNDS)
             setting = f"{name}, {workers} worker{'s' if workers > 1 else ''}"

@@ -169,7 +169,7 @@ def gpu_table(recorder: history.Recorder, rounds: int) -> None:
             copied = take_turns({"copy": prepare(workers["jax"], "copy")}, rounds)["copy"]
             bandwidth = 2 * 4 * COPIED / statistics.median(copied)
             print(f"\n## {recorder.run['machine']}, batch 16, {dtype}; a copy moves {bandwidth / 1e9:.0f} GB/s\n")
-            columns = ("default, ms", "matmul / conv / dilated, ms", "× nn.ConvTranspose", "× PyTorch")
+            columns = ("default, ms", f"{' / '.join(METHODS)}, ms", "× nn.ConvTranspose", "× PyTorch")
             last_columns = ("fixed, ms", "fixed × interpolate", "bandwidth: default, fixed")
             print(head("kernel, stride, input", "what", *columns, *last_columns))
             for case in CASES:
@@ -183,10 +183,13 @@ def show_gpu_rows(
     """Record a case and print its rows; `bandwidth` in bytes/s."""
     kernel, stride, n = case
     size = 2 if dtype == "bfloat16" else 4
-    given = size * CHANNELS * (16 * n**2 + kernel**2 * CHANNELS)
+    x, weights = size * CHANNELS * 16 * n**2, size * CHANNELS**2 * kernel**2
     output = size * CHANNELS * 16 * (n * stride) ** 2
-    # What has to move: input and kernel in, output out; backward the same with the cotangent, plus both gradients.
-    moved = {"forward": given + output, "both": 3 * given + 2 * output}
+    # What has to move: input and kernel in, output out; backward the cotangent in, what the gradients are made of, and
+    # both gradients out. The fixed layer has no kernel, and its gradient is made of the cotangent alone.
+    given = x + weights
+    moved = {"learned": {"forward": given + output, "both": 3 * given + 2 * output}}
+    moved["fixed"] = {"forward": x + output, "both": 2 * x + 2 * output}
     setting = f"{kernel}, {stride}, {n}², batch 16, {dtype}"
     for what, title in PASSES.items():
         ours, fixed_times = times[f"ours {what}"], times[f"fixed {what}"]
@@ -196,8 +199,8 @@ def show_gpu_rows(
         for name, found in methods.items():
             learned.over(f"our method {name}", found)
         shares = []
-        for layer in (learned, fixed):
-            share = [100 * moved[what] / (ms * 1e-3) / bandwidth for ms in layer.ours]
+        for name, layer in (("learned", learned), ("fixed", fixed)):
+            share = [100 * moved[name][what] / (ms * 1e-3) / bandwidth for ms in layer.ours]
             shares.append(recorder.add(f"bandwidth, {layer.task}", setting, "%", share).ours)
         shown = [
             middle(ours),

@@ -15,6 +15,7 @@ takes turns (turns.py); a cold start is measured once.
 import argparse
 import hashlib
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from turns import ROUNDS, take_turns
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PROGRAM = [sys.executable, "-m", "fcn_jax"]
+JAX_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")  # with them a first start could be warm
 SEGMENTED = "segmenting: 1 of 1 images"  # the progress of predict, after the image is written
 PYTORCH = """
 import sys
@@ -89,7 +91,8 @@ def measure_starts(recorder: history.Recorder, folder: Path, rounds: int) -> Non
     draw(image)
 
     def first_image(name: str) -> float:
-        return until([*PROGRAM, "predict", f"{folder}/run", str(image), "--out", f"{folder}/out-{name}"], SEGMENTED)
+        command = [*PROGRAM, "predict", f"{folder}/run", str(image), "--out", f"{folder}/out-{name}"]
+        return until(command, SEGMENTED, cache=folder / "user-cache")
 
     def peer(what: str) -> float:
         written = weights if what == "weights" else folder / "peer.png"
@@ -112,17 +115,21 @@ def measure_starts(recorder: history.Recorder, folder: Path, rounds: int) -> Non
         print(row(setting, *seconds, history.describe_ratio(warm)), flush=True)
 
 
-def until(command: list[str], begins: str | None = None, ends: bool = False) -> float:
+def until(command: list[str], begins: str | None = None, ends: bool = False, cache: Path | None = None) -> float:
     """Measure seconds until a command prints a line that begins with `begins`, or, if that is None, until it ends.
 
     The line may be on the output or on the error stream. After it the command is killed, unless `ends` lets it run to
-    its end.
+    its end. `cache` takes the place of the user's own caches. Programs that JAX keeps elsewhere are not found.
 
     Raises:
         SystemExit: the command failed or printed no such line.
     """
+    environment = {name: value for name, value in os.environ.items() if name not in JAX_CACHE}
+    environment |= {"XDG_CACHE_HOME": str(cache)} if cache else {}
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if begins is not None and line.startswith(begins):

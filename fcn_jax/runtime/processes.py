@@ -23,8 +23,8 @@ from fcn_jax.runtime.progress import hide_progress
 MEETING = 300  # seconds in which all processes have to start
 HEARTBEAT = 60  # seconds after which a process that does not answer counts as lost
 LEAVING = 600  # seconds in which a process that ends waits for the others, which may be saving
-READING = 30  # seconds in which all processes read what was given to them
-PATIENCE = 2 * 3600  # seconds to wait for the slowest process, which may prepare data
+READING = 30.0  # seconds in which all processes read what was given to them
+PATIENCE = 2 * 3600.0  # seconds to wait for the slowest process, which may prepare data
 _LOST = ("Gloo", "NCCL", "UNAVAILABLE", "coordination service", "heartbeat", "Connection closed", "Connection reset")
 
 _numbers = itertools.count()  # the same in all processes, since all call the same functions in the same order

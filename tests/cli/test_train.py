@@ -172,7 +172,9 @@ def wait_for(process: subprocess.Popen, folder: Path, lines: int) -> None:
     file = folder / "metrics.jsonl"
     while not (file.exists() and file.read_text().count("\n") >= lines and (folder / "checkpoints" / "5").is_dir()):
         assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()[0]
+            return  # it was too fast
         time.sleep(0.005)
 
 
@@ -215,7 +217,7 @@ def test_stopped_and_resumed_equals_undisturbed_bit_for_bit(place, undisturbed, 
         assert process.returncode == (0 if last == STEPS else 75), output
         assert "the same command goes on" in output or last == STEPS
     else:
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode in (-signal.SIGKILL, 0), output
     again = place.run(*place.train_words(folder.name))
     assert f"after step {last}" in again or last == STEPS
     assert_equal_runs(folder, undisturbed[0])

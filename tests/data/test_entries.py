@@ -1,5 +1,6 @@
 """Lists of examples: what is wrong with them, and their hashes."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -29,6 +30,23 @@ def test_hashes_of_earlier_releases(tmp_path):
     entries = list_entries(found)
     assert hash_contents(found, entries) == "36742e02e3b3c3d8"
     assert hash_source(found, entries) == "651a7368dc0e0674"
+
+
+def test_another_map_of_labels_changes_both_hashes(tmp_path):
+    found = make_source(tmp_path)
+    entries = list_entries(found)
+    maps = [
+        LabelMap((9,)),
+        LabelMap((8,)),
+        LabelMap((9,), ((255, 1),)),
+        LabelMap((9,), ((255, 0),)),
+        LabelMap((9,), (), (((1, 2, 3), 1),)),
+        LabelMap((9,), (), (((1, 2, 4), 1),)),
+    ]
+    for compute in (hash_source, hash_contents):
+        hashes = [compute(dataclasses.replace(found, label_map=label_map), entries) for label_map in maps]
+        assert len(set(hashes)) == len(maps)
+        assert hashes[0] == compute(found, entries)
 
 
 def test_a_new_time_changes_the_source_and_not_the_contents(tmp_path):

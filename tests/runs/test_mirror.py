@@ -221,6 +221,38 @@ def test_what_a_bucket_does_not_take_is_kept(store, tmp_path, monkeypatch):
     assert tree(kept) == expected
 
 
+def test_what_ctrl_c_leaves_of_the_last_upload_is_kept(store, tmp_path, monkeypatch, capsys):
+    def stop(training: Mirror) -> None:
+        raise KeyboardInterrupt
+
+    def train() -> None:
+        with open_mirror(URL, tmp_path, print) as training:
+            save(training.folder, 4)
+            monkeypatch.setattr(Mirror, "upload", stop)
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    said = capsys.readouterr().err.strip()
+    kept = Path(said.rpartition("warning: Later checkpoints are kept in the run directory ")[2])
+    assert tree(kept)["checkpoints/4/variables/d/4"] == "variables 4"
+
+
+def test_a_checkpoint_that_a_training_removes_meanwhile_gives_way_to_a_later_one(store, tmp_path, monkeypatch):
+    claim(tmp_path / "one", 4, 8)  # 4 is the best
+    get = type(store).get
+
+    def remove(self, names, *arguments, **keywords):
+        if any("checkpoints/4/" in name for name in names):
+            store.rm("/bucket/run/checkpoints/4", recursive=True)
+            raise FileNotFoundError(names[0])
+        return get(self, names, *arguments, **keywords)
+
+    monkeypatch.setattr(type(store), "get", remove)
+    with copy_for_reading(Path(URL)) as folder:
+        assert tree(folder)["checkpoints/8/variables/d/8"] == "variables 8"
+        assert not (folder / "checkpoints/4").exists()
+
+
 def test_a_bucket_that_is_not_there_is_named(store, monkeypatch):
     def find(self, *args, **kwargs):
         raise FileNotFoundError("the bucket does not exist")

@@ -326,8 +326,16 @@ def test_no_run_directory(tmp_path):
             open_run(folder)
 
 
+def test_few_values_are_a_configuration(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(GOOD))
+    assert open_run(tmp_path).config.steps == 3
+
+
+GOOD = {"config": {"steps": 3}, "options": {}, "class_names": ["a"], "palette": [[0, 0, 0]], "contents": "abc"}
+
+
 def damaged() -> dict[str, str]:
-    good = {"config": {"steps": 3}, "options": {}, "class_names": ["a"], "palette": [[0, 0, 0]], "contents": "abc"}
+    good = GOOD
     return {
         "empty": "",
         "cut short": json.dumps(good)[:-20],

@@ -125,8 +125,8 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
 def test_one_process_at_a_time(tmp_path, capsys):
     lock = tmp_path / "new" / "lock"
     with other_process(LOCK, lock) as other:
-        threading.Timer(0.3, other.kill).start()
         before = time.monotonic()
+        threading.Timer(0.3, other.kill).start()
         with lock_file(lock) as held:
             assert held
             assert time.monotonic() - before > 0.2

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from fcn_jax.errors import InputError, ProcessLost
+from fcn_jax.runtime import processes
 from fcn_jax.runtime.cluster import Cluster
 from fcn_jax.runtime.processes import explain_lost_process, fail_together, gather, join_processes
 
@@ -119,6 +120,43 @@ def test_one_process_agrees_with_itself():
     assert gather("text") == ["text"]
     with pytest.raises(KeyError, match="own"), fail_together():
         raise KeyError("own")
+
+
+class Coordinator:
+    """The texts that processes give each other; that of another process comes after some questions, or never."""
+
+    def __init__(self, late: float):
+        self.late, self.texts = late, {}
+
+    def key_value_set(self, name, text):
+        self.texts[name] = text
+
+    def blocking_key_value_get(self, name, milliseconds):
+        if name not in self.texts and self.late > 0:
+            self.late -= 1
+            raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: GetKeyValue() timed out")
+        return self.texts.get(name, "=theirs")
+
+    def wait_at_barrier(self, name, milliseconds):
+        pass
+
+
+def test_a_process_that_is_late_is_waited_for(monkeypatch, capsys):
+    coordinator = Coordinator(late=2)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "_client", lambda: coordinator)
+    assert gather("ours") == ["ours", "theirs"]
+    assert capsys.readouterr().err == 2 * "waiting for process 1 for 0 minutes\n"
+
+
+def test_a_process_that_does_not_come_is_named(monkeypatch):
+    coordinator = Coordinator(late=float("inf"))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "_client", lambda: coordinator)
+    with pytest.raises(
+        InputError, match="process 1 has not come as far as the others within 0 minutes; see its output"
+    ):
+        gather("ours", patience=0.0)
 
 
 def test_errors_of_a_lost_process_are_explained(monkeypatch):

@@ -1,6 +1,8 @@
 """The progress lines, and the share of time in which the devices wait for input."""
 
 import contextvars
+import re
+import sys
 
 import pytest
 
@@ -95,6 +97,19 @@ def test_lines_show_the_present_rate_and_what_it_leaves_to_do(monkeypatch, capsy
         "step 10/100  loss 1.5000  4.0 images/s  input 0.0%  0:01:30 left",
         "step 20/100  loss 1.0000  2.0 images/s  input 25.0%  0:02:40 left",
     ]
+
+
+def test_a_terminal_has_a_bar_with_the_same_facts(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    clock = Clock(monkeypatch)
+    with Progress(fill_config(Config(steps=100, batch_size=4)), 10) as shown:
+        clock.now += 20
+        shown.show(20, 1.0, 0.25)
+        shown.say("step 20: mean IU 0.5")
+    lines = re.split(r"[\r\n]+", capsys.readouterr().out)
+    assert "step 20: mean IU 0.5" in lines
+    assert "20/100 [" in lines[-2]
+    assert lines[-2].endswith("loss 1.0000, 2.0 images/s, input 25.0%]")
 
 
 def test_steps_are_hidden_and_what_is_said_is_not(capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from faults.harness import limit_time
 from faults.weight_surfaces import VGG, pickle_state, torch_legacy, torch_zip
 
 from fcn_jax.errors import InputError
@@ -61,7 +62,7 @@ def test_a_dictionary_that_is_in_many_places(tmp_path):
     """Each of its numbers was counted once for each place."""
     many = {f"k{number}": 1 for number in range(3000)}
     (tmp_path / "x").write_bytes(torch_zip({}, pickle.dumps({f"e{number}": many for number in range(30_000)}, 2)))
-    with pytest.raises(InputError, match="holds no tensors by name"):
+    with pytest.raises(InputError, match="holds no tensors by name"), limit_time(10):
         read_weights(tmp_path / "x")
 
 

@@ -177,9 +177,6 @@ def test_results_stay_while_those_of_other_images_are_made(voc_run, tmp_path, ca
     for name, end in (("a", ""), ("b", ""), ("a", "; 1 others were done already, --overwrite makes them anew")):
         main([*words, str(images / f"{name}.jpg")])
         assert re.search(rf"\d image.? in .* s{end}$", capsys.readouterr().err.strip())
-    main([*words, str(images / "a.jpg"), "--overwrite"])
-    main([*words, str(images / "b.jpg")])
-    assert "done already" not in capsys.readouterr().err
 
 
 def test_two_predictions_do_not_write_to_one_folder(voc_run, tmp_path):

@@ -108,7 +108,7 @@ def test_the_gradient_is_that_of_the_first_task():
     first = jax.jit(make_gradient(model, 1))(variables, image, size)
     every = jax.jit(make_gradient(model, model.num_classes))(variables, image, size)
     assert np.array_equal(first, every) == (most == 0)
-    score = jax.grad(lambda image: model.apply(variables, image)[0, 16, 16, 0])(image)
+    score = jax.jit(jax.grad(lambda image: model.apply(variables, image)[0, 16, 16, 0]))(image)
     np.testing.assert_allclose(first, np.abs(score)[0].sum(axis=-1), atol=1e-6 * np.abs(score).max())
 
 

@@ -27,7 +27,7 @@ import history
 from machine import has_gpu
 from markdown_table import head, row
 from segmenting import HEIGHT, WIDTH, ours, ours_folder, ours_reference, pytorch, pytorch_folder
-from separate import Worker, answer, start
+from separate import Worker, answer, forget_compiled, start
 from turns import ROUNDS, prepare, take_turns
 
 ROWS = ("batch1", "batch16", "reference", "folder")
@@ -133,9 +133,7 @@ def folder(recorder: history.Recorder, temporary: Path, rounds: int, images: Pat
         images = temporary / "images"
         draw(images, count)
     number, sizes = describe(images)
-    # With JAX's own variables a first pass could find its programs compiled, or the next start could find none.
-    own = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
-    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment = forget_compiled()
 
     def start_ours(cache: str) -> Worker:
         out = str(temporary / "ours")

@@ -158,6 +158,15 @@ def _serve(prepare: Callable[[], dict[str, Callable[[], Any]]]) -> None:
     os._exit(0)  # without the ends of libraries' threads, which may take long
 
 
+def forget_compiled() -> dict[str, str]:
+    """Return the environment variables without JAX's own for compiled programs.
+
+    With them a first start could find its programs compiled, or the next start could find none.
+    """
+    own = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
+    return {name: value for name, value in os.environ.items() if name not in own}
+
+
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Wait until no other worker of this machine is in such a block, and keep the others out of theirs.

@@ -15,7 +15,6 @@ takes turns (turns.py); a cold start is measured once.
 import argparse
 import hashlib
 import itertools
-import os
 import shutil
 import subprocess
 import sys
@@ -27,11 +26,11 @@ from pathlib import Path
 
 import history
 from markdown_table import head, row
+from separate import forget_compiled
 from turns import ROUNDS, take_turns
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PROGRAM = [sys.executable, "-m", "fcn_jax"]
-JAX_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")  # with them a first start could be warm
 SEGMENTED = "segmenting: 1 of 1 images"  # the progress of predict, after the image is written
 PYTORCH = """
 import sys
@@ -119,13 +118,12 @@ def until(command: list[str], begins: str | None = None, ends: bool = False, cac
     """Measure seconds until a command prints a line that begins with `begins`, or, if that is None, until it ends.
 
     The line may be on the output or on the error stream. After it the command is killed, unless `ends` lets it run to
-    its end. `cache` takes the place of the user's own caches. Programs that JAX keeps elsewhere are not found.
+    its end. `cache` takes the place of the user's own caches.
 
     Raises:
         SystemExit: the command failed or printed no such line.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in JAX_CACHE}
-    environment |= {"XDG_CACHE_HOME": str(cache)} if cache else {}
+    environment = forget_compiled() | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
     began = time.perf_counter()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment

@@ -267,11 +267,8 @@ def _name_url(url: str, folder: Path) -> Iterator[None]:
 def _download_run(url: str, step: int | None, folder: Path, for_report: bool) -> None:
     bucket = open_bucket(url)
     names = _list_names(bucket)
-    if CONFIG in names and for_report and not _list_steps(names):
-        _download(bucket, names, (), folder)
-        return
     if CONFIG in names:
-        _download_one(bucket, names, url, step, folder)
+        _download_one(bucket, names, url, step, folder, needs_checkpoint=not for_report)
         return
     stages = [head for head in HEADS if f"{head}/{CONFIG}" in names]
     if not stages:
@@ -283,10 +280,17 @@ def _download_run(url: str, step: int | None, folder: Path, for_report: bool) ->
 
 
 def _download_one(
-    bucket: "AbstractFileSystem", names: Collection[str], url: str, step: int | None, folder: Path
+    bucket: "AbstractFileSystem",
+    names: Collection[str],
+    url: str,
+    step: int | None,
+    folder: Path,
+    needs_checkpoint: bool,
 ) -> None:
     steps = _list_steps(names)
     _download(bucket, names, (), folder)
+    if not (steps or needs_checkpoint):
+        return
     if step is None and steps:
         best = find_best(steps, read_scores(folder / "checkpoints"))
         step = steps[-1] if best is None else best
